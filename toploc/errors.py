@@ -1,0 +1,38 @@
+"""Every error that the three packages raise on purpose; one root, so that callers can catch them all."""
+
+from __future__ import annotations
+
+
+class ToplocError(Exception):
+    """Root of the project's errors. `str(error)` is written for the person who has to act on it."""
+
+
+class MalformedProof(ToplocError):
+    """A proof that no honest encoder can have produced, as opposed to a proof of something else.
+
+    `reason` is stable and machine-readable (`length`, `base64`, `modulus`, `coefficient`, `count`).
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class InvalidActivations(ToplocError):
+    """Activations that cannot be proven: wrong shape or dtype, or fewer elements in a chunk than top-k."""
+
+
+class InvalidThresholds(ToplocError):
+    """A threshold file or value that is missing, out of range or not a number."""
+
+
+class UnsupportedEngine(ToplocError):
+    """The inference engine, or an option of it, under which proofs would be wrong or missing."""
+
+
+class ProofUnavailable(ToplocError):
+    """Why an answer has no proof. `code` is what `toploc_proofs.error.code` says."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
