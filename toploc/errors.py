@@ -10,7 +10,8 @@ class ToplocError(Exception):
 class MalformedProof(ToplocError):
     """A proof that no honest encoder can have produced, as opposed to a proof of something else.
 
-    `reason` is stable and machine-readable (`length`, `base64`, `modulus`, `coefficient`, `count`).
+    `reason` is stable and machine-readable (`type`, `length`, `base64`, `modulus`, `coefficient`,
+    `count`).
     """
 
     def __init__(self, reason: str, message: str) -> None:

@@ -1,0 +1,1 @@
+"""The OpenAI SDK that forwards responses to verifiers."""

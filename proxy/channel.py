@@ -1,0 +1,116 @@
+"""The API server's end of the side channel: asks workers for proofs without blocking the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import zmq
+import zmq.asyncio
+
+from toploc.errors import ProofUnavailable
+
+from .messages import Discard, Finalize, Hello, Proofs, Refusal, Welcome, decode_reply, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+    from .messages import Reply, Request
+
+
+def worker_address(directory: str, engine: int) -> str:
+    """Where the worker of data-parallel engine number `engine` answers."""
+    return f"ipc://{Path(directory) / f'engine-{engine}.sock'}"
+
+
+class WorkerChannel:
+    """Requests and replies to one worker, matched by sequence number."""
+
+    def __init__(self, address: str) -> None:
+        self._socket = zmq.asyncio.Context.instance().socket(zmq.DEALER)
+        self._socket.linger = 0
+        self._socket.connect(address)
+        self._sequence = itertools.count()
+        self._waiting: dict[bytes, asyncio.Future[Reply]] = {}
+        self._receiver = asyncio.create_task(self._receive())
+
+    async def ask(self, request: Request, timeout: float) -> Reply:
+        """Raises TimeoutError if the worker does not answer within `timeout` seconds."""
+        sequence = next(self._sequence).to_bytes(8)
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting[sequence] = reply
+        try:
+            async with asyncio.timeout(timeout):
+                await self._socket.send_multipart([sequence, encode(request)])
+                return await reply
+        finally:
+            del self._waiting[sequence]
+
+    async def _receive(self) -> None:
+        while True:
+            sequence, message = await self._socket.recv_multipart()
+            reply = self._waiting.get(sequence)
+            if reply is not None and not reply.done():
+                reply.set_result(decode_reply(message))
+
+    def close(self) -> None:
+        self._receiver.cancel()
+        self._socket.close()
+
+
+class Channel:
+    """All workers of a server, one per data-parallel engine.
+
+    Which engine runs a request is decided below `generate` and not visible there, so requests about a capture go to
+    all; the one that has it answers.
+    """
+
+    def __init__(self, workers: Sequence[WorkerChannel], timeout: float) -> None:
+        self._workers = workers
+        self._timeout = timeout
+
+    @classmethod
+    def connect(cls, directory: str, engines: int, timeout: float) -> Self:
+        return cls([WorkerChannel(worker_address(directory, i)) for i in range(engines)], timeout)
+
+    async def hello(self, timeout: float) -> list[Welcome]:
+        """Every worker's description of itself. Raises TimeoutError if one does not answer."""
+        replies = await asyncio.gather(*(worker.ask(Hello(), timeout) for worker in self._workers))
+        return [reply for reply in replies if isinstance(reply, Welcome)]
+
+    async def finalize(self, nonce: str, child: int, inputs: Sequence[int]) -> list[bytes]:
+        """Proofs of one choice, 258 bytes each.
+
+        Raises:
+            ProofUnavailable: with the worker's reason, or `channel_timeout`.
+        """
+        request = Finalize(nonce, child, list(inputs))
+        replies = await asyncio.gather(
+            *(worker.ask(request, self._timeout) for worker in self._workers), return_exceptions=True
+        )
+        refusals = []
+        for reply in replies:
+            match reply:
+                case Proofs(proofs):
+                    return proofs
+                case Refusal(code, message):
+                    refusals.append(ProofUnavailable(code, message))
+        # Engines that never saw the request say `capture_unknown`; the one that did knows better.
+        refusals.sort(key=lambda refusal: refusal.code == "capture_unknown")
+        if refusals and (len(refusals) == len(replies) or refusals[0].code != "capture_unknown"):
+            raise refusals[0]
+        raise ProofUnavailable("channel_timeout", f"the worker did not answer within {self._timeout:g} s")
+
+    async def discard(self, nonce: str, children: Sequence[int]) -> None:
+        """Tells the workers that nobody will ask; a worker that is gone has nothing to forget."""
+        request = Discard(nonce, list(children))
+        with suppress(TimeoutError):
+            await asyncio.gather(*(worker.ask(request, self._timeout) for worker in self._workers))
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.close()

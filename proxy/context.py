@@ -1,0 +1,101 @@
+"""What the middleware and the wrapped `generate` know of one HTTP request."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from toploc.errors import ProofUnavailable
+from toploc.protocol import ChoiceProofs, PromptDigest, ProofError, RequestOptions, ToplocProofs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What all answers of this server have in common."""
+
+    model: str
+    dtype: Literal["bfloat16", "float16"]
+    rounded_from: Literal["float32"] | None
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of `generate`: one prompt, `n` choices.
+
+    Attributes:
+        refusal: why this call cannot be proven, known before it starts.
+        choices: by index, once their last token is out.
+    """
+
+    model: str
+    n: int
+    refusal: ProofError | None = None
+    prompt_token_ids: Sequence[int] = ()
+    choices: dict[int, ChoiceProofs] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """One HTTP request and the calls of `generate` it led to, in order."""
+
+    served: Served
+    options: RequestOptions
+    refusal: ProofError | None = None
+    calls: list[Call] = field(default_factory=list)
+
+    def proofs(self, index: int | None = None) -> ToplocProofs:
+        """The response's field, or a stream event's if `index` names the choice that ends with it.
+
+        Choices are numbered through: prompt by prompt in a completion with several, turn by turn in a response with
+        tool calls.
+        """
+        numbered = [(call, child) for call in self.calls for child in range(call.n)]
+        if index is not None and index >= len(numbered):
+            return self._error(
+                ProofError(code="choice_unknown", message=f"no generation belongs to choice {index}")
+            )
+        wanted = range(len(numbered)) if index is None else [index]
+        choices = [self._choice(i, *numbered[i]) for i in wanted]
+        errors = [choice.error for choice in choices if choice.error is not None]
+        if errors and len(errors) == len(choices):
+            return self._error(errors[0])
+        return ToplocProofs(
+            dtype=self.served.dtype,
+            rounded_from=self.served.rounded_from,
+            model=self.calls[0].model,
+            prompt=self._digest(self.calls[0]),
+            choices=tuple(choices),
+        )
+
+    def _choice(self, index: int, call: Call, child: int) -> ChoiceProofs:
+        choice = call.choices.get(child)
+        if choice is None:
+            error = call.refusal or ProofError(
+                code="unfinished", message="the generation did not come to its end"
+            )
+            return ChoiceProofs(index=index, token_ids=(), error=error)
+        prompt = self._digest(call) if len(self.calls) > 1 else None
+        return choice.model_copy(update={"index": index, "prompt": prompt})
+
+    def _digest(self, call: Call) -> PromptDigest:
+        return PromptDigest.of(call.prompt_token_ids, include_ids=self.options.prompt_token_ids)
+
+    def _error(self, error: ProofError) -> ToplocProofs:
+        return ToplocProofs(
+            dtype=self.served.dtype,
+            rounded_from=self.served.rounded_from,
+            model=self.served.model,
+            error=error,
+        )
+
+
+def to_error(error: ProofUnavailable) -> ProofError:
+    return ProofError(code=error.code, message=str(error))
+
+
+current: ContextVar[RequestContext | None] = ContextVar("toploc_request", default=None)

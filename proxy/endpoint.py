@@ -1,0 +1,90 @@
+"""vLLM's endpoint plugin: attaches the middleware and routes, and wires them to the engine once it is up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from toploc.errors import UnsupportedEngine
+
+from .channel import Channel
+from .context import Served
+from .generate import ProvingGenerate
+from .log import logger
+from .messages import PROTOCOL
+from .middleware import ProofMiddleware
+from .routes import router
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from fastapi import FastAPI
+    from starlette.datastructures import State
+    from vllm.engine.protocol import EngineClient
+    from vllm.tasks import SupportedTask
+
+    from .messages import Welcome
+
+HANDSHAKE_TIMEOUT = 60.0
+
+
+class ToplocEndpoint:
+    """See vllm/plugins/endpoint_plugins/interface.py. vLLM loads it only where `VLLM_PLUGINS` names it."""
+
+    name = "toploc"
+    required_tasks: tuple[SupportedTask, ...] | None = ("generate",)
+
+    def attach_router(self, app: FastAPI) -> None:
+        settings = Settings.from_environ()
+        if settings is None:
+            return
+        app.include_router(router)
+        app.add_middleware(ProofMiddleware, settings=settings)
+
+    async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
+        """Asks every worker who it is, then takes over `generate`.
+
+        Raises:
+            UnsupportedEngine: a worker does not answer, or not as expected. The server does not start then, since
+                it would serve answers without proofs.
+        """
+        settings = Settings.from_environ()
+        if settings is None or engine_client is None:
+            return
+        parallel = engine_client.vllm_config.parallel_config
+        channel = Channel.connect(settings.channel, parallel.data_parallel_size, settings.finalize_timeout)
+        welcome = await handshake(channel)
+        model = args.served_model_name[0] if args.served_model_name else args.model
+        state.toploc_channel = channel
+        state.toploc_welcome = welcome
+        state.toploc_served = cast("Served", Served(model, welcome.dtype, welcome.rounded_from))  # type: ignore[arg-type]
+        engine_client.generate = ProvingGenerate(engine_client.generate, channel, settings.secret)  # type: ignore[method-assign]
+        logger.info(
+            "toploc: proving %s with %s hidden states of %d, model runner %s, %d slots a worker",
+            model,
+            welcome.dtype,
+            welcome.hidden_size,
+            welcome.runner,
+            welcome.slots,
+        )
+
+
+async def handshake(channel: Channel) -> Welcome:
+    """Every worker answers, speaks this version's protocol, and captures the same kind of rows."""
+    try:
+        workers = await channel.hello(HANDSHAKE_TIMEOUT)
+    except TimeoutError:
+        raise UnsupportedEngine(
+            "toploc: a worker does not answer on the side channel, so its answers would carry no proofs; "
+            "see its log for `toploc`, and check that the package is installed where it runs"
+        ) from None
+    first = workers[0]
+    for worker in workers:
+        if worker.protocol != PROTOCOL:
+            raise UnsupportedEngine(
+                f"toploc: a worker speaks side channel protocol {worker.protocol}, this server {PROTOCOL}; "
+                "install the same version of toploc-proxy everywhere"
+            )
+        if (worker.dtype, worker.hidden_size) != (first.dtype, first.hidden_size):
+            raise UnsupportedEngine("toploc: workers serve different models")
+    return first

@@ -1,0 +1,143 @@
+"""The wrapped `engine_client.generate`: tags requests on the way in, fetches proofs on the way out.
+
+Every OpenAI-compatible route of vLLM generates through this one method, so what is not here needs no knowledge of
+routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from base64 import b64encode
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from vllm.sampling_params import RequestOutputKind
+
+from toploc.errors import ProofUnavailable
+from toploc.protocol import ChoiceProofs, ProofError
+
+from .context import Call, RequestContext, current, to_error
+from .log import logger
+from .tag import EXTRA_ARG, Tag
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.sampling_params import SamplingParams
+
+    from .channel import Channel
+
+# Kinds of prompts (vllm/inputs) that a verifier cannot rebuild from a request and token ids.
+UNPROVABLE_PROMPTS = {
+    "embeds": "prompts given as embeddings",
+    "enc_dec": "encoder-decoder models",
+    "multimodal": "prompts with images, audio or video",
+}
+
+
+class ProvingGenerate:
+    """Callable with the signature of the `generate` it wraps."""
+
+    def __init__(self, generate: Callable[..., Any], channel: Channel, secret: str) -> None:
+        self._generate = generate
+        self._channel = channel
+        self._secret = secret
+
+    def __call__(
+        self, prompt: Any, sampling_params: SamplingParams, *args: Any, **kwargs: Any
+    ) -> AsyncGenerator[RequestOutput, None]:
+        # Here and not in the generator, which may be advanced in another context than this call's.
+        context = current.get()
+        if context is None:
+            return self._generate(prompt, _without_tag(sampling_params), *args, **kwargs)
+        lora = kwargs.get("lora_request")
+        call = Call(
+            lora.lora_name if lora else context.served.model, sampling_params.n, _refusal(context, prompt)
+        )
+        context.calls.append(call)
+        if call.refusal is not None:
+            return self._generate(prompt, _without_tag(sampling_params), *args, **kwargs)
+        tag = Tag.new(children=sampling_params.n)
+        tagged = _without_tag(sampling_params)
+        tagged.extra_args = {**(tagged.extra_args or {}), EXTRA_ARG: tag.seal(self._secret)}
+        return self._prove(self._generate(prompt, tagged, *args, **kwargs), call, tag, tagged.output_kind)
+
+    async def _prove(
+        self,
+        outputs: AsyncGenerator[RequestOutput, None],
+        call: Call,
+        tag: Tag,
+        kind: RequestOutputKind,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        token_ids: dict[int, list[int]] = {}
+        try:
+            # Left early, the engine's generator must be closed, or the engine goes on generating for nobody.
+            async with aclosing(outputs):
+                async for output in outputs:
+                    for choice in output.outputs:
+                        if kind is RequestOutputKind.DELTA:
+                            token_ids.setdefault(choice.index, []).extend(choice.token_ids)
+                        else:
+                            token_ids[choice.index] = list(choice.token_ids)
+                        if choice.finish_reason is not None and choice.index not in call.choices:
+                            call.prompt_token_ids = output.prompt_token_ids or ()
+                            call.choices[choice.index] = await self._finish(
+                                call, tag, choice, token_ids[choice.index]
+                            )
+                    yield output
+        finally:
+            unclaimed = [child for child in range(tag.children) if child not in call.choices]
+            if unclaimed:
+                _in_background(self._channel.discard(tag.nonce, unclaimed))
+
+    async def _finish(
+        self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]
+    ) -> ChoiceProofs:
+        """The choice's proofs, or why there are none: whatever goes wrong here, the text is delivered."""
+        try:
+            if choice.finish_reason in ("abort", "error"):
+                _in_background(self._channel.discard(tag.nonce, [choice.index]))
+                raise ProofUnavailable("aborted", "the generation was aborted before its end")
+            inputs = [*call.prompt_token_ids[-1:], *token_ids[:-1]]
+            proofs = await self._channel.finalize(tag.nonce, choice.index, inputs[: len(token_ids)])
+            return ChoiceProofs(
+                index=choice.index,
+                token_ids=tuple(token_ids),
+                proofs=tuple(b64encode(proof).decode() for proof in proofs),
+            )
+        except ProofUnavailable as error:
+            reason = to_error(error)
+        except Exception:
+            logger.exception("toploc: fetching proofs failed")
+            reason = ProofError(code="internal_error", message="fetching the proofs failed")
+        return ChoiceProofs(index=choice.index, token_ids=tuple(token_ids), error=reason)
+
+
+def _without_tag(sampling_params: SamplingParams) -> SamplingParams:
+    """A copy that carries no value under our key: `extra_args` may be the client's own `vllm_xargs`, by reference,
+    shared by all prompts of the request."""
+    params = copy.copy(sampling_params)
+    if params.extra_args and EXTRA_ARG in params.extra_args:
+        params.extra_args = {key: value for key, value in params.extra_args.items() if key != EXTRA_ARG}
+    return params
+
+
+def _refusal(context: RequestContext, prompt: Any) -> ProofError | None:
+    if context.refusal is not None:
+        return context.refusal
+    kind = prompt.get("type") if isinstance(prompt, dict) else None
+    if kind in UNPROVABLE_PROMPTS:
+        return ProofError(code="unsupported_prompt", message=f"{UNPROVABLE_PROMPTS[kind]} cannot be proven")
+    return None
+
+
+_background: set[asyncio.Task[None]] = set()
+
+
+def _in_background(coroutine: Any) -> None:
+    # The event loop keeps only weak references to tasks.
+    task = asyncio.create_task(coroutine)
+    _background.add(task)
+    task.add_done_callback(_background.discard)

@@ -1,0 +1,73 @@
+"""Messages of the side channel between API servers and workers, as MessagePack.
+
+Decoding is typed: anything that is not one of these is refused before it is looked at.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+PROTOCOL = 1
+
+
+class Hello(msgspec.Struct, tag="hello", frozen=True):
+    """An API server asks who answers on this socket."""
+
+
+class Finalize(msgspec.Struct, tag="finalize", frozen=True):
+    """Proofs of one choice, please; the capture is released whatever the answer.
+
+    Attributes:
+        inputs: the tokens that went in at the captured positions: the prompt's last, then all generated but the
+            last. One proof is returned for every 32.
+    """
+
+    nonce: str
+    child: int
+    inputs: list[int]
+
+
+class Discard(msgspec.Struct, tag="discard", frozen=True):
+    """Nobody will ask for these proofs."""
+
+    nonce: str
+    children: list[int]
+
+
+Request = Hello | Finalize | Discard
+
+
+class Welcome(msgspec.Struct, tag="welcome", frozen=True):
+    """What the worker captures and how."""
+
+    protocol: int
+    vllm_version: str
+    runner: str
+    hidden_size: int
+    dtype: str
+    rounded_from: str | None
+    slots: int
+
+
+class Proofs(msgspec.Struct, tag="proofs", frozen=True):
+    """Proofs in chunk order, 258 bytes each."""
+
+    proofs: list[bytes]
+
+
+class Refusal(msgspec.Struct, tag="refusal", frozen=True):
+    """Why there are no proofs; `code` as in `toploc_proofs.error`."""
+
+    code: str
+    message: str
+
+
+class Done(msgspec.Struct, tag="done", frozen=True):
+    """Discarded."""
+
+
+Reply = Welcome | Proofs | Refusal | Done
+
+encode = msgspec.msgpack.Encoder().encode
+decode_request = msgspec.msgpack.Decoder(Request).decode
+decode_reply = msgspec.msgpack.Decoder(Reply).decode

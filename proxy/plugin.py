@@ -1,0 +1,31 @@
+"""vLLM's general plugin: called once in every process of a server, before engines and workers are made.
+
+In a vLLM that `toploc serve` did not start it does nothing, so having the package installed changes nothing.
+"""
+
+from __future__ import annotations
+
+from toploc.errors import UnsupportedEngine
+
+from .settings import Settings
+
+
+def register() -> None:
+    """Installs the adapters.
+
+    Raises:
+        UnsupportedEngine: this vLLM, or a front end that was chosen, cannot carry proofs.
+    """
+    settings = Settings.from_environ()
+    if settings is None:
+        return
+    import vllm.envs
+
+    if getattr(vllm.envs, "VLLM_USE_RUST_FRONTEND", False):
+        raise UnsupportedEngine(
+            "toploc: the Rust front end runs no Python plugins, so its answers would carry no proofs; "
+            "unset VLLM_USE_RUST_FRONTEND"
+        )
+    from .runners import v1
+
+    v1.install(settings)

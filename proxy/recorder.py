@@ -1,0 +1,281 @@
+"""Captures the hidden states that proofs are made of: the one stateful object in a worker.
+
+Two threads use it. The engine's thread calls `register`, `record` and `finished` around each forward pass and never
+waits; the side channel's thread calls `finalize`, `discard` and `expire`.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from toploc.errors import ProofUnavailable
+from toploc.proof import encode_points
+from toploc.protocol import CHUNK_SIZE, num_chunks
+
+from .capture import Capture, Key, check_chunk
+from .ring import ChunkRef, Rows
+from .tag import Tag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+    import numpy.typing as npt
+
+    from .ring import ChunkFeatures, Reduction, Ring
+    from .runners.step import Step
+
+
+# Bounds what requests beyond the slots can leave behind when nobody asks for their proofs.
+MAX_REFUSALS = 4096
+
+
+class Recorder:
+    """Keeps, for every tagged request, the rows from its start position on, chunk by chunk.
+
+    Args:
+        ring: where rows wait until their chunk is complete.
+        secret: key of the tags' MAC.
+        draft_tokens: most tokens a step may speculate per request (0 without speculative decoding). With drafts, a
+            step's positions are upper bounds that lag by what the two steps before it may still reject, so a chunk
+            is reduced only once the bound is that far past it.
+    """
+
+    def __init__(self, ring: Ring, secret: str, *, draft_tokens: int = 0) -> None:
+        self._ring = ring
+        self._secret = secret
+        self._draft_tokens = draft_tokens
+        self._unsettled = 2 * draft_tokens
+        self._lock = threading.Lock()
+        self._free = list(range(ring.num_slots))
+        self._epoch = 0
+        self._captures: dict[Key, Capture] = {}
+        self._refused: dict[Key, ProofUnavailable] = {}
+        self._by_request: dict[str, Capture] = {}
+        self._batch: _Batch | None = None
+
+    def register(self, request_id: str, extra_args: Mapping[str, Any] | None, prompt_len: int | None) -> None:
+        """Starts capturing a request that the engine is about to run, if it carries a tag of ours.
+
+        A request that comes back after preemption keeps its capture: rows from before it stay valid.
+        """
+        tag = Tag.open(extra_args, self._secret)
+        if tag is None or prompt_len is None:
+            return
+        key = Key(tag.nonce, tag.child_index(request_id))
+        with self._lock:
+            capture = self._captures.get(key)
+            if capture is None:
+                capture = self._open(key, prompt_len - 1 if tag.start is None else tag.start)
+            if capture is not None:
+                self._by_request[request_id] = capture
+                self._batch = None
+
+    def _open(self, key: Key, start: int) -> Capture | None:
+        if not self._free:
+            while len(self._refused) >= MAX_REFUSALS:
+                del self._refused[next(iter(self._refused))]
+            self._refused[key] = ProofUnavailable(
+                "capture_slots_exhausted", "more requests in flight than the server keeps hidden states of"
+            )
+            return None
+        self._epoch += 1
+        capture = Capture(key, start, self._free.pop(), self._epoch, floor=start)
+        self._captures[key] = capture
+        return capture
+
+    def record(self, step: Step) -> None:
+        """Takes the rows of a forward pass, after it was launched and before its sampling."""
+        if not self._by_request:
+            return
+        with self._lock:
+            batch = self._current_batch(step.request_ids)
+            if batch is not None:
+                self._record(step, batch)
+
+    def _current_batch(self, request_ids: Sequence[str]) -> _Batch | None:
+        if self._batch is None or self._batch.request_ids != request_ids:
+            self._batch = _Batch.of(request_ids, self._by_request)
+        return self._batch if self._batch.captures else None
+
+    def _record(self, step: Step, batch: _Batch) -> None:
+        first = step.first_positions[batch.members]
+        end = first + step.num_rows[batch.members]
+        wanted = np.maximum(first, batch.floors)
+        counts = np.maximum(end - wanted, 0)
+        base = step.offsets[batch.members] - first
+
+        # Only prefill runs more rows of a request than a step of speculative decoding, and its positions are exact.
+        # Its rows may be more than the ring holds.
+        wide = np.flatnonzero(counts > self._draft_tokens + 1)
+        tails: list[Rows] = []
+        heads = counts
+        if wide.size:
+            heads = counts.copy()
+            for i in wide:
+                heads[i] = self._head(batch, i, int(wanted[i]), int(end[i]))
+        self._ring.write(step, batch.rows(base + wanted, heads))
+
+        settled = end if not self._draft_tokens else first - self._unsettled
+        for i in np.flatnonzero(settled - batch.floors >= CHUNK_SIZE) if not wide.size else range(len(first)):
+            if i not in wide:
+                self._reduce_ring(batch, i, int(settled[i]))
+        for i in wide:
+            tail = self._reduce_wide(step, batch, i, int(base[i]), int(wanted[i] + heads[i]), int(end[i]))
+            if tail is not None:
+                tails.append(tail)
+        for tail in tails:
+            self._ring.write(step, tail)
+
+    def _head(self, batch: _Batch, i: int, wanted: int, end: int) -> int:
+        """Rows up to the end of a chunk that is already begun in the ring."""
+        into_chunk = (wanted - batch.captures[i].start) % CHUNK_SIZE
+        return min(end - wanted, -into_chunk % CHUNK_SIZE)
+
+    def _reduce_ring(self, batch: _Batch, i: int, settled: int) -> None:
+        """Reduces the chunks of the ring that end at or below `settled`."""
+        capture = batch.captures[i]
+        chunks = (settled - capture.floor) // CHUNK_SIZE
+        if chunks <= 0:
+            return
+        reduction = self._ring.reduce(
+            [
+                ChunkRef(capture.slot, capture.epoch, capture.floor + k * CHUNK_SIZE, CHUNK_SIZE)
+                for k in range(chunks)
+            ]
+        )
+        batch.advance(i, reduction, chunks)
+
+    def _reduce_wide(
+        self, step: Step, batch: _Batch, i: int, base: int, position: int, end: int
+    ) -> Rows | None:
+        """Reduces a prefill's chunks; returns the rows after the last whole one, for the ring."""
+        capture = batch.captures[i]
+        self._reduce_ring(batch, i, position)
+        chunks = (end - position) // CHUNK_SIZE
+        if chunks > 0 and capture.floor == position:
+            first_rows = [base + position + k * CHUNK_SIZE for k in range(chunks)]
+            batch.advance(i, self._ring.reduce_step(step, first_rows, CHUNK_SIZE), chunks)
+            position += chunks * CHUNK_SIZE
+        if position == end:
+            return None
+        rows = np.arange(base + position, base + end)
+        return Rows(rows, np.full_like(rows, capture.slot), np.full_like(rows, capture.epoch))
+
+    def finished(self, request_ids: Iterable[str]) -> None:
+        """The engine is done with these requests; their rows stay until finalize, discard or the time limit,
+        since the notice may come before or after either."""
+        if not self._by_request:
+            return
+        with self._lock:
+            for request_id in request_ids:
+                capture = self._by_request.pop(request_id, None)
+                if capture is not None:
+                    capture.finish()
+                    self._batch = None
+
+    def finalize(self, key: Key, inputs: Sequence[int]) -> list[bytes]:
+        """Proofs of the tokens generated from `inputs`, one per chunk; releases the capture.
+
+        Args:
+            inputs: input tokens of the captured rows, the first at the capture's start position.
+
+        Raises:
+            ProofUnavailable: the rows are not there or belong to other tokens.
+        """
+        try:
+            with self._lock:
+                capture, chunks = self._claim(key, inputs)
+            return [
+                _prove(
+                    features, capture.start + k * CHUNK_SIZE, inputs[k * CHUNK_SIZE : (k + 1) * CHUNK_SIZE]
+                )
+                for k, features in enumerate(reduction.features()[place] for reduction, place in chunks)
+            ]
+        finally:
+            self.discard(key)
+
+    def _claim(self, key: Key, inputs: Sequence[int]) -> tuple[Capture, list[tuple[Reduction, int]]]:
+        if (refused := self._refused.pop(key, None)) is not None:
+            raise refused
+        if (capture := self._captures.get(key)) is None:
+            raise ProofUnavailable("capture_unknown", "no hidden states were captured for this answer")
+        whole = min(len(inputs) // CHUNK_SIZE, len(capture.reductions))
+        chunks = capture.reductions[:whole]
+        rest = [
+            ChunkRef(
+                capture.slot,
+                capture.epoch,
+                capture.start + k * CHUNK_SIZE,
+                min(CHUNK_SIZE, len(inputs) - k * CHUNK_SIZE),
+            )
+            for k in range(whole, num_chunks(len(inputs)))
+        ]
+        if rest:
+            reduction = self._ring.reduce(rest)
+            chunks += [(reduction, place) for place in range(len(rest))]
+        return capture, chunks
+
+    def discard(self, key: Key) -> None:
+        """Forgets a capture, wherever it stands."""
+        with self._lock:
+            self._refused.pop(key, None)
+            capture = self._captures.pop(key, None)
+            if capture is not None:
+                self._release(capture)
+
+    def _release(self, capture: Capture) -> None:
+        for request_id in [r for r, c in self._by_request.items() if c is capture]:
+            del self._by_request[request_id]
+        self._batch = None
+        self._free.append(capture.slot)
+
+    def expire(self, ttl: float) -> int:
+        """Forgets captures that nobody asked about for `ttl` seconds after the engine was done; returns how many."""
+        with self._lock:
+            abandoned = [key for key, capture in self._captures.items() if capture.abandoned(ttl)]
+            for key in abandoned:
+                self._release(self._captures.pop(key))
+        return len(abandoned)
+
+    @property
+    def slots_in_use(self) -> int:
+        """Captures held now."""
+        return len(self._captures)
+
+
+class _Batch:
+    """The captured requests of a batch as arrays, kept while the batch's requests stay the same."""
+
+    def __init__(self, request_ids: list[str], members: list[int], captures: list[Capture]) -> None:
+        self.request_ids = request_ids
+        self.members = np.array(members, dtype=np.int64)
+        self.captures = captures
+        self.floors = np.array([capture.floor for capture in captures], dtype=np.int64)
+        self._slots = np.array([capture.slot for capture in captures], dtype=np.int64)
+        self._epochs = np.array([capture.epoch for capture in captures], dtype=np.int64)
+
+    @classmethod
+    def of(cls, request_ids: Sequence[str], by_request: Mapping[str, Capture]) -> _Batch:
+        found = [(i, by_request[r]) for i, r in enumerate(request_ids) if r in by_request]
+        return cls(list(request_ids), [i for i, _ in found], [capture for _, capture in found])
+
+    def rows(self, first_rows: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> Rows:
+        """`counts[i]` rows of each member from `first_rows[i]` on."""
+        which = np.repeat(np.arange(len(counts)), counts)
+        within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return Rows(first_rows[which] + within, self._slots[which], self._epochs[which])
+
+    def advance(self, i: int, reduction: Reduction, chunks: int) -> None:
+        capture = self.captures[i]
+        capture.reductions += [(reduction, place) for place in range(chunks)]
+        capture.floor += chunks * CHUNK_SIZE
+        self.floors[i] = capture.floor
+
+
+def _prove(features: ChunkFeatures, first_position: int, inputs: Sequence[int]) -> bytes:
+    check_chunk(features, first_position, inputs)
+    return encode_points(features.indices, features.patterns)

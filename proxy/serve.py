@@ -1,0 +1,139 @@
+"""`toploc serve`: `vllm serve` with our plugins on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from toploc.errors import UnsupportedEngine
+
+from .settings import OnError, Settings
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator, Sequence
+
+PLUGIN = "toploc"
+
+# Groups that vLLM loads whole unless VLLM_PLUGINS is set (vllm/plugins/__init__.py).
+PLUGIN_GROUPS = (
+    "vllm.general_plugins",
+    "vllm.platform_plugins",
+    "vllm.io_processor_plugins",
+    "vllm.stat_logger_plugins",
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the server until it is told to stop.
+
+    Args:
+        arguments: those of `vllm serve`, and ours, which begin with `--toploc-`.
+    """
+    # Read by vLLM when it is imported and in every process it starts.
+    os.environ["VLLM_PLUGINS"] = plugin_allow_list(os.environ.get("VLLM_PLUGINS"))
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    cli_env_setup()
+    parser = FlexibleArgumentParser(prog="toploc")
+    serve = ServeSubcommand()
+    serve_parser = serve.subparser_init(parser.add_subparsers(dest="subparser"))
+    serve_parser.usage = "toploc serve [model_tag] [options]"
+    add_options(serve_parser)
+    args = parser.parse_args(["serve", *arguments])
+    _configure_logging(args)
+    refuse_unsupported(args)
+    serve.validate(args)
+    with channel_directory() as channel:
+        settings_from(args, channel).to_environ()
+        serve.cmd(args)
+
+
+def plugin_allow_list(given: str | None) -> str:
+    """The value of VLLM_PLUGINS that adds ours to what vLLM would load without it.
+
+    Setting the variable turns off every plugin that it does not name; endpoint plugins, the other way round, load
+    only if it names them.
+    """
+    names = (
+        given.split(",")
+        if given is not None
+        else [p.name for group in PLUGIN_GROUPS for p in entry_points(group=group)]
+    )
+    return ",".join(dict.fromkeys([*names, PLUGIN]))
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Our options, as a group of vLLM's own parser, so that `--help` and `--config` files know them."""
+    group = parser.add_argument_group("toploc", "Proofs of inference (toploc-proxy).")
+    group.add_argument(
+        "--toploc-proofs",
+        choices=["on", "off"],
+        default="on",
+        help='Whether answers carry proofs unless the request says otherwise (`"toploc": {"enabled": …}`).',
+    )
+    group.add_argument(
+        "--toploc-on-error",
+        choices=[choice.value for choice in OnError],
+        default=OnError.REPORT.value,
+        help="When an answer cannot be proven: deliver it with the reason in `toploc_proofs.error`, or fail with HTTP 500.",
+    )
+    group.add_argument(
+        "--toploc-finalize-timeout",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="Longest wait for a worker's proofs after an answer's last token.",
+    )
+
+
+def settings_from(args: Namespace, channel: str) -> Settings:
+    return Settings(
+        channel=channel,
+        proofs=args.toploc_proofs == "on",
+        on_error=OnError(args.toploc_on_error),
+        finalize_timeout=args.toploc_finalize_timeout,
+    )
+
+
+def refuse_unsupported(args: Namespace) -> None:
+    """Raises UnsupportedEngine for options under which answers could not be proven, before anything is loaded."""
+    if getattr(args, "grpc", False):
+        raise UnsupportedEngine(
+            "toploc: the gRPC front end has no HTTP responses to carry proofs; leave out --grpc"
+        )
+    if os.environ.get("VLLM_USE_RUST_FRONTEND", "0") not in ("", "0"):
+        raise UnsupportedEngine(
+            "toploc: the Rust front end runs no Python plugins, so its answers would carry no proofs; "
+            "unset VLLM_USE_RUST_FRONTEND"
+        )
+    if getattr(args, "kv_sharing_fast_prefill", False):
+        raise UnsupportedEngine(
+            "toploc: KV-sharing fast prefill leaves prompt positions without valid hidden states; "
+            "leave out --kv-sharing-fast-prefill"
+        )
+
+
+@contextlib.contextmanager
+def channel_directory() -> Iterator[str]:
+    """A fresh directory for the side channel's sockets that this user alone can enter."""
+    # Not below TMPDIR: a socket's path may have 107 bytes at most.
+    directory = tempfile.mkdtemp(prefix="toploc-", dir="/tmp")
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _configure_logging(args: Namespace) -> None:
+    # vLLM 0.26 has no such step.
+    with contextlib.suppress(ImportError):
+        from vllm.logger import configure_logging_from_args
+
+        configure_logging_from_args(args)

@@ -1,0 +1,43 @@
+"""What `toploc serve` decided at start, handed to every process of the server through the environment."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from enum import StrEnum
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# One variable, so that forwarding it to remote workers (Ray) takes one name.
+ENVIRONMENT_VARIABLE = "TOPLOC_SETTINGS"
+
+
+class OnError(StrEnum):
+    """What a client gets when an answer cannot be proven."""
+
+    REPORT = "report"  # the text, and `toploc_proofs.error`
+    FAIL = "fail"  # HTTP 500
+
+
+class Settings(BaseModel):
+    """Start-up settings. Children of the server process inherit them; nothing else configures a worker."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channel: str = Field(description="directory of the side channel's sockets, readable by this user alone")
+    secret: str = Field(default_factory=lambda: secrets.token_hex(32), description="keys the tags' MAC")
+    proofs: bool = Field(default=True, description="prove requests that do not say otherwise")
+    on_error: OnError = OnError.REPORT
+    finalize_timeout: float = Field(default=10.0, gt=0, description="seconds to wait for a worker's proofs")
+    capture_ttl: float = Field(default=120.0, gt=0, description="seconds an abandoned capture is kept")
+
+    def to_environ(self) -> None:
+        """Publishes the settings to processes started from here on."""
+        os.environ[ENVIRONMENT_VARIABLE] = self.model_dump_json()
+
+    @classmethod
+    def from_environ(cls) -> Self | None:
+        """The settings of the server this process belongs to; None in a vLLM that `toploc serve` did not start."""
+        text = os.environ.get(ENVIRONMENT_VARIABLE)
+        return cls.model_validate_json(text) if text else None

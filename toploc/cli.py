@@ -1,0 +1,59 @@
+"""The console script `toploc`: finds the subcommand and imports nothing else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from .errors import ToplocError
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand: `module:main` takes the arguments after the name and returns an exit status or None."""
+
+    name: str
+    summary: str
+    module: str
+    extra: str
+
+
+COMMANDS = (Command("serve", "vllm serve, with proofs in every answer", "toploc_proxy.serve", "proxy"),)
+
+
+def main() -> int:
+    """Exit status 0, or the subcommand's own; 2 for a wrong call or an error with a message for the user."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    command = next((command for command in COMMANDS if command.name == arguments[0]), None)
+    if command is None:
+        print(f"toploc: no subcommand {arguments[0]!r}\n\n{usage()}", file=sys.stderr)
+        return 2
+    try:
+        return load(command)(arguments[1:]) or 0
+    except ToplocError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def load(command: Command) -> Callable[[Sequence[str]], int | None]:
+    """Raises ToplocError, naming the extra to install, where a package the subcommand needs is missing."""
+    try:
+        function: Callable[[Sequence[str]], int | None] = import_module(command.module).main
+    except ModuleNotFoundError as error:
+        raise ToplocError(
+            f"toploc {command.name}: {error.name} is not installed; pip install 'toploc-proxy[{command.extra}]'"
+        ) from error
+    return function
+
+
+def usage() -> str:
+    width = max(len(command.name) for command in COMMANDS)
+    lines = [f"  {command.name:{width}}  {command.summary}" for command in COMMANDS]
+    return "\n".join(
+        ["usage: toploc COMMAND …", "", *lines, "", "`toploc COMMAND --help` lists a command's options."]
+    )

@@ -1,0 +1,116 @@
+"""The response extension `toploc_proofs`, version 1: the one definition that prover, verifier and client share.
+
+Needs pydantic alone. `docs/protocol.md` explains the fields with an example for each endpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+VERSION = 1
+SCHEME = "toploc-gf65497"
+CHUNK_SIZE = 32
+TOPK = 128
+FIELD_NAME = "toploc_proofs"
+OPTIONS_NAME = "toploc"
+
+TokenId = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PromptDigest(_Frozen):
+    """Which prompt an answer continues, without repeating it."""
+
+    num_tokens: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    token_ids: tuple[TokenId, ...] | None = Field(
+        default=None, description='sent when the request asks for it: `"toploc": {"prompt_token_ids": true}`'
+    )
+
+    @classmethod
+    def of(cls, token_ids: Sequence[int], *, include_ids: bool = False) -> Self:
+        """Digest of a prompt's token ids, each taken as a little-endian uint32."""
+        return cls(
+            num_tokens=len(token_ids),
+            sha256=token_ids_sha256(token_ids),
+            token_ids=tuple(token_ids) if include_ids else None,
+        )
+
+
+class ProofError(_Frozen):
+    """Why there is no proof. `code` is stable and listed in `docs/protocol.md`; `message` is for people."""
+
+    code: str
+    message: str
+
+
+class ChoiceProofs(_Frozen):
+    """One choice's tokens and their proofs, one per chunk of 32 tokens, base64."""
+
+    index: int = Field(ge=0)
+    token_ids: tuple[TokenId, ...]
+    proofs: tuple[str, ...] | None = None
+    error: ProofError | None = Field(default=None, description="in place of `proofs`")
+    prompt: PromptDigest | None = Field(
+        default=None, description="this choice's prompt, where the response has more than one"
+    )
+
+    @model_validator(mode="after")
+    def _proofs_or_error(self) -> Self:
+        if (self.proofs is None) == (self.error is None):
+            raise ValueError("a choice has either `proofs` or `error`")
+        return self
+
+
+class ToplocProofs(_Frozen):
+    """The field `toploc_proofs` of a response."""
+
+    version: Literal[1] = VERSION
+    scheme: Literal["toploc-gf65497"] = SCHEME
+    chunk_size: Literal[32] = CHUNK_SIZE
+    topk: Literal[128] = TOPK
+    dtype: Literal["bfloat16", "float16"]
+    rounded_from: Literal["float32"] | None = Field(
+        default=None, description="the model's own dtype, where its hidden states were rounded to `dtype`"
+    )
+    model: str
+    prompt: PromptDigest | None = None
+    choices: tuple[ChoiceProofs, ...] | None = None
+    error: ProofError | None = Field(default=None, description="in place of `choices`")
+
+    @model_validator(mode="after")
+    def _choices_or_error(self) -> Self:
+        if (self.choices is None) == (self.error is None):
+            raise ValueError("`toploc_proofs` has either `choices` or `error`")
+        if self.choices is not None and self.prompt is None:
+            raise ValueError("`toploc_proofs.choices` needs `toploc_proofs.prompt`")
+        return self
+
+    def to_json(self) -> bytes:
+        """The field's value as sent: absent options are left out, since explicit nulls break strict clients."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+class RequestOptions(_Frozen):
+    """The request's `"toploc": {…}`; None takes the server's default."""
+
+    enabled: bool | None = None
+    prompt_token_ids: bool = False
+
+
+def num_chunks(num_tokens: int) -> int:
+    """How many proofs an answer of `num_tokens` tokens has."""
+    return -(-num_tokens // CHUNK_SIZE)
+
+
+def token_ids_sha256(token_ids: Sequence[int]) -> str:
+    """SHA-256 over the token ids, each a little-endian uint32, in hexadecimal."""
+    return hashlib.sha256(struct.pack(f"<{len(token_ids)}I", *token_ids)).hexdigest()
