@@ -1,0 +1,74 @@
+"""Proofs that a language model's answer came from the weights it is said to come from (arXiv 2501.16007).
+
+Start reading at `proof.py` (the format), `topk.py` and `field.py` (what goes into it), `verify.py` (the
+verdict). `ProofBuilder` makes proofs, `verify_activations` judges them; `poly.py` has the original library's
+functions. Names are imported on first use: `import toploc` and `toploc.protocol` need neither torch nor
+numpy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .builder import ProofBuilder
+    from .errors import InvalidActivations, InvalidThresholds, MalformedProof, ToplocError
+    from .poly import (
+        ProofPoly,
+        VerificationResult,
+        build_proofs,
+        build_proofs_base64,
+        build_proofs_bytes,
+        verify_proofs,
+        verify_proofs_base64,
+        verify_proofs_bytes,
+    )
+    from .proof import Proof, decode_proof, encode_chunks, encode_points
+    from .thresholds import Bounds, Thresholds
+    from .utils import sha256sum
+    from .verify import ChunkVerdict, Verdict, verify_activations, verify_chunks, verify_points
+
+__all__ = [
+    "Bounds",
+    "ChunkVerdict",
+    "InvalidActivations",
+    "InvalidThresholds",
+    "MalformedProof",
+    "Proof",
+    "ProofBuilder",
+    "ProofPoly",
+    "Thresholds",
+    "ToplocError",
+    "Verdict",
+    "VerificationResult",
+    "build_proofs",
+    "build_proofs_base64",
+    "build_proofs_bytes",
+    "decode_proof",
+    "encode_chunks",
+    "encode_points",
+    "sha256sum",
+    "verify_activations",
+    "verify_chunks",
+    "verify_points",
+    "verify_proofs",
+    "verify_proofs_base64",
+    "verify_proofs_bytes",
+]
+
+_MODULES = ("errors", "utils", "thresholds", "proof", "verify", "builder", "poly")  # the cheapest to import first
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        for module in _MODULES:
+            value = getattr(import_module(f".{module}", __name__), name, None)
+            if value is not None:
+                globals()[name] = value
+                return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

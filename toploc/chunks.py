@@ -1,0 +1,108 @@
+"""Chunks of activations and their top-k points: what the prover encodes and the verifier compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from .errors import InvalidActivations
+from .topk import top_k, top_k_tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+CHUNK_SIZE = 32
+"""Rows, one per output token, in a chunk (arXiv 2501.16007, section 5)."""
+
+_DTYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "bfloat16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """The top-k points of n chunks: int32[n, k] indices, uint16[n, k] patterns, and the rows of each
+    chunk."""
+
+    indices: NDArray[np.int32]
+    patterns: NDArray[np.uint16]
+    rows: tuple[int, ...]
+
+
+def proof_dtype(activations: torch.Tensor | Sequence[torch.Tensor]) -> tuple[str, bool]:
+    """The dtype of the proven patterns, and whether float32 is rounded to it.
+
+    Raises InvalidActivations for anything but bfloat16, float16 and float32 tensors of one dtype.
+    """
+    tensors = [activations] if isinstance(activations, torch.Tensor) else activations
+    dtypes = {tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor) for tensor in tensors}
+    if not dtypes:
+        return "bfloat16", False
+    if len(dtypes) > 1 or not dtypes <= _DTYPES.keys():
+        names = ", ".join(sorted(map(str, dtypes)))
+        raise InvalidActivations(f"expected tensors of one dtype, bfloat16, float16 or float32, got {names}")
+    if any(tensor.is_meta for tensor in tensors):
+        raise InvalidActivations("meta tensors have no values")
+    dtype = dtypes.pop()
+    return _DTYPES[dtype], dtype == torch.float32
+
+
+def split(
+    activations: torch.Tensor | Sequence[torch.Tensor], chunk_size: int, skip_prefill: bool = True
+) -> Iterator[tuple[torch.Tensor, int]]:
+    """Yield every chunk, flattened, and its number of rows; one chunk is held at a time.
+
+    `activations` is a tensor [rows, hidden], whose chunks are views where it is contiguous, or a sequence of
+    tensors, `chunk_size` of which make a chunk. Without `skip_prefill` the first item, or row, is a chunk of
+    its own. Raises InvalidActivations for other shapes, and if there is no first item to be the prefill.
+    """
+    whole = isinstance(activations, torch.Tensor)
+    if chunk_size < 1 or (isinstance(activations, torch.Tensor) and activations.ndim != 2):
+        shape = f", shape {tuple(activations.shape)}" if isinstance(activations, torch.Tensor) else ""
+        raise InvalidActivations(f"expected a tensor [rows, hidden] or tensors in a list, chunks of 1 or more{shape}")
+    starts = list(range(0 if skip_prefill else 1, len(activations), chunk_size))
+    ranges = [(start, min(start + chunk_size, len(activations))) for start in starts]
+    if not skip_prefill:
+        if len(activations) == 0:
+            raise InvalidActivations("there is no prefill in empty activations")
+        ranges.insert(0, (0, 1))
+    for start, end in ranges:
+        items = activations[start:end]
+        if whole:
+            yield items.detach().reshape(-1), end - start  # type: ignore[union-attr]
+        else:
+            flat = [item.detach().reshape(-1) for item in items]
+            rows = sum(item.shape[0] if item.ndim > 1 else 1 for item in items)
+            yield flat[0] if len(flat) == 1 else torch.cat(flat), rows
+
+
+def count(activations: torch.Tensor | Sequence[torch.Tensor], chunk_size: int, skip_prefill: bool = True) -> int:
+    """How many chunks `split` yields."""
+    rows = len(activations)
+    prefill = 0 if skip_prefill else min(rows, 1)
+    return prefill + -(-(rows - prefill) // max(chunk_size, 1))
+
+
+def find_points(chunks: Iterable[tuple[torch.Tensor, int]], topk: int) -> Points:
+    """The top-k points of each flattened chunk, which comes with its number of rows.
+
+    Chunks on a GPU are reduced there, and only points are copied, after all are under way.
+    Raises InvalidActivations for a chunk of fewer than k elements.
+    """
+    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    rows: list[int] = []
+    for chunk, size in chunks:
+        rows.append(size)
+        patterns = (chunk.to(torch.bfloat16) if chunk.dtype == torch.float32 else chunk).view(torch.int16)
+        if patterns.is_cuda:
+            found.append(top_k_tensor(patterns[None], topk))
+        else:
+            indices, values = top_k(patterns.numpy().view(np.uint16), topk)
+            found.append((torch.from_numpy(indices)[None], torch.from_numpy(values.view(np.int16))[None]))
+    if not found:
+        return Points(np.empty((0, topk), np.int32), np.empty((0, topk), np.uint16), ())
+    indices_all, patterns_all = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
+    return Points(indices_all, patterns_all.view(np.uint16), tuple(rows))
