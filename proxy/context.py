@@ -6,12 +6,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from toploc.errors import ProofUnavailable
 from toploc.protocol import ChoiceProofs, PromptDigest, ProofError, RequestOptions, ToplocProofs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Literal
+
+    from toploc.errors import ProofUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,9 @@ class RequestContext:
         """
         numbered = [(call, child) for call in self.calls for child in range(call.n)]
         if index is not None and index >= len(numbered):
-            return self._error(
-                ProofError(code="choice_unknown", message=f"no generation belongs to choice {index}")
-            )
+            return self._error(ProofError(code="choice_unknown", message=f"no generation belongs to choice {index}"))
         wanted = range(len(numbered)) if index is None else [index]
-        choices = [self._choice(i, *numbered[i]) for i in wanted]
+        choices = [self._choice(i, *numbered[i], first=numbered[wanted[0]][0]) for i in wanted]
         errors = [choice.error for choice in choices if choice.error is not None]
         if errors and len(errors) == len(choices):
             return self._error(errors[0])
@@ -68,18 +67,16 @@ class RequestContext:
             dtype=self.served.dtype,
             rounded_from=self.served.rounded_from,
             model=self.calls[0].model,
-            prompt=self._digest(self.calls[0]),
+            prompt=self._digest(numbered[wanted[0]][0]),
             choices=tuple(choices),
         )
 
-    def _choice(self, index: int, call: Call, child: int) -> ChoiceProofs:
+    def _choice(self, index: int, call: Call, child: int, *, first: Call) -> ChoiceProofs:
         choice = call.choices.get(child)
         if choice is None:
-            error = call.refusal or ProofError(
-                code="unfinished", message="the generation did not come to its end"
-            )
+            error = call.refusal or ProofError(code="unfinished", message="the generation did not come to its end")
             return ChoiceProofs(index=index, token_ids=(), error=error)
-        prompt = self._digest(call) if len(self.calls) > 1 else None
+        prompt = None if call is first else self._digest(call)
         return choice.model_copy(update={"index": index, "prompt": prompt})
 
     def _digest(self, call: Call) -> PromptDigest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from toploc.errors import UnsupportedEngine
 
@@ -57,8 +57,8 @@ class ToplocEndpoint:
         model = args.served_model_name[0] if args.served_model_name else args.model
         state.toploc_channel = channel
         state.toploc_welcome = welcome
-        state.toploc_served = cast("Served", Served(model, welcome.dtype, welcome.rounded_from))  # type: ignore[arg-type]
-        engine_client.generate = ProvingGenerate(engine_client.generate, channel, settings.secret)  # type: ignore[method-assign]
+        state.toploc_served = Served(model, welcome.dtype, welcome.rounded_from)
+        engine_client.generate = ProvingGenerate(engine_client.generate, channel, settings.secret)
         logger.info(
             "toploc: proving %s with %s hidden states of %d, model runner %s, %d slots a worker",
             model,

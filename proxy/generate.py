@@ -40,7 +40,9 @@ UNPROVABLE_PROMPTS = {
 class ProvingGenerate:
     """Callable with the signature of the `generate` it wraps."""
 
-    def __init__(self, generate: Callable[..., Any], channel: Channel, secret: str) -> None:
+    def __init__(
+        self, generate: Callable[..., AsyncGenerator[RequestOutput, None]], channel: Channel, secret: str
+    ) -> None:
         self._generate = generate
         self._channel = channel
         self._secret = secret
@@ -53,9 +55,7 @@ class ProvingGenerate:
         if context is None:
             return self._generate(prompt, _without_tag(sampling_params), *args, **kwargs)
         lora = kwargs.get("lora_request")
-        call = Call(
-            lora.lora_name if lora else context.served.model, sampling_params.n, _refusal(context, prompt)
-        )
+        call = Call(lora.lora_name if lora else context.served.model, sampling_params.n, _refusal(context, prompt))
         context.calls.append(call)
         if call.refusal is not None:
             return self._generate(prompt, _without_tag(sampling_params), *args, **kwargs)
@@ -83,18 +83,14 @@ class ProvingGenerate:
                             token_ids[choice.index] = list(choice.token_ids)
                         if choice.finish_reason is not None and choice.index not in call.choices:
                             call.prompt_token_ids = output.prompt_token_ids or ()
-                            call.choices[choice.index] = await self._finish(
-                                call, tag, choice, token_ids[choice.index]
-                            )
+                            call.choices[choice.index] = await self._finish(call, tag, choice, token_ids[choice.index])
                     yield output
         finally:
             unclaimed = [child for child in range(tag.children) if child not in call.choices]
             if unclaimed:
                 _in_background(self._channel.discard(tag.nonce, unclaimed))
 
-    async def _finish(
-        self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]
-    ) -> ChoiceProofs:
+    async def _finish(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> ChoiceProofs:
         """The choice's proofs, or why there are none: whatever goes wrong here, the text is delivered."""
         try:
             if choice.finish_reason in ("abort", "error"):

@@ -5,6 +5,8 @@ Decoding is typed: anything that is not one of these is refused before it is loo
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 PROTOCOL = 1
@@ -44,8 +46,8 @@ class Welcome(msgspec.Struct, tag="welcome", frozen=True):
     vllm_version: str
     runner: str
     hidden_size: int
-    dtype: str
-    rounded_from: str | None
+    dtype: Literal["bfloat16", "float16"]
+    rounded_from: Literal["float32"] | None
     slots: int
 
 

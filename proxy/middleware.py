@@ -6,25 +6,21 @@ passes through byte for byte, message for message.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from pydantic import ValidationError
 
-from toploc.protocol import FIELD_NAME, OPTIONS_NAME, ProofError, RequestOptions
+from toploc.protocol import OPTIONS_NAME, ProofError, RequestOptions
 
 from .context import RequestContext, current
-from .errors import error_body, send_error
-from .log import logger
-from .settings import OnError, Settings
-from .sse import EventSplitter, add_field, event_json
+from .errors import send_error
+from .responder import Responder
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Within JSON text these quotes would be escaped, so generated text cannot look like this.
-FINISHED = re.compile(rb'"finish_reason":\s*"')
+    from .settings import Settings
 
 
 class ProofMiddleware:
@@ -56,91 +52,9 @@ class ProofMiddleware:
         context = RequestContext(scope["app"].state.toploc_served, options, _refusal(body))
         token = current.set(context)
         try:
-            await self.app(scope, replayed, _Responder(context, send, self._settings.on_error))
+            await self.app(scope, replayed, Responder(context, send, self._settings.on_error))
         finally:
             current.reset(token)
-
-
-class _Responder:
-    """The `send` of one request: decides by the response's head what to do with its body."""
-
-    def __init__(self, context: RequestContext, send: Send, on_error: OnError) -> None:
-        self._context = context
-        self._send = send
-        self._on_error = on_error
-        self._start: Message | None = None
-        self._body: list[bytes] = []
-        self._events: EventSplitter | None = None
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            await self._begin(message)
-        elif message["type"] != "http.response.body":
-            await self._send(message)
-        elif self._start is not None:
-            await self._collect(message)
-        elif self._events is not None:
-            await self._stream(message, self._events)
-        else:
-            await self._send(message)
-
-    async def _begin(self, message: Message) -> None:
-        headers = dict(message["headers"])
-        content_type = headers.get(b"content-type", b"")
-        plain = message["status"] < 400 and b"content-encoding" not in headers
-        if plain and content_type.startswith(b"text/event-stream"):
-            self._events = EventSplitter()
-        elif plain and content_type.startswith(b"application/json") and self._context.calls:
-            self._start = message
-            return
-        await self._send(message)
-
-    async def _collect(self, message: Message) -> None:
-        """A JSON body: held back to its end, since the field goes there and the length into the head."""
-        self._body.append(message.get("body", b""))
-        if message.get("more_body", False):
-            return
-        start, self._start = self._start, None
-        assert start is not None
-        proofs = self._context.proofs()
-        if proofs.error is not None and self._on_error is OnError.FAIL:
-            await send_error(self._send, 500, proofs.error.message, None, proofs.error.code)
-            return
-        body = b"".join(self._body)
-        try:
-            body = add_field(body, FIELD_NAME, proofs.to_json())
-        except ValueError:
-            logger.warning("toploc: a JSON response that is not an object carries no proofs")
-        await self._send({**start, "headers": _with_length(start["headers"], len(body))})
-        await self._send({**message, "body": body})
-
-    async def _stream(self, message: Message, events: EventSplitter) -> None:
-        more = message.get("more_body", False)
-        parts = [self._extend(event) for event in events.feed(message.get("body", b""))]
-        if not more:
-            parts.append(events.flush())
-        body = b"".join(parts)
-        if body or not more:
-            await self._send({**message, "body": body})
-
-    def _extend(self, event: bytes) -> bytes:
-        """The event with the field, if it ends a choice."""
-        if FINISHED.search(event) is None or (document := event_json(event)) is None:
-            return event
-        index = _finished_choice(orjson.loads(document))
-        if index is None:
-            return event
-        proofs = self._context.proofs(index)
-        if proofs.error is not None and self._on_error is OnError.FAIL:
-            return event.replace(document, error_body(500, proofs.error.message, None, proofs.error.code))
-        return event.replace(document, add_field(document, FIELD_NAME, proofs.to_json()))
-
-
-def _finished_choice(document: dict[str, Any]) -> int | None:
-    for choice in document.get("choices", ()):
-        if choice.get("finish_reason") is not None:
-            return int(choice["index"])
-    return None
 
 
 def _is_json(headers: list[tuple[bytes, bytes]]) -> bool:
@@ -193,10 +107,3 @@ def _refusal(body: dict[str, Any]) -> ProofError | None:
     if body.get("echo") and body.get("max_tokens") == 0:
         return ProofError(code="no_output", message="nothing is generated when max_tokens is 0")
     return None
-
-
-def _with_length(headers: list[tuple[bytes, bytes]], length: int) -> list[tuple[bytes, bytes]]:
-    # Digests of the body would be wrong now.
-    dropped = (b"content-length", b"etag", b"content-md5", b"digest")
-    kept = [(name, value) for name, value in headers if name.lower() not in dropped]
-    return [*kept, (b"content-length", str(length).encode())]

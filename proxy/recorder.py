@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toploc.errors import ProofUnavailable
-from toploc.proof import encode_points
+from toploc.proof import encode_chunks
 from toploc.protocol import CHUNK_SIZE, num_chunks
 
 from .capture import Capture, Key, check_chunk
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from .ring import ChunkFeatures, Reduction, Ring
+    from .ring import Reduction, Ring
     from .runners.step import Step
 
 
@@ -142,16 +142,11 @@ class Recorder:
         if chunks <= 0:
             return
         reduction = self._ring.reduce(
-            [
-                ChunkRef(capture.slot, capture.epoch, capture.floor + k * CHUNK_SIZE, CHUNK_SIZE)
-                for k in range(chunks)
-            ]
+            [ChunkRef(capture.slot, capture.epoch, capture.floor + k * CHUNK_SIZE, CHUNK_SIZE) for k in range(chunks)]
         )
         batch.advance(i, reduction, chunks)
 
-    def _reduce_wide(
-        self, step: Step, batch: _Batch, i: int, base: int, position: int, end: int
-    ) -> Rows | None:
+    def _reduce_wide(self, step: Step, batch: _Batch, i: int, base: int, position: int, end: int) -> Rows | None:
         """Reduces a prefill's chunks; returns the rows after the last whole one, for the ring."""
         capture = batch.captures[i]
         self._reduce_ring(batch, i, position)
@@ -189,12 +184,13 @@ class Recorder:
         try:
             with self._lock:
                 capture, chunks = self._claim(key, inputs)
-            return [
-                _prove(
-                    features, capture.start + k * CHUNK_SIZE, inputs[k * CHUNK_SIZE : (k + 1) * CHUNK_SIZE]
-                )
-                for k, features in enumerate(reduction.features()[place] for reduction, place in chunks)
-            ]
+            features = [reduction.features()[place] for reduction, place in chunks]
+            for k, chunk in enumerate(features):
+                at = k * CHUNK_SIZE
+                check_chunk(chunk, capture.start + at, inputs[at : at + CHUNK_SIZE])
+            return encode_chunks(
+                np.stack([chunk.indices for chunk in features]), np.stack([chunk.patterns for chunk in features])
+            )
         finally:
             self.discard(key)
 
@@ -274,8 +270,3 @@ class _Batch:
         capture.reductions += [(reduction, place) for place in range(chunks)]
         capture.floor += chunks * CHUNK_SIZE
         self.floors[i] = capture.floor
-
-
-def _prove(features: ChunkFeatures, first_position: int, inputs: Sequence[int]) -> bytes:
-    check_chunk(features, first_position, inputs)
-    return encode_points(features.indices, features.patterns)

@@ -103,9 +103,7 @@ class _Finished:
 class HostRing:
     """Ring in main memory, for models on a CPU; every call is complete when it returns."""
 
-    def __init__(
-        self, num_slots: int, num_rows: int, hidden_size: int, dtype: torch.dtype, topk: int
-    ) -> None:
+    def __init__(self, num_slots: int, num_rows: int, hidden_size: int, dtype: torch.dtype, topk: int) -> None:
         self.num_slots = num_slots
         self.num_rows = num_rows
         self._dtype = dtype
@@ -138,9 +136,7 @@ class HostRing:
             rows = slice(first, first + chunk_size)
             indices, values = top_k(patterns[rows].ravel(), self._topk)
             positions = step.positions[rows].numpy().astype(np.int64)
-            result.append(
-                ChunkFeatures(indices, values, positions, step.input_ids[rows].numpy().astype(np.int64))
-            )
+            result.append(ChunkFeatures(indices, values, positions, step.input_ids[rows].numpy().astype(np.int64)))
         return _Finished(result)
 
     def _patterns(self, step: Step) -> npt.NDArray[np.uint16]:

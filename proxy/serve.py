@@ -82,7 +82,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--toploc-on-error",
         choices=[choice.value for choice in OnError],
         default=OnError.REPORT.value,
-        help="When an answer cannot be proven: deliver it with the reason in `toploc_proofs.error`, or fail with HTTP 500.",
+        help="When an answer cannot be proven: deliver it with `toploc_proofs.error`, or fail with HTTP 500.",
     )
     group.add_argument(
         "--toploc-finalize-timeout",
@@ -105,9 +105,7 @@ def settings_from(args: Namespace, channel: str) -> Settings:
 def refuse_unsupported(args: Namespace) -> None:
     """Raises UnsupportedEngine for options under which answers could not be proven, before anything is loaded."""
     if getattr(args, "grpc", False):
-        raise UnsupportedEngine(
-            "toploc: the gRPC front end has no HTTP responses to carry proofs; leave out --grpc"
-        )
+        raise UnsupportedEngine("toploc: the gRPC front end has no HTTP responses to carry proofs; leave out --grpc")
     if os.environ.get("VLLM_USE_RUST_FRONTEND", "0") not in ("", "0"):
         raise UnsupportedEngine(
             "toploc: the Rust front end runs no Python plugins, so its answers would carry no proofs; "

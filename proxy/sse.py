@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 END = b"\n\n"
 
 
@@ -44,3 +47,18 @@ def add_field(document: bytes, name: str, value: bytes) -> bytes:
     inside = body[:-1].rstrip()
     separator = b"" if inside.endswith(b"{") else b","
     return inside + separator + b'"' + name.encode() + b'":' + value + b"}" + document[len(body) :]
+
+
+def add_field_within(document: bytes, key: str, name: str, value: bytes) -> bytes:
+    """Like `add_field`, in the object that is the value of `key`.
+
+    Raises:
+        ValueError: `document` has no object under that key.
+    """
+    text = document.decode()
+    match = re.search(rf'"{re.escape(key)}"\s*:\s*', text)
+    if match is None:
+        raise ValueError(f"no field {key}")
+    start = match.end()
+    _, end = json.JSONDecoder().raw_decode(text, start)
+    return text[:start].encode() + add_field(text[start:end].encode(), name, value) + text[end:].encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import vllm
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .runners.step import Step
     from .settings import Settings
 
-DTYPE_NAMES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+DTYPES: dict[torch.dtype, Literal["bfloat16", "float16"]] = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 class Worker:
@@ -40,9 +40,7 @@ class Worker:
             params = request.sampling_params
             if params is not None and params.extra_args:
                 prompt = request.prompt_token_ids
-                self._recorder.register(
-                    request.req_id, params.extra_args, None if prompt is None else len(prompt)
-                )
+                self._recorder.register(request.req_id, params.extra_args, None if prompt is None else len(prompt))
 
     def after_step(self, finished_request_ids: Iterable[str]) -> None:
         self._recorder.finished(finished_request_ids)
@@ -66,7 +64,7 @@ def start_worker(settings: Settings, config: VllmConfig, runner: str, device: to
     if device.type != "cpu":
         raise UnsupportedEngine(f"toploc: no ring for device {device.type}")
     source = config.model_config.dtype
-    dtype = source if source in DTYPE_NAMES else torch.bfloat16
+    dtype = source if source in DTYPES else torch.bfloat16
     draft_tokens = config.speculative_config.num_speculative_tokens if config.speculative_config else 0
     slots = num_slots(config.scheduler_config.max_num_seqs)
     ring = HostRing(slots, ring_rows(draft_tokens), hidden_size, dtype, TOPK)
@@ -76,8 +74,8 @@ def start_worker(settings: Settings, config: VllmConfig, runner: str, device: to
         vllm_version=vllm.__version__,
         runner=runner,
         hidden_size=hidden_size,
-        dtype=DTYPE_NAMES[dtype],
-        rounded_from=None if dtype is source else str(source).removeprefix("torch."),
+        dtype=DTYPES[dtype],
+        rounded_from=None if dtype is source else "float32",
         slots=slots,
     )
     address = worker_address(settings.channel, config.parallel_config.data_parallel_index)

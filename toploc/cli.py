@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from .errors import ToplocError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,4 @@ def load(command: Command) -> Callable[[Sequence[str]], int | None]:
 def usage() -> str:
     width = max(len(command.name) for command in COMMANDS)
     lines = [f"  {command.name:{width}}  {command.summary}" for command in COMMANDS]
-    return "\n".join(
-        ["usage: toploc COMMAND …", "", *lines, "", "`toploc COMMAND --help` lists a command's options."]
-    )
+    return "\n".join(["usage: toploc COMMAND …", "", *lines, "", "`toploc COMMAND --help` lists a command's options."])

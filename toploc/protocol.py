@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-VERSION = 1
-SCHEME = "toploc-gf65497"
-CHUNK_SIZE = 32
-TOPK = 128
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERSION: Final = 1
+SCHEME: Final = "toploc-gf65497"
+CHUNK_SIZE: Final = 32
+TOPK: Final = 128
 FIELD_NAME = "toploc_proofs"
 OPTIONS_NAME = "toploc"
 
@@ -60,7 +62,7 @@ class ChoiceProofs(_Frozen):
     proofs: tuple[str, ...] | None = None
     error: ProofError | None = Field(default=None, description="in place of `proofs`")
     prompt: PromptDigest | None = Field(
-        default=None, description="this choice's prompt, where the response has more than one"
+        default=None, description="this choice's prompt, where it is not the first choice's"
     )
 
     @model_validator(mode="after")
@@ -82,7 +84,7 @@ class ToplocProofs(_Frozen):
         default=None, description="the model's own dtype, where its hidden states were rounded to `dtype`"
     )
     model: str
-    prompt: PromptDigest | None = None
+    prompt: PromptDigest | None = Field(default=None, description="the first choice's prompt")
     choices: tuple[ChoiceProofs, ...] | None = None
     error: ProofError | None = Field(default=None, description="in place of `choices`")
 

@@ -41,29 +41,23 @@ def install(settings: Settings) -> None:
     def initialize_kv_cache_and_recorder(self: Any, *args: Any, **kwargs: Any) -> None:
         initialize_kv_cache(self, *args, **kwargs)
         if getattr(self, "toploc_worker", None) is None:
-            require_members(
-                self, ["positions", "input_ids", "query_start_loc", "input_batch"], "GPUModelRunner"
-            )
+            require_members(self, ["positions", "input_ids", "query_start_loc", "input_batch"], "GPUModelRunner")
             require_members(self.input_batch, ["req_ids", "num_computed_tokens_cpu"], "InputBatch")
             # Not before: vLLM 0.32's register_triton_kernel_overrides trips over llvmlite, which this imports.
             from ..worker import is_output_rank, start_worker
 
             generates = is_output_rank() and not self.is_pooling_model
-            self.toploc_worker = (
-                start_worker(settings, self.vllm_config, "v1", self.device) if generates else None
-            )
+            self.toploc_worker = start_worker(settings, self.vllm_config, "v1", self.device) if generates else None
 
     @functools.wraps(execute_model)
-    def execute_model_and_record(
-        self: Any, scheduler_output: SchedulerOutput, *args: Any, **kwargs: Any
-    ) -> Any:
+    def execute_model_and_record(self: Any, scheduler_output: SchedulerOutput, *args: Any, **kwargs: Any) -> Any:
         worker = self.toploc_worker
         if worker is None:
             return execute_model(self, scheduler_output, *args, **kwargs)
         worker.before_step(scheduler_output)
         output = execute_model(self, scheduler_output, *args, **kwargs)
         if output is None and self.execute_model_state is not None:
-            worker.record(_step(self, scheduler_output))
+            worker.record(_step(self))
         worker.after_step(scheduler_output.finished_req_ids)
         return output
 
@@ -71,7 +65,7 @@ def install(settings: Settings) -> None:
     runner_class.execute_model = execute_model_and_record
 
 
-def _step(runner: Any, scheduler_output: SchedulerOutput) -> Step:
+def _step(runner: Any) -> Step:
     batch = runner.input_batch
     num_requests = batch.num_reqs
     # Read here, as these buffers are written again when the next step is prepared.

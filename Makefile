@@ -1,0 +1,40 @@
+# `make demo` and `make test` need Python 3.11 or later, pip and make; they build everything else themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SOURCES := toploc proxy client tests benchmarks examples models
+
+.PHONY: demo test lint format test-gpu fuzz clean
+
+demo: $(READY)
+	$(BIN)/python examples/demo.py
+
+test: $(READY) lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	@mkdir -p build/types && ln -sfn ../../toploc build/types/toploc \
+	  && ln -sfn ../../proxy build/types/toploc_proxy && ln -sfn ../../client build/types/toploc_client
+	MYPYPATH=build/types $(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+test-gpu:
+	python3 -m pytest -m gpu
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+# --no-deps: the engine's own requirements pull CUDA builds that break on a CPU build of torch, so the file is
+# complete as it stands.
+$(READY): requirements/cpu.txt pyproject.toml
+	@echo "Making the environment in $(VENV) (about 2.7 GB) …"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --progress-bar on --no-deps -r requirements/cpu.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

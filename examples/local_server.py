@@ -1,0 +1,111 @@
+"""A `toploc serve` on a free local port, for as long as a `with` block lasts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+START_TIMEOUT = 300.0
+STOP_TIMEOUT = 30.0
+
+
+class LocalServer:
+    """Starts a server, waits until it answers, and stops it with everything it started.
+
+    Args:
+        arguments: after `toploc serve`, or after `command` if given.
+        command: what to run instead, for comparison.
+        progress: print a dot every two seconds while waiting.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        command: Sequence[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        progress: bool = False,
+    ) -> None:
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = command or (str(Path(sys.executable).with_name("toploc")), "serve")
+        self._arguments = [*arguments, "--host", "127.0.0.1", "--port", str(self.port)]
+        self._environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", **(environment or {})}
+        self._progress = progress
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115: closed by __exit__
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [*self._command, *self._arguments],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            # A process group of its own, to stop the engine and its workers with it. Ctrl-C reaches only us.
+            start_new_session=True,
+        )
+        try:
+            self._wait()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+            self._log.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def log(self) -> str:
+        """Everything the server has printed so far."""
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace")
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"the server stopped with status {self._process.returncode}:\n{self.log()[-4000:]}")
+            try:
+                if httpx.get(f"{self.url}/health", timeout=2).is_success:
+                    return
+            except httpx.HTTPError:
+                pass
+            if self._progress:
+                print(".", end="", flush=True)
+            time.sleep(1)
+        raise RuntimeError(f"the server was not ready after {START_TIMEOUT:g} s:\n{self.log()[-4000:]}")
+
+    def _signal(self, number: int) -> None:
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            pass
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
