@@ -25,7 +25,7 @@ format: $(READY)
 	$(BIN)/ruff format $(SOURCES)
 
 test-gpu:
-	python3 -m pytest -m gpu
+	$(PYTHON) -m pytest -m gpu tests/gpu
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import httpx
@@ -40,11 +40,11 @@ class LocalServer:
     ) -> None:
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._command = command or (str(Path(sys.executable).with_name("toploc")), "serve")
+        self._command = command or (sys.executable, "-m", "toploc", "serve")
         self._arguments = [*arguments, "--host", "127.0.0.1", "--port", str(self.port)]
         self._environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", **(environment or {})}
         self._progress = progress
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115: closed by __exit__
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -66,9 +66,8 @@ class LocalServer:
     def __exit__(self, *_: object) -> None:
         self._signal(signal.SIGTERM)
         try:
-            self._process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            pass
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_TIMEOUT)
         finally:
             self._signal(signal.SIGKILL)
             self._process.wait()
@@ -99,10 +98,8 @@ class LocalServer:
         raise RuntimeError(f"the server was not ready after {START_TIMEOUT:g} s:\n{self.log()[-4000:]}")
 
     def _signal(self, number: int) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def _free_port() -> int:

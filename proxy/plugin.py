@@ -26,6 +26,11 @@ def register() -> None:
             "toploc: the Rust front end runs no Python plugins, so its answers would carry no proofs; "
             "unset VLLM_USE_RUST_FRONTEND"
         )
-    from .runners import v1
+    from vllm.triton_utils import HAS_TRITON
+
+    from .runners import v1, v2
 
     v1.install(settings)
+    # Without Triton, as on CPUs, vLLM falls back to the first runner.
+    if HAS_TRITON:
+        v2.install(settings)

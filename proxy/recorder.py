@@ -128,7 +128,7 @@ class Recorder:
             if tail is not None:
                 tails.append(tail)
         for tail in tails:
-            self._ring.write(step, tail)
+            self._ring.write(step, tail, after_reductions=True)
 
     def _head(self, batch: _Batch, i: int, wanted: int, end: int) -> int:
         """Rows up to the end of a chunk that is already begun in the ring."""
@@ -211,7 +211,8 @@ class Recorder:
             for k in range(whole, num_chunks(len(inputs)))
         ]
         if rest:
-            reduction = self._ring.reduce(rest)
+            # A token is out only after the step that wrote its row.
+            reduction = self._ring.reduce(rest, complete=True)
             chunks += [(reduction, place) for place in range(len(rest))]
         return capture, chunks
 

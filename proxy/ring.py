@@ -79,11 +79,15 @@ class Ring(Protocol):
     num_slots: int
     num_rows: int
 
-    def write(self, step: Step, rows: Rows) -> None:
-        """Stores rows of a step; the last writer of a position wins."""
+    def write(self, step: Step, rows: Rows, *, after_reductions: bool = False) -> None:
+        """Stores rows of a step; the last writer of a position wins.
 
-    def reduce(self, chunks: Sequence[ChunkRef]) -> Reduction:
-        """Starts the reduction of chunks in the ring."""
+        Rows of decoding steps reach a chunk in reduction only a chunk later. `after_reductions` is for those of a
+        prefill, which may lie anywhere: whatever is in reduction is reduced before.
+        """
+
+    def reduce(self, chunks: Sequence[ChunkRef], *, complete: bool = False) -> Reduction:
+        """Starts the reduction of chunks in the ring; `complete` if the steps that wrote them are known to be over."""
 
     def reduce_step(self, step: Step, first_rows: Sequence[int], chunk_size: int) -> Reduction:
         """Starts the reduction of whole chunks of `chunk_size` consecutive rows of the step itself."""
@@ -112,14 +116,14 @@ class HostRing:
         self._tags = np.full((num_slots, num_rows), -1, dtype=np.int64)
         self._input_ids = np.zeros((num_slots, num_rows), dtype=np.int64)
 
-    def write(self, step: Step, rows: Rows) -> None:
+    def write(self, step: Step, rows: Rows, *, after_reductions: bool = False) -> None:  # noqa: ARG002
         positions = step.positions.numpy()[rows.rows].astype(np.int64)
         at = positions % self.num_rows
         self._values[rows.slots, at] = self._patterns(step)[rows.rows]
         self._input_ids[rows.slots, at] = step.input_ids.numpy()[rows.rows]
         self._tags[rows.slots, at] = (rows.epochs << EPOCH_SHIFT) + positions
 
-    def reduce(self, chunks: Sequence[ChunkRef]) -> Reduction:
+    def reduce(self, chunks: Sequence[ChunkRef], *, complete: bool = False) -> Reduction:  # noqa: ARG002
         return _Finished([self._reduce(chunk) for chunk in chunks])
 
     def _reduce(self, chunk: ChunkRef) -> ChunkFeatures:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 import vllm
 from vllm.distributed.parallel_state import get_pp_group, get_tp_group
 
 from toploc.errors import UnsupportedEngine
+from toploc.proof import encode_points
 from toploc.protocol import CHUNK_SIZE, TOPK
 
 from .channel import worker_address
@@ -18,10 +20,10 @@ from .ring import HostRing
 from .service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from vllm.config import VllmConfig
+    from vllm.v1.core.sched.output import SchedulerOutput
 
+    from .ring import Ring
     from .runners.step import Step
     from .settings import Settings
 
@@ -34,23 +36,25 @@ class Worker:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
-    def before_step(self, scheduler_output: object) -> None:
-        """Registers the requests that the scheduler sends for the first time, or again after preemption."""
-        for request in scheduler_output.scheduled_new_reqs:  # type: ignore[attr-defined]
+    def before_step(self, scheduler_output: SchedulerOutput) -> None:
+        """Lets go of finished requests, then registers those sent for the first time, or again after preemption.
+
+        In this order, since an id may be in both lists.
+        """
+        if scheduler_output.finished_req_ids:
+            self._recorder.finished(scheduler_output.finished_req_ids)
+        for request in scheduler_output.scheduled_new_reqs:
             params = request.sampling_params
             if params is not None and params.extra_args:
                 prompt = request.prompt_token_ids
                 self._recorder.register(request.req_id, params.extra_args, None if prompt is None else len(prompt))
 
-    def after_step(self, finished_request_ids: Iterable[str]) -> None:
-        self._recorder.finished(finished_request_ids)
-
     def record(self, step: Step) -> None:
         self._recorder.record(step)
 
 
-def start_worker(settings: Settings, config: VllmConfig, runner: str, device: torch.device) -> Worker:
-    """Makes the recorder for a model and answers on the side channel from here on.
+def make_ring(config: VllmConfig, device: torch.device) -> Ring:
+    """Takes the memory that captures need, once and for all.
 
     Raises:
         UnsupportedEngine: the model's hidden states cannot be proven.
@@ -61,26 +65,46 @@ def start_worker(settings: Settings, config: VllmConfig, runner: str, device: to
             f"toploc: hidden size {hidden_size} is below {TOPK}: a one-token chunk would have fewer elements than a "
             "proof has points; serve this model with plain `vllm serve`"
         )
-    if device.type != "cpu":
-        raise UnsupportedEngine(f"toploc: no ring for device {device.type}")
-    source = config.model_config.dtype
-    dtype = source if source in DTYPES else torch.bfloat16
-    draft_tokens = config.speculative_config.num_speculative_tokens if config.speculative_config else 0
     slots = num_slots(config.scheduler_config.max_num_seqs)
-    ring = HostRing(slots, ring_rows(draft_tokens), hidden_size, dtype, TOPK)
-    recorder = Recorder(ring, settings.secret, draft_tokens=draft_tokens)
+    rows = ring_rows(draft_tokens(config))
+    dtype = proof_dtype(config)
+    if device.type == "cpu":
+        return HostRing(slots, rows, hidden_size, dtype, TOPK)
+    from .device_ring import DeviceRing
+
+    return DeviceRing(slots, rows, hidden_size, dtype, TOPK, device, max_step_rows=draft_tokens(config) + 1)
+
+
+def start_worker(settings: Settings, config: VllmConfig, runner: str, ring: Ring) -> Worker:
+    """Answers on the side channel from here on."""
+    recorder = Recorder(ring, settings.secret, draft_tokens=draft_tokens(config))
+    dtype, source = proof_dtype(config), config.model_config.dtype
     welcome = Welcome(
         protocol=PROTOCOL,
         vllm_version=vllm.__version__,
         runner=runner,
-        hidden_size=hidden_size,
+        hidden_size=config.model_config.get_hidden_size(),
         dtype=DTYPES[dtype],
         rounded_from=None if dtype is source else "float32",
-        slots=slots,
+        slots=ring.num_slots,
     )
+    # Compiled, or read from numba's cache, before the first answer waits for it.
+    encode_points(np.arange(TOPK), np.zeros(TOPK, dtype=np.uint16))
     address = worker_address(settings.channel, config.parallel_config.data_parallel_index)
     Service(address, recorder, welcome, capture_ttl=settings.capture_ttl).start()
     return Worker(recorder)
+
+
+def proof_dtype(config: VllmConfig) -> torch.dtype:
+    """What hidden states are kept as: their own dtype, or bfloat16 if that has more than 16 bits."""
+    dtype: torch.dtype = config.model_config.dtype
+    return dtype if dtype in DTYPES else torch.bfloat16
+
+
+def draft_tokens(config: VllmConfig) -> int:
+    """Most tokens that a step speculates per request."""
+    speculative = config.speculative_config
+    return int(speculative.num_speculative_tokens) if speculative is not None else 0
 
 
 def is_output_rank() -> bool:

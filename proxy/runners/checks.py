@@ -21,8 +21,8 @@ def require_parameters(function: Callable[..., Any], *names: str) -> None:
 
 
 def require_members(owner: object, names: Iterable[str], where: str) -> None:
-    """The object, class or named tuple has these attributes."""
-    missing = [name for name in names if not hasattr(owner, name)]
+    """The object, class or named tuple has these attributes, or the dictionary these keys."""
+    missing = [name for name in names if not (name in owner if isinstance(owner, dict) else hasattr(owner, name))]
     if missing:
         raise _unsupported(f"{where} has no {', '.join(missing)}")
 

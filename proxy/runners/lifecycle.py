@@ -1,0 +1,67 @@
+"""What both adapters do while a model runner comes up: memory first, then the recorder."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from .checks import require_parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..settings import Settings
+    from ..worker import Worker
+
+
+def wrap_lifecycle(runner_class: Any, settings: Settings, name: str, check: Callable[[Any], None]) -> None:
+    """Gives every runner of this class the attribute `toploc_worker`, None where it captures nothing.
+
+    Args:
+        runner_class: vLLM's `GPUModelRunner`, of either kind.
+        name: how the runner is called in `GET /v1/toploc`.
+        check: raises UnsupportedEngine if a runner lacks what the adapter reads.
+    """
+    require_parameters(runner_class.load_model, "self")
+    require_parameters(runner_class.initialize_kv_cache, "self", "kv_cache_config")
+    load_model = runner_class.load_model
+    initialize_kv_cache = runner_class.initialize_kv_cache
+    runner_class.toploc_ring = None
+    runner_class.toploc_worker = None
+
+    @functools.wraps(load_model)
+    def load_model_and_make_ring(self: Any, *args: Any, **kwargs: Any) -> None:
+        load_model(self, *args, **kwargs)
+        if self.toploc_ring is None and _captures(self):
+            from ..worker import make_ring
+
+            self.toploc_ring = make_ring(self.vllm_config, self.device)
+            # vLLM 0.26 subtracts what loading took from the memory it gives to the KV cache
+            # (vllm/v1/worker/gpu_worker.py determine_available_memory); later versions measure.
+            self.model_memory_usage += self.toploc_ring.num_bytes
+
+    @functools.wraps(initialize_kv_cache)
+    def initialize_kv_cache_and_recorder(self: Any, *args: Any, **kwargs: Any) -> None:
+        initialize_kv_cache(self, *args, **kwargs)
+        if self.toploc_worker is None and _captures(self):
+            check(self)
+            self.toploc_worker = _start(self, settings, name)
+
+    runner_class.load_model = load_model_and_make_ring
+    runner_class.initialize_kv_cache = initialize_kv_cache_and_recorder
+
+
+def _captures(runner: Any) -> bool:
+    # Not imported with this module: vLLM 0.32's register_triton_kernel_overrides, which comes between, trips over
+    # llvmlite, which the recorder's modules load.
+    from ..worker import is_output_rank
+
+    return is_output_rank() and not runner.is_pooling_model
+
+
+def _start(runner: Any, settings: Settings, name: str) -> Worker:
+    from ..worker import make_ring, start_worker
+
+    # The CPU's runner has a load_model of its own.
+    ring = runner.toploc_ring or make_ring(runner.vllm_config, runner.device)
+    return start_worker(settings, runner.vllm_config, name, ring)

@@ -1,0 +1,127 @@
+"""The ring and the top-k on a GPU give what the CPU's give, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from toploc_proxy.ring import ChunkRef, HostRing, Rows
+from toploc_proxy.runners.step import Step
+
+from toploc.topk import top_k
+
+pytestmark = pytest.mark.gpu
+
+TOPK = 128
+
+
+def patterns(generator: np.random.Generator, shape: tuple[int, ...], kind: str) -> np.ndarray:
+    normal = torch.from_numpy(generator.standard_normal(shape).astype(np.float32))
+    match kind:
+        case "normal":
+            values = normal
+        case "outliers":
+            values = normal.clone()
+            values[..., :6] *= 100
+        case "equal":
+            values = torch.ones(shape)
+        case "zeros":
+            values = torch.zeros(shape)
+        case "few_values":
+            values = (normal * 2).round()
+    return values.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+
+
+@pytest.mark.parametrize("kind", ["normal", "outliers", "equal", "zeros", "few_values"])
+@pytest.mark.parametrize("hidden", [128, 256, 1000, 4096, 5120, 8192])
+def test_top_k_rows_equals_the_cpu(hidden: int, kind: str) -> None:
+    from toploc.topk_triton import top_k_rows
+
+    generator = np.random.default_rng(hidden)
+    values = patterns(generator, (200, hidden), kind)
+    rows = np.full((5, 32), -1, dtype=np.int64)
+    for chunk, length in enumerate([32, 1, 31, 8, 32]):
+        rows[chunk, :length] = generator.choice(200, length, replace=False)
+    result = torch.zeros(5, 2 * TOPK, dtype=torch.int32, device="cuda")
+    on_device = torch.from_numpy(values.view(np.int16)).cuda()
+    top_k_rows(on_device, torch.from_numpy(rows).cuda(), TOPK, result, result[:, TOPK:])
+    for chunk in range(5):
+        chosen = values[rows[chunk][rows[chunk] >= 0]].ravel()
+        indices, expected = top_k(chosen, TOPK)
+        order = np.argsort(indices)
+        assert result[chunk, :TOPK].tolist() == indices[order].tolist()
+        assert result[chunk, TOPK:].tolist() == expected[order].tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("hidden", [256, 4096])
+def test_ring_equals_the_host_ring(hidden: int, dtype: torch.dtype) -> None:
+    """The same writes and reductions, many times over, with rows overwritten and slots reused."""
+    from toploc_proxy.device_ring import DeviceRing
+
+    generator = np.random.default_rng(1)
+    host = HostRing(8, 64, hidden, dtype, TOPK)
+    device = DeviceRing(8, 64, hidden, dtype, TOPK, torch.device("cuda"))
+    pending = []
+    for count in range(300):
+        n = int(generator.integers(1, 9))
+        states = torch.randn(n + 3, hidden).to(dtype)
+        positions = torch.from_numpy(generator.integers(0, 40, n + 3)) + count
+        ids = torch.from_numpy(generator.integers(0, 1000, n + 3).astype(np.int32))
+        rows = Rows(np.arange(n), generator.permutation(8)[:n].astype(np.int64), np.full(n, 1 + count // 100))
+        empty = np.zeros(0, dtype=np.int64)
+        host.write(Step([], empty, empty, empty, states, positions, ids), rows)
+        device.write(Step([], empty, empty, empty, states.cuda(), positions.cuda(), ids.cuda()), rows)
+        if count % 7 == 0:
+            chunks = [
+                ChunkRef(int(generator.integers(8)), 1 + count // 100, count, int(generator.integers(1, 33)))
+                for _ in range(int(generator.integers(1, 6)))
+            ]
+            pending.append((host.reduce(chunks), device.reduce(chunks)))
+    for on_host, on_device in pending:
+        for expected, found in zip(on_host.features(), on_device.features(), strict=True):
+            np.testing.assert_array_equal(found.positions, expected.positions)
+            np.testing.assert_array_equal(found.input_ids, expected.input_ids)
+            np.testing.assert_array_equal(found.indices, expected.indices)
+            np.testing.assert_array_equal(found.patterns, expected.patterns)
+
+
+def test_reduce_step_equals_the_host_ring() -> None:
+    from toploc_proxy.device_ring import DeviceRing
+
+    host = HostRing(1, 64, 2048, torch.bfloat16, TOPK)
+    device = DeviceRing(1, 64, 2048, torch.bfloat16, TOPK, torch.device("cuda"))
+    states = torch.randn(500, 2048).to(torch.bfloat16)
+    positions, ids = torch.arange(500) + 7, torch.arange(500, dtype=torch.int32)
+    empty = np.zeros(0, dtype=np.int64)
+    first_rows = [3, 35, 400, 67, *range(100, 350, 5)]
+    expected = host.reduce_step(Step([], empty, empty, empty, states, positions, ids), first_rows, 32)
+    found = device.reduce_step(
+        Step([], empty, empty, empty, states.cuda(), positions.cuda(), ids.cuda()), first_rows, 32
+    )
+    for a, b in zip(expected.features(), found.features(), strict=True):
+        for field in ("indices", "patterns", "positions", "input_ids"):
+            np.testing.assert_array_equal(getattr(b, field), getattr(a, field))
+
+
+def test_nothing_synchronises() -> None:
+    """What the engine's thread calls runs under the checker that vLLM itself offers for this."""
+    from toploc_proxy.device_ring import DeviceRing
+
+    device = DeviceRing(4, 64, 1024, torch.bfloat16, TOPK, torch.device("cuda"))
+    states = torch.randn(64, 1024, device="cuda").to(torch.bfloat16)
+    empty = np.zeros(0, dtype=np.int64)
+    step = Step(
+        [], empty, empty, empty, states, torch.arange(64, device="cuda"), torch.zeros(64, dtype=torch.int32).cuda()
+    )
+    rows = Rows(np.arange(32), np.zeros(32, dtype=np.int64), np.ones(32, dtype=np.int64))
+    device.write(step, rows)
+    device.reduce([ChunkRef(0, 1, 0, 32)]).features()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(20):
+            device.write(step, rows)
+            device.reduce([ChunkRef(0, 1, 0, 32)])
+            device.reduce_step(step, [0, 32], 32)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
