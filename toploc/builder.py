@@ -34,7 +34,7 @@ class ProofBuilder:
         Raises InvalidActivations for rows of another width or dtype than those before, or so narrow that a
         row has fewer elements than top-k.
         """
-        _, self.rounded = proof_dtype(rows)
+        _, rounded = proof_dtype(rows)
         rows = rows.detach()[None] if rows.ndim == 1 else rows.detach()
         if rows.ndim != 2 or rows.shape[1] < self.topk:
             raise InvalidActivations(f"expected rows of at least {self.topk} elements, got {tuple(rows.shape)}")
@@ -44,6 +44,7 @@ class ProofBuilder:
             raise InvalidActivations(
                 f"expected rows of {self._rows.shape[1]} {self._rows.dtype}, got {tuple(rows.shape)} {rows.dtype}"
             )
+        self.rounded = rounded
         full: list[torch.Tensor] = []
         if self._filled:
             taken = min(self.chunk_size - self._filled, len(rows))

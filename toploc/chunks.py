@@ -38,6 +38,8 @@ def proof_dtype(activations: torch.Tensor | Sequence[torch.Tensor]) -> tuple[str
     Raises InvalidActivations for anything but bfloat16, float16 and float32 tensors of one dtype.
     """
     tensors = [activations] if isinstance(activations, torch.Tensor) else activations
+    if not isinstance(tensors, list | tuple):
+        raise InvalidActivations(f"expected a tensor or a list of tensors, got {type(tensors).__name__}")
     dtypes = {tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor) for tensor in tensors}
     if not dtypes:
         return "bfloat16", False
