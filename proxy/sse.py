@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 
-END = b"\n\n"
+# vLLM ends lines with LF; CRLF is as valid, and an unknown end would hold a whole stream back.
+END = re.compile(rb"\r?\n\r?\n")
 
 
 class EventSplitter:
@@ -16,8 +18,10 @@ class EventSplitter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Whole events so far, each with its blank line; the rest waits for more."""
-        *events, self._rest = (self._rest + data).split(END)
-        return [event + END for event in events]
+        stream = self._rest + data
+        borders = [0, *(end.end() for end in END.finditer(stream))]
+        self._rest = stream[borders[-1] :]
+        return [stream[start:end] for start, end in pairwise(borders)]
 
     def flush(self) -> bytes:
         """What is left at the end of the stream."""
@@ -39,14 +43,14 @@ def add_field(document: bytes, name: str, value: bytes) -> bytes:
     nothing the server said is reformatted on the way.
 
     Raises:
-        ValueError: `document` does not end like an object.
+        ValueError: `document` does not begin and end like an object.
     """
-    body = document.rstrip()
-    if not body.endswith(b"}"):
+    body = document.strip()
+    if len(body) < 2 or not (body.startswith(b"{") and body.endswith(b"}")):
         raise ValueError("not a JSON object")
-    inside = body[:-1].rstrip()
-    separator = b"" if inside.endswith(b"{") else b","
-    return inside + separator + b'"' + name.encode() + b'":' + value + b"}" + document[len(body) :]
+    at = len(document[: document.rindex(b"}")].rstrip())
+    separator = b"" if document[:at].endswith(b"{") else b","
+    return document[:at] + separator + b'"' + name.encode() + b'":' + value + document[at:]
 
 
 def add_field_within(document: bytes, key: str, name: str, value: bytes) -> bytes:
@@ -56,9 +60,34 @@ def add_field_within(document: bytes, key: str, name: str, value: bytes) -> byte
         ValueError: `document` has no object under that key.
     """
     text = document.decode()
-    match = re.search(rf'"{re.escape(key)}"\s*:\s*', text)
-    if match is None:
-        raise ValueError(f"no field {key}")
-    start = match.end()
-    _, end = json.JSONDecoder().raw_decode(text, start)
+    start, end = _field(text, key)
     return text[:start].encode() + add_field(text[start:end].encode(), name, value) + text[end:].encode()
+
+
+def _field(text: str, key: str) -> tuple[int, int]:
+    """Where the value of `key` begins and ends in a JSON object: its own field, not one of an object inside it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    decoder = json.JSONDecoder()
+    at = _after(text, 0, "{")
+    while True:
+        name, at = decoder.raw_decode(text, at)
+        start = _after(text, at, ":")
+        _, end = decoder.raw_decode(text, start)
+        if name == key:
+            return start, end
+        at = _after(text, end, ",")
+
+
+def _after(text: str, at: int, sign: str) -> int:
+    """Position of what follows `sign`, with space before and after it.
+
+    Raises:
+        ValueError: something else is there.
+    """
+    match = re.compile(rf"[ \t\n\r]*{re.escape(sign)}[ \t\n\r]*").match(text, at)
+    if match is None:
+        raise ValueError(f"no {sign} where one was expected")
+    return match.end()

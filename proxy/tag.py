@@ -50,7 +50,8 @@ class Tag:
             return None
         tag = cls(nonce=nonce, children=children, start=start)
         mac = value.get("mac")
-        if not isinstance(mac, str) or not hmac.compare_digest(mac.encode(), tag._mac(secret).encode()):
+        # Neither a lone surrogate nor a sign beyond ASCII may raise here, in the engine.
+        if not isinstance(mac, str) or not hmac.compare_digest(_bytes(mac), tag._mac(secret).encode()):
             return None
         return tag
 
@@ -61,4 +62,8 @@ class Tag:
 
     def _mac(self, secret: str) -> str:
         message = f"{self.nonce}|{self.children}|{self.start}"
-        return hmac.new(secret.encode(), message.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(secret.encode(), _bytes(message), hashlib.sha256).hexdigest()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
