@@ -40,16 +40,15 @@ def proof_dtype(activations: torch.Tensor | Sequence[torch.Tensor]) -> tuple[str
     tensors = [activations] if isinstance(activations, torch.Tensor) else activations
     if not isinstance(tensors, list | tuple):
         raise InvalidActivations(f"expected a tensor or a list of tensors, got {type(tensors).__name__}")
-    dtypes = {tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor) for tensor in tensors}
-    if not dtypes:
+    found = {tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor) for tensor in tensors}
+    if not found:
         return "bfloat16", False
-    if len(dtypes) > 1 or not dtypes <= _DTYPES.keys():
-        names = ", ".join(sorted(map(str, dtypes)))
+    if len(found) > 1 or not found <= _DTYPES.keys():
+        names = ", ".join(sorted(map(str, found)))
         raise InvalidActivations(f"expected tensors of one dtype, bfloat16, float16 or float32, got {names}")
     if any(tensor.is_meta for tensor in tensors):
         raise InvalidActivations("meta tensors have no values")
-    dtype = dtypes.pop()
-    return _DTYPES[dtype], dtype == torch.float32
+    return _DTYPES[tensors[0].dtype], tensors[0].dtype == torch.float32
 
 
 def split(

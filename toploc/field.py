@@ -84,6 +84,11 @@ def _reduce(value: float) -> float:
     return value - PRIME * float(np.floor(value * _RECIPROCAL))
 
 
+@kernel
+def _round_up(size: int, step: int) -> int:
+    return (size + step - 1) // step * step
+
+
 @sum_kernel
 def _dot(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
     total = 0.0
@@ -109,80 +114,59 @@ def _evaluate(coefficients: NDArray[np.float64], powers: NDArray[np.float64]) ->
     """Values of the polynomial at the points of `powers`: Horner in x^16 over blocks of 16 terms."""
     size = powers.shape[1]
     values = np.zeros(size)
-    padded = np.zeros((coefficients.size + _STEP - 1) // _STEP * _STEP)
+    padded = np.zeros(_round_up(coefficients.size, _STEP))
     padded[: coefficients.size] = coefficients
     for start in range(padded.size - _STEP, -1, -_STEP):
         for i in range(size):
             values[i] *= powers[_STEP, i]
-        for j in range(0, _STEP, 4):
-            a, b, c, d = (
-                padded[start + j],
-                padded[start + j + 1],
-                padded[start + j + 2],
-                padded[start + j + 3],
-            )
+        for j in range(0, _STEP, 8):
+            a, b, c, d = padded[start + j], padded[start + j + 1], padded[start + j + 2], padded[start + j + 3]
+            e, f, g, h = padded[start + j + 4], padded[start + j + 5], padded[start + j + 6], padded[start + j + 7]
             for i in range(size):
-                values[i] += (a * powers[j, i] + b * powers[j + 1, i]) + (c * powers[j + 2, i] + d * powers[j + 3, i])
+                low = (a * powers[j, i] + b * powers[j + 1, i]) + (c * powers[j + 2, i] + d * powers[j + 3, i])
+                high = (e * powers[j + 4, i] + f * powers[j + 5, i]) + (g * powers[j + 6, i] + h * powers[j + 7, i])
+                values[i] += low + high
         for i in range(size):
             values[i] = _reduce(values[i])
     return values
 
 
 @kernel
-def _times_quartic(
-    old: NDArray[np.float64], new: NDArray[np.float64], d: float, c: float, b: float, a: float, degree: int
-) -> None:
-    """new = old * (x^4 + a x^3 + b x^2 + c x + d); slices, since an index that may be negative is not
-    vectorised."""
-    old0, old1, old2, old3, old4 = old[4:], old[3:], old[2:], old[1:], old
-    target = new[4:]
-    for j in range(degree + 1):
-        target[j] = _reduce(d * old0[j] + c * old1[j] + b * old2[j] + a * old3[j] + old4[j])
+def _times_quartic(old: NDArray[np.float64], new: NDArray[np.float64], factor: NDArray[np.float64], size: int) -> None:
+    """new = old * (x^4 + f3 x^3 + f2 x^2 + f1 x + f0), `size` coefficients behind four zeros.
 
-
-@kernel
-def _times_linear(old: NDArray[np.float64], new: NDArray[np.float64], d: float, degree: int) -> None:
-    """new = old * (x + d)."""
-    old0, old1 = old[4:], old[3:]
-    target = new[4:]
-    for j in range(degree + 1):
-        target[j] = _reduce(d * old0[j] + old1[j])
+    Slices, because LLVM does not vectorise an index that may be negative.
+    """
+    f0, f1, f2, f3 = factor[0], factor[1], factor[2], factor[3]
+    old0, old1, old2, old3, old4, target = old[4:], old[3:], old[2:], old[1:], old, new[4:]
+    for j in range(size):
+        target[j] = _reduce(f0 * old0[j] + f1 * old1[j] + f2 * old2[j] + f3 * old3[j] + old4[j])
 
 
 @kernel
 def _master(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Coefficients of the product of all (x - x_i), ascending; float64[k + 1].
 
-    Factors are multiplied in four at a time, so that a coefficient is reduced once per four factors.
+    Factors are multiplied in four at a time, so that a coefficient is reduced once per four factors. Points 0
+    that fill up the last four multiply by powers of x, and are taken back by leaving out the lowest coefficients.
     """
-    size = points.size
-    quartics = size // 4
-    # x^4 + c x^3 + b x^2 + a x + d = (x^2 + s x + t) (x^2 + u x + v), for all groups of four points at once
-    factors = np.empty((4, quartics))
-    for i in range(quartics):
-        s, t = 2 * PRIME - points[4 * i] - points[4 * i + 1], _reduce(points[4 * i] * points[4 * i + 1])
-        u, v = (
-            2 * PRIME - points[4 * i + 2] - points[4 * i + 3],
-            _reduce(points[4 * i + 2] * points[4 * i + 3]),
-        )
-        factors[0, i] = _reduce(t * v)
-        factors[1, i] = _reduce(s * v + t * u)
-        factors[2, i] = _reduce(v + t + s * u)
-        factors[3, i] = _reduce(s + u)
-
-    old = np.zeros(size + 5)  # four zeros in front stand for the coefficients below x^0
-    new = np.zeros(size + 5)
+    padded = np.zeros(_round_up(points.size, 4))
+    padded[: points.size] = points
+    factors = np.empty((padded.size // 4, 4))
+    for i in range(len(factors)):  # (x^2 + s x + t) (x^2 + u x + v)
+        w, x, y, z = padded[4 * i], padded[4 * i + 1], padded[4 * i + 2], padded[4 * i + 3]
+        s, t, u, v = 2 * PRIME - w - x, _reduce(w * x), 2 * PRIME - y - z, _reduce(y * z)
+        factors[i, 0] = _reduce(t * v)
+        factors[i, 1] = _reduce(s * v + t * u)
+        factors[i, 2] = _reduce(v + t + s * u)
+        factors[i, 3] = _reduce(s + u)
+    old = np.zeros(5 + padded.size)
+    new = np.zeros(5 + padded.size)
     old[4] = 1.0
-    degree = 0
-    for i in range(quartics):
-        degree += 4
-        _times_quartic(old, new, factors[0, i], factors[1, i], factors[2, i], factors[3, i], degree)
+    for i in range(len(factors)):
+        _times_quartic(old, new, factors[i], 4 * i + 5)
         old, new = new, old
-    for i in range(degree, size):
-        degree += 1
-        _times_linear(old, new, PRIME - points[i], degree)
-        old, new = new, old
-    return old[4:]
+    return old[4 + padded.size - points.size :]
 
 
 @kernel
@@ -206,7 +190,7 @@ def _interpolate(
     for i in range(size):
         weights[i] = _reduce(values[i] * inverses[np.int64(weights[i])])
 
-    sums = np.empty((size + _STEP - 1) // _STEP * _STEP)
+    sums = np.empty(_round_up(size, _STEP))
     for start in range(0, size, _STEP):
         for j in range(_STEP):
             sums[start + j] = _reduce(_dot(weights, powers[j]))
@@ -244,7 +228,7 @@ def encode(
     floor: int,
     proofs: NDArray[np.uint8],
 ) -> int:
-    """Write the proof of each row of points: uint8[n, 2 + 2k] from int64[n, k] and uint16[n, k].
+    """Write the proof of each row of points: uint8[n, 2 + 2k] from integer[n, k] and uint16[n, k].
 
     Returns n, or the number of the first row for which no modulus at or above `floor` exists.
     """

@@ -105,7 +105,7 @@ def encode_chunks(indices: NDArray[Any], patterns: NDArray[np.uint16]) -> list[b
         raise InvalidActivations(f"a point is an integer and a uint16, not {indices.dtype}, {patterns.dtype}")
     count, topk = indices.shape
     proofs = np.empty((count, 2 + 2 * topk), np.uint8)
-    points = indices.astype(np.int64, order="C"), np.ascontiguousarray(patterns)
+    points = np.ascontiguousarray(indices), np.ascontiguousarray(patterns)
     done = encode(*points, INVERSES, modulus_floor(topk), proofs)
     if done < count:
         raise InvalidActivations(f"the indices of chunk {done} are negative or repeated, or no modulus fits")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,12 @@ class Thresholds:
         dtype."""
         if dtype not in DTYPES:
             raise InvalidThresholds(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
-        return cls.load(f"paper-{dtype}")
+        return _paper(dtype)
+
+
+@cache
+def _paper(dtype: str) -> Thresholds:
+    return Thresholds.load(f"paper-{dtype}")
 
 
 def _fields_of(cls: type[Any], values: object) -> dict[str, Any]:
