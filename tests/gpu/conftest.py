@@ -1,4 +1,4 @@
-"""GPU tests run where vLLM for CUDA is: `make test-gpu`. Their model is random, wide enough to be a real one's shape."""
+"""GPU tests run where vLLM for CUDA is: `make test-gpu`. Their model is random, and wide like a real one."""
 
 from __future__ import annotations
 

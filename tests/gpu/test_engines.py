@@ -29,10 +29,10 @@ ENGINES: dict[str, tuple[list[str], dict[str, str], str]] = {
         "v2",
     ),
     "v2 preemption": (["--num-gpu-blocks-override", "120", "--enforce-eager"], {}, "v2"),
-    "v2 draft model": (
+    "v1 draft model": (
         ["--speculative-config", '{"method": "draft_model", "model": "MODEL", "num_speculative_tokens": 3}'],
         {},
-        "v2",
+        "v1",
     ),
     "v1 graphs, async": ([], {"VLLM_USE_V2_MODEL_RUNNER": "0"}, "v1"),
     "v1 ngram": (
@@ -62,15 +62,14 @@ def ask(client: openai.OpenAI, seed: int) -> Any:
     """One completion of random length after a random prompt; every fourth ends early, streams, or has two choices."""
     generator = random.Random(seed)
     prompt = [generator.randrange(10, 500) for _ in range(generator.randrange(5, 200))]
-    response = client.completions.create(
+    return client.completions.create(
         model="wide",
         prompt=prompt,
         max_tokens=generator.choice([1, 31, 32, 33, 64, 70, 96, 119, 200]),
-        temperature=generator.choice([0, 1]),
-        n=2 if seed % 4 == 0 else 1,
-        extra_body={"ignore_eos": seed % 2 == 0, "toploc": {"prompt_token_ids": True}},
+        temperature=seed % 2,
+        n=2 if seed % 4 == 1 else 1,
+        extra_body={"ignore_eos": seed % 3 > 0, "toploc": {"prompt_token_ids": True}},
     )
-    return response
 
 
 def test_every_chunk_verifies(server: tuple[LocalServer, str], prefill: TransformersPrefill) -> None:
@@ -80,7 +79,7 @@ def test_every_chunk_verifies(server: tuple[LocalServer, str], prefill: Transfor
     with ThreadPoolExecutor(24) as pool:
         responses = list(pool.map(lambda seed: ask(client, seed), range(48)))
     figures = []
-    for response in responses:
+    for seed, response in enumerate(responses):
         proofs = response.toploc_proofs
         assert "error" not in proofs, proofs
         for choice, text in zip(proofs["choices"], response.choices, strict=True):
@@ -89,8 +88,8 @@ def test_every_chunk_verifies(server: tuple[LocalServer, str], prefill: Transfor
             verdict = verify_activations(choice["proofs"], states)
             assert verdict.passed, (choice["index"], text.finish_reason, verdict)
             figures += [(c.mismatches, c.mantissa_mean, c.mantissa_median) for c in verdict.chunks]
-            if len(choice["token_ids"]) > 1:
-                shifted = verify_activations(choice["proofs"], torch.roll(states, 1, dims=0))
-                assert len(choice["token_ids"]) % 32 == 0 or not shifted.passed
+            # A greedy answer may repeat one token, and its states with it.
+            if seed % 2 and len(choice["token_ids"]) >= 31:
+                assert not verify_activations(choice["proofs"], torch.roll(states, 1, dims=0)).passed
     worst = [max(column) for column in zip(*figures, strict=True)]
     print(f"{len(figures)} chunks, worst mismatches {worst[0]}, mantissa mean {worst[1]:.2f}, median {worst[2]}")

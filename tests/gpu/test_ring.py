@@ -104,6 +104,7 @@ def test_reduce_step_equals_the_host_ring() -> None:
             np.testing.assert_array_equal(getattr(b, field), getattr(a, field))
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_nothing_synchronises() -> None:
     """What the engine's thread calls runs under the checker that vLLM itself offers for this."""
     from toploc_proxy.device_ring import DeviceRing
