@@ -60,24 +60,24 @@ def split(
     tensors, `chunk_size` of which make a chunk. Without `skip_prefill` the first item, or row, is a chunk of
     its own. Raises InvalidActivations for other shapes, and if there is no first item to be the prefill.
     """
-    whole = isinstance(activations, torch.Tensor)
-    if chunk_size < 1 or (isinstance(activations, torch.Tensor) and activations.ndim != 2):
-        shape = f", shape {tuple(activations.shape)}" if isinstance(activations, torch.Tensor) else ""
-        raise InvalidActivations(f"expected a tensor [rows, hidden] or tensors in a list, chunks of 1 or more{shape}")
-    starts = list(range(0 if skip_prefill else 1, len(activations), chunk_size))
-    ranges = [(start, min(start + chunk_size, len(activations))) for start in starts]
-    if not skip_prefill:
-        if len(activations) == 0:
-            raise InvalidActivations("there is no prefill in empty activations")
-        ranges.insert(0, (0, 1))
+    if isinstance(activations, torch.Tensor):
+        if activations.ndim != 2:
+            raise InvalidActivations(f"expected a tensor [rows, hidden], got {tuple(activations.shape)}")
+        activations = activations.detach()
+    if chunk_size < 1:
+        raise InvalidActivations(f"expected chunks of at least 1 row, got {chunk_size}")
+    total = len(activations)
+    if not skip_prefill and total == 0:
+        raise InvalidActivations("there is no prefill in empty activations")
+    ranges = [] if skip_prefill else [(0, 1)]
+    ranges += [(start, min(start + chunk_size, total)) for start in range(len(ranges), total, chunk_size)]
     for start, end in ranges:
         items = activations[start:end]
-        if whole:
-            yield items.detach().reshape(-1), end - start  # type: ignore[union-attr]
+        if isinstance(items, torch.Tensor):
+            yield items.reshape(-1), end - start
         else:
-            flat = [item.detach().reshape(-1) for item in items]
             rows = sum(item.shape[0] if item.ndim > 1 else 1 for item in items)
-            yield flat[0] if len(flat) == 1 else torch.cat(flat), rows
+            yield torch.cat([item.detach().reshape(-1) for item in items]), rows
 
 
 def count(activations: torch.Tensor | Sequence[torch.Tensor], chunk_size: int, skip_prefill: bool = True) -> int:
@@ -93,17 +93,20 @@ def find_points(chunks: Iterable[tuple[torch.Tensor, int]], topk: int) -> Points
     Chunks on a GPU are reduced there, and only points are copied, after all are under way.
     Raises InvalidActivations for a chunk of fewer than k elements.
     """
-    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    on_host: list[tuple[NDArray[np.int32], NDArray[np.uint16]]] = []
+    on_device: list[tuple[torch.Tensor, torch.Tensor]] = []
     rows: list[int] = []
     for chunk, size in chunks:
         rows.append(size)
         patterns = (chunk.to(torch.bfloat16) if chunk.dtype == torch.float32 else chunk).view(torch.int16)
         if patterns.is_cuda:
-            found.append(top_k_tensor(patterns[None], topk))
+            on_device.append(top_k_tensor(patterns[None], topk))
         else:
-            indices, values = top_k(patterns.numpy().view(np.uint16), topk)
-            found.append((torch.from_numpy(indices)[None], torch.from_numpy(values.view(np.int16))[None]))
-    if not found:
+            on_host.append(top_k(patterns.numpy().view(np.uint16), topk))
+    if not rows:
         return Points(np.empty((0, topk), np.int32), np.empty((0, topk), np.uint16), ())
-    indices_all, patterns_all = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
-    return Points(indices_all, patterns_all.view(np.uint16), tuple(rows))
+    if on_device:
+        copied = (torch.cat(part).cpu().numpy() for part in zip(*on_device, strict=True))
+        return Points(next(copied), next(copied).view(np.uint16), tuple(rows))
+    stacked = np.stack([indices for indices, _ in on_host]), np.stack([values for _, values in on_host])
+    return Points(*stacked, tuple(rows))

@@ -80,8 +80,8 @@ def _keep_largest(magnitudes: NDArray[np.uint16], indices: NDArray[np.int32], co
 
 
 @kernel
-def _top_k(patterns: NDArray[np.uint16], k: int, indices: NDArray[np.int32]) -> None:
-    """Write the k winners' indices, ascending, to `indices`.
+def _top_k(patterns: NDArray[np.uint16], k: int) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
+    """The k winners' indices, ascending, and patterns.
 
     The k-th largest block maximum is a lower bound of the k-th largest magnitude, so most blocks need no
     second look. Candidates are kept in order of index; when their buffer is full, all but the best k are
@@ -108,7 +108,10 @@ def _top_k(patterns: NDArray[np.uint16], k: int, indices: NDArray[np.int32]) -> 
                 candidates[count] = i
                 count += 1
     _keep_largest(magnitudes, candidates, count, k)
-    indices[:] = candidates[:k]
+    winners = np.empty(k, np.uint16)
+    for i in range(k):
+        winners[i] = patterns[candidates[i]]
+    return candidates[:k].copy(), winners
 
 
 def top_k(patterns: NDArray[np.uint16], k: int) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
@@ -120,9 +123,7 @@ def top_k(patterns: NDArray[np.uint16], k: int) -> tuple[NDArray[np.int32], NDAr
     """
     if not 0 < k <= patterns.size < 2**31:
         raise InvalidActivations(f"top-{k} of a chunk of {patterns.size} elements")
-    indices = np.empty(k, np.int32)
-    _top_k(patterns, k, indices)
-    return indices, patterns[indices]
+    return _top_k(patterns, k)
 
 
 def top_k_tensor(

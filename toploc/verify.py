@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,6 +115,11 @@ def _decoy_hits(values: NDArray[np.uint16], own: NDArray[np.uint16], mantissa_bi
     return hits, patterns, not exponents[-1]
 
 
+@lru_cache(maxsize=1024)
+def _with_decoy_bound(bounds: Bounds, decoy_hits: int) -> Bounds:
+    return replace(bounds, decoy_hits=decoy_hits)
+
+
 def verify_points(
     proof: Proof,
     indices: NDArray[Any],
@@ -156,7 +162,7 @@ def verify_points(
     most_hits = bounds.decoy_hits
     if most_hits is None:
         most_hits = decoy_bound(len(decoys), hit_patterns, proof.topk, proof.modulus)
-        bounds = replace(bounds, decoy_hits=most_hits)
+        bounds = _with_decoy_bound(bounds, most_hits)
     figures = {  # 7
         "mismatches": (mismatches, bounds.mismatches),
         "mantissa_mean": (mean, bounds.mantissa_mean),
