@@ -1,6 +1,6 @@
 """Trains the bundled model and evaluates it.
 
-    python models/train.py [--dest models/toploc-mini] [--steps 6000] [--rows 32] [--length 1024] [--minutes 5]
+    python models/train.py [--dest models/toploc-mini] [--steps 8000] [--rows 32] [--length 1024] [--minutes 4.5]
 
 Reads the tokenizer of models/toploc-mini (made by tokenizer.py), needs no network, and takes a CUDA device where
 there is one. Where the time limit comes before the last step, the learning rate falls with the time instead.
@@ -104,11 +104,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--dest", type=Path, default=DEST)
     parser.add_argument("--documents", type=int, default=200_000)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--length", type=int, default=1024)
-    parser.add_argument("--minutes", type=float, default=5)
-    parser.add_argument("--every", type=int, default=100)
+    parser.add_argument("--minutes", type=float, default=4.5)
+    parser.add_argument("--every", type=int, default=200)
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = PreTrainedTokenizerFast.from_pretrained(DEST)
