@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHUNK_SIZE = 32
-"""Rows, one per output token, in a chunk (arXiv 2501.16007, section 5)."""
+"""Rows, one per output token, in a chunk as in arXiv 2501.16007."""
 
 _DTYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "bfloat16"}
 

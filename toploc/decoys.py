@@ -2,8 +2,7 @@
 
 A forger without the activations cannot tell the residues of the verifier's top-k from any others, so a
 polynomial that shows plausible exponents at the former shows them at the latter equally often. An honest one
-is fixed by its k points and elsewhere unrelated to them. docs/proof-format.md derives the bound and the
-number.
+is fixed by its k points and elsewhere unrelated to them. docs/proof-format.md derives bound and number.
 """
 
 from __future__ import annotations
@@ -50,9 +49,8 @@ def _positions(words: NDArray[np.uint32], residues: NDArray[np.uint16], modulus:
 def decoy_positions(proof: Proof, residues: NDArray[np.uint16], secret: bytes = b"") -> NDArray[np.uint16]:
     """Distinct field elements in [0, m) outside `residues`: 256, or m - k if that is less.
 
-    Words of SHAKE-256 over the secret's length and the secret, then the proof; a word mod m, moved up to the
-    next free element. Without a secret a forger can try proofs until the positions suit it; with one it
-    cannot.
+    Words of SHAKE-256 over the secret's length, the secret and the proof; each mod m, moved up to the next
+    free element. Without a secret a forger can try proofs until the positions suit it.
     """
     count = min(DECOYS, proof.modulus - len(residues))
     message = b"toploc decoys 1" + len(secret).to_bytes(8, "big") + secret + proof.data

@@ -1,17 +1,16 @@
 """Arithmetic over GF(65497), the field of the proof polynomial: modulus, interpolation, evaluation.
 
-Residues are held as float64. Products are below 2^32 and every sum here has fewer than 2^19 of them, so all
-values are integers below 2^51 and exact, in whatever order they are added. `_reduce` is exact up to 2^51:
-`_RECIPROCAL` exceeds 1/65497 by a relative 2^-53 to 2^-51, so the rounded quotient is never below a true
-integer quotient, and its error, below 2^-17, never reaches the next one, at least 1/65497 away.
+Residues are held as float64. Products are below 2^32 and a sum has at most 65,500 of them, so all values are
+integers below 2^49 and exact, in whatever order they are added. `_reduce` is exact there: `_RECIPROCAL`
+exceeds 1/65497 by a relative 2^-53 to 2^-50, so the rounded quotient is never below a true integer quotient,
+and its error, below 2^-16.5, never reaches the next one, at least 1/65497 > 2^-16 away.
 
-The kernels call each other and therefore share one file: numba's disk cache sees changes in its own file
-only.
+The kernels call each other and therefore share one file: numba's disk cache sees changes in no other.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PRIME = 65497
-"""The largest prime below 2^16 that the original library chose; 16-bit patterns from 65497 up fold onto 0 to
-38."""
+"""The field's size, the original library's choice; 16-bit patterns from 65497 up fold onto 0 to 38."""
 
 _RECIPROCAL = float(np.nextafter(np.nextafter(1.0 / PRIME, 1.0), 1.0))
 _STEP = 16  # powers a point keeps; one reduction per 16 terms
@@ -42,9 +40,8 @@ def modulus_floor(topk: int) -> int:
 
 
 @kernel
-def find_modulus(indices: NDArray[np.int64], floor: int) -> int:
-    """The largest m in [floor, 65497] under which the indices are distinct; 0 if none, or for a negative
-    index."""
+def find_modulus(indices: NDArray[Any], floor: int) -> int:
+    """The largest m in [floor, 65497] under which the integers are distinct; 0 if none, or one is negative."""
     for index in indices:
         if index < 0:
             return 0
@@ -75,8 +72,7 @@ def _inverse_table() -> NDArray[np.float64]:
 
 
 INVERSES = _inverse_table()
-"""INVERSES[v] * v = 1 in the field; float64[65497]. An argument of the kernels, so that it is not compiled
-in."""
+"""INVERSES[v] * v = 1 in the field; float64[65497]. Handed to the kernels, so as not to be compiled in."""
 
 
 @kernel
@@ -175,10 +171,10 @@ def _interpolate(
 ) -> NDArray[np.float64]:
     """Coefficients of the polynomial of degree < k through k points with distinct x, ascending.
 
-    With M the master polynomial and c_i = y_i / M'(x_i), Lagrange's formula is the sum of c_i M(x) / (x -
-    x_i). The quotient M(x) / (x - x_i) has the coefficients sum over l > j of M_l x_i^(l - j - 1), hence the
-    result has sum over l > j of M_l S_(l - j - 1), where S_t is the sum of c_i x_i^t. No step divides or
-    recurs.
+    With M the master polynomial and c_i = y_i / M'(x_i), Lagrange's formula is the sum over i of
+    c_i M(x) / (x - x_i). The quotient M(x) / (x - x_i) has as coefficient j the sum over l > j of
+    M_l x_i^(l - j - 1), so the result has the sum over l > j of M_l S_(l - j - 1), with S_t the sum over i
+    of c_i x_i^t: a convolution, without division or recursion.
     """
     size = points.size
     powers = _powers(points)
@@ -222,7 +218,7 @@ def evaluate(coefficients: NDArray[np.uint16], points: NDArray[np.uint16]) -> ND
 
 @kernel
 def encode(
-    indices: NDArray[np.int64],
+    indices: NDArray[Any],
     patterns: NDArray[np.uint16],
     inverses: NDArray[np.float64],
     floor: int,

@@ -38,8 +38,7 @@ class ProofPoly:
     rounded: bool = field(default=False, compare=False, kw_only=True)
 
     def __call__(self, x: int) -> int:
-        """The polynomial's value at x mod m, so at x for any point it was built from; 0 if it has no
-        coefficients."""
+        """The polynomial's value at x mod m: y for every point (x, y) that it was built from."""
         coefficients = np.array([value % PRIME for value in self.coeffs], np.uint16)
         point = x % (self.modulus or PRIME) % PRIME
         return int(evaluate(coefficients, np.array([point], np.uint16))[0])
@@ -52,8 +51,7 @@ class ProofPoly:
 
     @classmethod
     def from_points(cls, x: Sequence[int], y: Sequence[int]) -> ProofPoly:
-        """The polynomial through (x mod m, y mod 65497). Raises InvalidActivations for no, unequal or equal
-        points."""
+        """The polynomial through (x mod m, y mod 65497). Raises InvalidActivations without distinct points."""
         try:
             indices = np.array([int(value) for value in x], np.int64)
             patterns = np.array([int(value) % PRIME for value in y], np.uint16)
@@ -63,8 +61,7 @@ class ProofPoly:
 
     @classmethod
     def from_points_tensor(cls, x: torch.Tensor, y: torch.Tensor) -> ProofPoly:
-        """`from_points` of integer[k] indices and the bit patterns of floating-point[k], or integer[k],
-        values.
+        """`from_points` of integer[k] indices and the bit patterns of float[k], or integer[k], values.
 
         float32 values are rounded to bfloat16. Raises InvalidActivations for other tensors.
         """
@@ -87,12 +84,13 @@ class ProofPoly:
     @classmethod
     def from_bytes(cls, data: bytes) -> ProofPoly:
         """Decode strictly, of whatever top-k the length stands for. Raises MalformedProof."""
-        return cls._from(data, len(data))
+        return cls._from(data, len(data) if isinstance(data, bytes) else 0)
 
     @classmethod
     def from_base64(cls, base64_str: str) -> ProofPoly:
         """Decode strictly, of whatever top-k the length stands for. Raises MalformedProof."""
-        return cls._from(base64_str, len(base64_str) // 4 * 3 - base64_str.count("="))
+        text = isinstance(base64_str, str)
+        return cls._from(base64_str, len(base64_str) // 4 * 3 - base64_str.count("=") if text else 0)
 
     @classmethod
     def _from(cls, data: bytes | str, size: int) -> ProofPoly:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TOPK = 128
-"""Elements of a chunk that a proof stands for (arXiv 2501.16007, section 5)."""
+"""Elements of a chunk that a proof stands for, as in arXiv 2501.16007."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ All are upper bounds on errors, lower is better; `mismatches` counts of top-k po
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -130,7 +130,7 @@ def _fields_of(cls: type[Any], values: object) -> dict[str, Any]:
     if unknown := values.keys() - names:
         raise InvalidThresholds(f"{min(map(str, unknown))}: unknown key; known are {', '.join(sorted(names))}")
     for field in fields(cls):
-        if field.name not in values and field.default is not None:
+        if field.name not in values and field.default is MISSING:
             raise InvalidThresholds(f"{field.name}: missing")
     return dict(values)
 

@@ -115,8 +115,7 @@ def _top_k(patterns: NDArray[np.uint16], k: int) -> tuple[NDArray[np.int32], NDA
 
 
 def top_k(patterns: NDArray[np.uint16], k: int) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
-    """The k elements of largest magnitude of one flattened chunk, exact, ascending by index; releases the
-    GIL.
+    """The k elements of largest magnitude of one flattened chunk, ascending by index; releases the GIL.
 
     `patterns` is a contiguous uint16[elements] of bit patterns; the result is int32[k] and uint16[k].
     Raises InvalidActivations if the chunk has fewer than k elements or more than int32 can index.
@@ -129,8 +128,7 @@ def top_k(patterns: NDArray[np.uint16], k: int) -> tuple[NDArray[np.int32], NDAr
 def top_k_tensor(
     chunks: torch.Tensor, k: int, rows_valid: torch.Tensor | Sequence[int] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`top_k` of n chunks at once, on their device: (int32[n, k], int16[n, k]) from a 16-bit tensor [n,
-    elements].
+    """`top_k` of n chunks at once, on their device: int32[n, k] and int16[n, k] of a 16-bit [n, elements].
 
     `rows_valid[i]` is the number of elements of chunk i that count; those behind never win while the count is
     at least k (below, the surplus points lie behind the count, and the caller must not encode them).
@@ -141,8 +139,7 @@ def top_k_tensor(
         raise InvalidActivations(f"top-{k} of a tensor {tuple(chunks.shape)} of {chunks.dtype}")
     patterns = chunks.view(torch.int16)
     elements = patterns.shape[1]
-    # Unique keys, larger is better: magnitude first, then the lower index. So the winners are no device's
-    # choice.
+    # Keys are unique, so that the winners are no device's choice: magnitude first, then the lower index.
     order = torch.arange(elements - 1, -1, -1, device=patterns.device)
     keys = (patterns & _MAGNITUDE).long() << 32 | order
     if isinstance(rows_valid, torch.Tensor):

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 MANTISSA_BITS = {"bfloat16": 7, "float16": 10}
 
 NOTHING_EQUAL = 2.0**64
-"""Mantissa mean and median where no point has an equal exponent: the original library's figure, above any
-bound."""
+"""Mantissa mean and median where no point has an equal exponent: the original's figure, above any bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +98,7 @@ def compare(claimed: NDArray[np.uint16], own: NDArray[np.uint16], mantissa_bits:
 
 @kernel
 def _decoy_hits(values: NDArray[np.uint16], own: NDArray[np.uint16], mantissa_bits: int) -> tuple[int, int, bool]:
-    """Values with an exponent of `own`; the patterns below 65497 that have one; whether all of `own` is
-    finite."""
+    """Values with an exponent of `own`; patterns below 65497 that have one; whether all of `own` is finite."""
     exponents = np.zeros(0x8000 >> mantissa_bits, np.bool_)
     for pattern in own:
         exponents[(pattern & 0x7FFF) >> mantissa_bits] = True
@@ -134,9 +132,8 @@ def verify_points(
 
     1. The thresholds are for this dtype ("bfloat16" or "float16") and top-k, and the points are k.
     2. Evaluate the polynomial at index mod m: the patterns that the prover claims.
-    3. Count points whose sign or exponent differs (arXiv 2501.16007 section 4 compares exponents only, so
-    that
-       negated values, and half of the points of a constant polynomial, pass it).
+    3. Count points whose sign or exponent differs. Algorithm 2 of arXiv 2501.16007 compares exponents only:
+       negated values pass it, and so do constant polynomials where the top-k lie close together.
     4. Where exponents are equal, take mean and upper median of the mantissas' absolute difference.
     5. Count decoys that show an exponent of the verifier's top-k; the bound is derived for this chunk.
     6. The verifier's own activations are finite.
