@@ -109,7 +109,8 @@ def encode_chunks(indices: NDArray[Any], patterns: NDArray[np.uint16]) -> list[b
     done = encode(*points, INVERSES, modulus_floor(topk), proofs)
     if done < count:
         raise InvalidActivations(f"the indices of chunk {done} are negative or repeated, or no modulus fits")
-    return [proof.tobytes() for proof in proofs]
+    data, size = proofs.tobytes(), 2 + 2 * topk
+    return [data[start : start + size] for start in range(0, len(data), size)]
 
 
 def encode_points(indices: NDArray[Any], patterns: NDArray[np.uint16]) -> bytes:

@@ -240,3 +240,9 @@ def test_views_are_read_as_they_look():
     for view in (values.t().contiguous().t(), torch.cat([values, values], 1)[:, :300]):
         assert ProofBuilder().append(view) == proofs
         assert verify_activations(proofs, view).chunks == verify_activations(proofs, values).chunks
+
+
+def test_rows_are_counted_in_lists_of_matrices():
+    values = activations(7)
+    assert find_points(split([values[:5], *values[5:]], 32), 128).rows == (7,)
+    assert find_points(split([values[:5], *values[5:]], 32, skip_prefill=False), 128).rows == (5, 2)
