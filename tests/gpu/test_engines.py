@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 import torch
-from local_server import LocalServer
+from toploc_proxy.local_server import LocalServer
 
 from toploc.prefill import TransformersPrefill
 from toploc.verify import verify_activations

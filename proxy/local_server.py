@@ -47,7 +47,7 @@ class LocalServer:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603
             [*self._command, *self._arguments],
             env=self._environment,
             stdin=subprocess.DEVNULL,

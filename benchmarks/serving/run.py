@@ -1,0 +1,125 @@
+"""What proofs cost a server: `toploc serve` against `vllm serve`, driven in turn by vLLM's own load generator.
+
+    python benchmarks/serving/run.py MODEL [--pairs 5] [--concurrency 1 64 256] [--output FILE] [-- vllm serve flags]
+
+Both servers are up the whole time, and one is driven while the other idles: A B B A A B …, so that drift of the machine
+falls on both alike. Figures are medians over pairs of the ratio proofs / plain, with the smallest and largest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from toploc_proxy.local_server import LocalServer
+from vllm.benchmarks.serve import add_cli_args
+from vllm.benchmarks.serve import main as bench
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PLAIN = [sys.executable, str(Path(__file__).with_name("plain.py"))]
+FIGURES = {
+    "request_throughput": "requests/s",
+    "output_throughput": "output tokens/s",
+    "p50_ttft_ms": "TTFT p50",
+    "p99_ttft_ms": "TTFT p99",
+    "p50_tpot_ms": "TPOT p50",
+    "p99_tpot_ms": "TPOT p99",
+    "p50_itl_ms": "ITL p50",
+    "p99_itl_ms": "ITL p99",
+}
+
+
+def drive(server: LocalServer, model: str, concurrency: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One run of `vllm bench serve`."""
+    requests = max(options.rounds * concurrency, options.least_requests)
+    parser = FlexibleArgumentParser()
+    add_cli_args(parser)
+    arguments = {
+        "--backend": "vllm",
+        "--base-url": server.url,
+        "--model": "bench",
+        "--tokenizer": model,
+        "--dataset-name": "random",
+        "--random-input-len": options.input_len,
+        "--random-output-len": options.output_len,
+        "--num-prompts": requests,
+        "--max-concurrency": concurrency,
+        "--num-warmups": min(concurrency, 16),
+        "--percentile-metrics": "ttft,tpot,itl",
+        "--metric-percentiles": "50,99",
+        "--seed": time.monotonic_ns() % 2**31,
+    }
+    flat = [str(part) for pair in arguments.items() for part in pair]
+    result = bench(parser.parse_args([*flat, "--ignore-eos", "--disable-tqdm"]))
+    assert result["completed"] == requests, f"{result['completed']} of {requests} requests completed"
+    return {name: result[name] for name in FIGURES}
+
+
+def table(runs: list[dict[str, Any]], concurrencies: Sequence[int]) -> str:
+    """Ratios as a Markdown table."""
+    lines = ["| concurrent | figure | plain | proofs | ratio | smallest | largest |", "|---|---|---|---|---|---|---|"]
+    for concurrency in concurrencies:
+        pairs = [run for run in runs if run["concurrency"] == concurrency]
+        for key, name in FIGURES.items():
+            ratios = [pair["proofs"][key] / pair["plain"][key] for pair in pairs]
+            plain, proofs = (statistics.median(pair[side][key] for pair in pairs) for side in ("plain", "proofs"))
+            lines.append(
+                f"| {concurrency} | {name} | {plain:.2f} | {proofs:.2f} | **{statistics.median(ratios):.4f}** "
+                f"| {min(ratios):.4f} | {max(ratios):.4f} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 64, 256])
+    parser.add_argument("--rounds", type=int, default=2, help="requests per concurrent stream")
+    parser.add_argument("--least-requests", type=int, default=4)
+    parser.add_argument("--input-len", type=int, default=128)
+    parser.add_argument("--output-len", type=int, default=256)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="start no pair after so long")
+    parser.add_argument("--output", type=Path, help="every run's figures as JSON")
+    parser.add_argument("serve", nargs="*", help="after --: flags for both servers")
+    options = parser.parse_args()
+    flags = [options.model, "--served-model-name", "bench", *options.serve]
+    runs: list[dict[str, Any]] = []
+    began = time.monotonic()
+    with LocalServer(flags, command=PLAIN) as plain, LocalServer(flags) as proofs:
+        print(f"both servers up after {time.monotonic() - began:.0f} s", flush=True)
+        assert "toploc_proofs" in complete(proofs)
+        assert "toploc_proofs" not in complete(plain)
+        for pair in range(options.pairs):
+            for concurrency in options.concurrency:
+                if time.monotonic() - began > options.seconds:
+                    continue
+                order = [("plain", plain), ("proofs", proofs)]
+                figures = {
+                    name: drive(server, options.model, concurrency, options)
+                    for name, server in (order if pair % 2 == 0 else reversed(order))
+                }
+                runs.append({"pair": pair, "concurrency": concurrency, **figures})
+                if options.output:
+                    options.output.write_text(json.dumps(runs, indent=1))
+    measured = [c for c in options.concurrency if any(run["concurrency"] == c for run in runs)]
+    print(f"{options.input_len} tokens in, {options.output_len} out, {len(runs)} pairs\n{table(runs, measured)}")
+
+
+def complete(server: LocalServer) -> dict[str, Any]:
+    body = {"model": "bench", "prompt": "one, two", "max_tokens": 2}
+    result: dict[str, Any] = httpx.post(f"{server.url}/v1/completions", json=body, timeout=60).raise_for_status().json()
+    return result
+
+
+if __name__ == "__main__":
+    main()
