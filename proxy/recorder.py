@@ -65,7 +65,10 @@ class Recorder:
         tag = Tag.open(extra_args, self._secret)
         if tag is None or prompt_len is None:
             return
-        key = Key(tag.nonce, tag.child_index(request_id))
+        child = tag.child_index(request_id)
+        if child is None:
+            return
+        key = Key(tag.nonce, child)
         with self._lock:
             capture = self._captures.get(key)
             if capture is None:
@@ -184,6 +187,8 @@ class Recorder:
         try:
             with self._lock:
                 capture, chunks = self._claim(key, inputs)
+            if not chunks:
+                return []
             features = [reduction.features()[place] for reduction, place in chunks]
             for k, chunk in enumerate(features):
                 at = k * CHUNK_SIZE

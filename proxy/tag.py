@@ -55,10 +55,13 @@ class Tag:
             return None
         return tag
 
-    def child_index(self, request_id: str) -> int:
+    def child_index(self, request_id: str) -> int | None:
         """The choice that an engine request makes: vLLM names the children of n > 1 `{index}_{id}`
-        (vllm/v1/engine/parallel_sampling.py)."""
-        return int(request_id.partition("_")[0]) if self.children > 1 else 0
+        (vllm/v1/engine/parallel_sampling.py). None if the id does not say."""
+        if self.children == 1:
+            return 0
+        index = request_id.partition("_")[0]
+        return int(index) if index.isdecimal() else None
 
     def _mac(self, secret: str) -> str:
         message = f"{self.nonce}|{self.children}|{self.start}"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -39,7 +40,7 @@ LAYOUTS = st.sampled_from(
 def split(stream: bytes, cuts: list[int]) -> tuple[list[bytes], bytes]:
     borders = [0, *sorted(cut for cut in cuts if cut <= len(stream)), len(stream)]
     splitter = EventSplitter()
-    events = [event for a, b in zip(borders, borders[1:], strict=False) for event in splitter.feed(stream[a:b])]
+    events = [event for a, b in pairwise(borders) for event in splitter.feed(stream[a:b])]
     return events, splitter.flush()
 
 
@@ -175,5 +176,5 @@ def test_add_field_within_takes_the_outer_object(before: bytes) -> None:
     ],
 )
 def test_add_field_within_what_has_no_such_object(document: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError):  # noqa: PT011
         add_field_within(document, "response", "x", b"1")

@@ -104,9 +104,14 @@ def test_no_tag(extra_args: dict[str, object] | None) -> None:
         (2, "0_cmpl-1f", 0),
         (2, "1_7_cmpl_with_underscores-0-a1b2c3d4", 1),
         (128, "127_x", 127),
+        (2, "cmpl-1f_1", None),
+        (2, "-1_x", None),
+        (2, "²_x", None),
+        (2, "_x", None),
+        (2, "", None),
     ],
 )
-def test_child_index(children: int, request_id: str, index: int) -> None:
+def test_child_index(children: int, request_id: str, index: int | None) -> None:
     assert Tag.new(children=children).child_index(request_id) == index
 
 
