@@ -13,7 +13,8 @@ import zmq.asyncio
 
 from toploc.errors import ProofUnavailable
 
-from .messages import Discard, Finalize, Hello, Proofs, Refusal, Welcome, decode_reply, encode
+from .log import logger
+from .messages import UNREADABLE, Discard, Finalize, Hello, Proofs, Refusal, Welcome, decode_reply, encode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,10 +53,16 @@ class WorkerChannel:
 
     async def _receive(self) -> None:
         while True:
-            sequence, message = await self._socket.recv_multipart()
-            reply = self._waiting.get(sequence)
-            if reply is not None and not reply.done():
-                reply.set_result(decode_reply(message))
+            frames = await self._socket.recv_multipart()
+            try:
+                sequence, message = frames
+                reply = decode_reply(message)
+            except UNREADABLE:
+                logger.exception("toploc: side channel: reply does not parse")
+                continue
+            waiting = self._waiting.get(sequence)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(reply)
 
     def close(self) -> None:
         self._receiver.cancel()

@@ -73,3 +73,6 @@ Reply = Welcome | Proofs | Refusal | Done
 encode = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(Request).decode
 decode_reply = msgspec.msgpack.Decoder(Reply).decode
+
+# What bytes that are no message raise: msgspec's own errors are ValueErrors too, and so are those of bad UTF-8.
+UNREADABLE = (ValueError, RecursionError)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
-import msgspec
 import zmq
 
 from toploc.errors import ProofUnavailable
 
 from .capture import Key
 from .log import logger
-from .messages import Discard, Done, Finalize, Hello, Proofs, Refusal, Welcome, decode_request, encode
+from .messages import UNREADABLE, Discard, Done, Finalize, Hello, Proofs, Refusal, Welcome, decode_request, encode
 
 if TYPE_CHECKING:
     from .messages import Reply, Request
     from .recorder import Recorder
 
-HOUSEKEEPING_MS = 1000
+HOUSEKEEPING_SECONDS = 1
 
 
 class Service:
@@ -42,16 +42,20 @@ class Service:
         threading.Thread(target=self._run, args=(socket,), name="toploc-service", daemon=True).start()
 
     def _run(self, socket: zmq.Socket[bytes]) -> None:
+        next_housekeeping = time.monotonic() + HOUSEKEEPING_SECONDS
         while True:
-            if not socket.poll(HOUSEKEEPING_MS):
+            # Also under constant traffic.
+            if time.monotonic() >= next_housekeeping:
+                next_housekeeping = time.monotonic() + HOUSEKEEPING_SECONDS
                 expired = self._recorder.expire(self._capture_ttl)
                 if expired:
                     logger.warning("toploc: dropped %d captures whose proofs nobody asked for", expired)
+            if not socket.poll(HOUSEKEEPING_SECONDS * 1000):
                 continue
             client, sequence, *message = socket.recv_multipart()
             try:
                 request = decode_request(b"".join(message))
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 logger.exception("toploc: side channel: message does not parse")
                 continue
             socket.send_multipart([client, sequence, encode(self._answer(request))])
