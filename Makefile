@@ -24,6 +24,12 @@ format: $(READY)
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
+# For as long as it takes: FUZZ_SECONDS=600 by default.
+FUZZ_SECONDS ?= 600
+fuzz: $(READY)
+	mkdir -p build/fuzz
+	$(BIN)/python tests/fuzz/fuzz_proof.py -max_total_time=$(FUZZ_SECONDS) -max_len=800 -artifact_prefix=build/ build/fuzz
+
 test-gpu:
 	$(PYTHON) -m pytest -m gpu tests/gpu
 

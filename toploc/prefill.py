@@ -52,5 +52,5 @@ class TransformersPrefill:
         """
         inputs = torch.tensor([[*prompt, *token_ids[:-1]]], device=self._model.device)
         # The base model ends with its final norm; the language model head is not needed.
-        states = self._model.base_model(input_ids=inputs, use_cache=False).last_hidden_state[0]
+        states: torch.Tensor = self._model.base_model(input_ids=inputs, use_cache=False).last_hidden_state[0]
         return states[len(prompt) - 1 :].cpu()

@@ -90,9 +90,9 @@ def main() -> None:
     parser.add_argument("--output-len", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no pair after so long")
     parser.add_argument("--output", type=Path, help="every run's figures as JSON")
-    parser.add_argument("serve", nargs="*", help="after --: flags for both servers")
-    options = parser.parse_args()
-    flags = [options.model, "--served-model-name", "bench", *options.serve]
+    split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options = parser.parse_args(sys.argv[1:split])
+    flags = [options.model, "--served-model-name", "bench", *sys.argv[split + 1 :]]
     runs: list[dict[str, Any]] = []
     began = time.monotonic()
     with LocalServer(flags, command=PLAIN) as plain, LocalServer(flags) as proofs:
