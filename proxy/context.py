@@ -57,12 +57,14 @@ class RequestContext:
         """
         numbered = [(call, child) for call in self.calls for child in range(call.n)]
         if index is not None and index >= len(numbered):
-            return self._error(ProofError(code="choice_unknown", message=f"no generation belongs to choice {index}"))
+            return self.without_proofs(
+                ProofError(code="choice_unknown", message=f"no generation belongs to choice {index}")
+            )
         wanted = range(len(numbered)) if index is None else [index]
         choices = [self._choice(i, *numbered[i], first=numbered[wanted[0]][0]) for i in wanted]
         errors = [choice.error for choice in choices if choice.error is not None]
         if errors and len(errors) == len(choices):
-            return self._error(errors[0])
+            return self.without_proofs(errors[0])
         return ToplocProofs(
             dtype=self.served.dtype,
             rounded_from=self.served.rounded_from,
@@ -82,7 +84,8 @@ class RequestContext:
     def _digest(self, call: Call) -> PromptDigest:
         return PromptDigest.of(call.prompt_token_ids, include_ids=self.options.prompt_token_ids)
 
-    def _error(self, error: ProofError) -> ToplocProofs:
+    def without_proofs(self, error: ProofError) -> ToplocProofs:
+        """The field of an answer that has none, for one reason."""
         return ToplocProofs(
             dtype=self.served.dtype,
             rounded_from=self.served.rounded_from,

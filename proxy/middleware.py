@@ -6,6 +6,7 @@ passes through byte for byte, message for message.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -15,7 +16,7 @@ from toploc.protocol import OPTIONS_NAME, ProofError, RequestOptions
 
 from .context import RequestContext, current
 from .errors import send_error
-from .responder import Responder
+from .responder import Responder, media_type
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -40,7 +41,7 @@ class ProofMiddleware:
         messages = await _read_body(receive)
         body = _parse(b"".join(message.get("body", b"") for message in messages))
         try:
-            options = RequestOptions.model_validate(body.get(OPTIONS_NAME, {}))
+            options = RequestOptions.model_validate(body.get(OPTIONS_NAME, {}), strict=True)
         except ValidationError as error:
             await send_error(send, 400, *_bad_option(error))
             return
@@ -59,7 +60,7 @@ class ProofMiddleware:
 
 def _is_json(headers: list[tuple[bytes, bytes]]) -> bool:
     content_type = next((value for name, value in headers if name == b"content-type"), b"application/json")
-    return content_type.split(b";")[0].strip().lower() == b"application/json"
+    return media_type(content_type) == b"application/json"
 
 
 async def _read_body(receive: Receive) -> list[Message]:
@@ -84,18 +85,21 @@ def _parse(body: bytes) -> dict[str, Any]:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return {}
+        # vLLM reads with `json`, which takes more: NaN, lone surrogates, UTF-16.
+        try:
+            value = json.loads(body)
+        except (ValueError, RecursionError):
+            return {}
     return value if isinstance(value, dict) else {}
 
 
 def _bad_option(error: ValidationError) -> tuple[str, str, str]:
+    """Message, parameter and code; none of them repeats what the client sent."""
     first = error.errors(include_input=False, include_url=False)[0]
-    param = ".".join([OPTIONS_NAME, *(str(part) for part in first["loc"])])
-    return (
-        f"{param}: {first['msg']}; known options are {', '.join(RequestOptions.model_fields)}",
-        param,
-        "invalid_value",
-    )
+    unknown = first["type"] == "extra_forbidden"
+    param = ".".join([OPTIONS_NAME, *(() if unknown else map(str, first["loc"]))])
+    problem = "Unknown option" if unknown else first["msg"]
+    return f"{param}: {problem}; known options are {', '.join(RequestOptions.model_fields)}", param, "invalid_value"
 
 
 def _refusal(body: dict[str, Any]) -> ProofError | None:

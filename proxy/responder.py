@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from toploc.protocol import FIELD_NAME
+from toploc.protocol import FIELD_NAME, ProofError
 
 from .errors import error_body, send_error
 from .log import logger
@@ -16,6 +16,8 @@ from .sse import EventSplitter, add_field, add_field_within, event_json
 
 if TYPE_CHECKING:
     from starlette.types import Message, Send
+
+    from toploc.protocol import ToplocProofs
 
     from .context import RequestContext
 
@@ -35,7 +37,7 @@ class Responder:
         self._send = send
         self._on_error = on_error
         self._head: Message | None = None
-        self._body: list[bytes] = []
+        self._body: list[Message] = []
         self._events: EventSplitter | None = None
 
     async def __call__(self, message: Message) -> None:
@@ -49,36 +51,43 @@ class Responder:
             await self._send(message)
 
     async def _begin(self, message: Message) -> None:
-        headers = dict(message["headers"])
-        content_type = headers.get(b"content-type", b"")
+        headers = {name.lower(): value for name, value in message.get("headers", ())}
+        kind = media_type(headers.get(b"content-type", b""))
         readable = message["status"] < 400 and b"content-encoding" not in headers
-        if readable and content_type.startswith(b"application/json") and self._context.calls:
+        if readable and kind == b"application/json" and self._context.calls:
             # Held back until the body's new length is known.
             self._head = message
             return
-        if readable and content_type.startswith(b"text/event-stream"):
+        if readable and kind == b"text/event-stream":
             self._events = EventSplitter()
         await self._send(message)
 
     async def _collect(self, message: Message, head: Message) -> None:
-        self._body.append(message.get("body", b""))
+        self._body.append(message)
         if message.get("more_body", False):
             return
         self._head = None
-        proofs = self._context.proofs()
-        if proofs.error is not None and self._on_error is OnError.FAIL:
-            await send_error(self._send, 500, proofs.error.message, None, proofs.error.code)
+        proofs = self._proofs()
+        if (failure := self._failure(proofs)) is not None:
+            await send_error(self._send, 500, failure.message, None, failure.code)
             return
-        body = b"".join(self._body)
+        body = b"".join(part.get("body", b"") for part in self._body)
         try:
             body = add_field(body, FIELD_NAME, proofs.to_json())
         except ValueError:
             logger.warning("toploc: a JSON response that is not an object cannot carry proofs")
+            for unchanged in (head, *self._body):
+                await self._send(unchanged)
+            return
         headers = [(name, value) for name, value in head["headers"] if name.lower() not in BODY_HEADERS]
         await self._send({**head, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
         await self._send({**message, "body": body})
 
     async def _stream(self, message: Message, events: EventSplitter) -> None:
+        if not self._context.calls:
+            # Nothing was generated, or not yet: /v1/responses begins to generate after its first events.
+            await self._send(message)
+            return
         more = message.get("more_body", False)
         body = b"".join(self._extend(event) for event in events.feed(message.get("body", b"")))
         if not more:
@@ -87,24 +96,50 @@ class Responder:
             await self._send({**message, "body": body})
 
     def _extend(self, event: bytes) -> bytes:
-        """The event, with the field if it ends a choice."""
+        """The event, with the field if it ends a choice; as it came if it cannot be read."""
         if MAY_END_CHOICE.search(event) is None or (document := event_json(event)) is None:
             return event
-        within = None
+        try:
+            return event.replace(document, self._extend_json(document), 1)
+        except (ValueError, RecursionError):
+            logger.warning("toploc: an event whose JSON does not parse cannot carry proofs")
+            return event
+
+    def _extend_json(self, document: bytes) -> bytes:
+        """Raises ValueError or RecursionError if the document cannot be read."""
         match orjson.loads(document):
             case {"choices": [{"index": int(index), "finish_reason": str()}]}:
-                proofs = self._context.proofs(index)
+                proofs, within = self._proofs(index), None
             case {"type": "message_delta", "delta": {"stop_reason": str()}}:
-                proofs = self._context.proofs()
+                proofs, within = self._proofs(), None
             case {"type": "response.completed" | "response.incomplete", "response": dict()}:
-                proofs, within = self._context.proofs(), "response"
+                proofs, within = self._proofs(), "response"
             case _:
-                return event
-        if proofs.error is not None and self._on_error is OnError.FAIL:
-            return event.replace(document, error_body(500, proofs.error.message, None, proofs.error.code))
-        extended = (
-            add_field(document, FIELD_NAME, proofs.to_json())
-            if within is None
-            else add_field_within(document, within, FIELD_NAME, proofs.to_json())
-        )
-        return event.replace(document, extended)
+                return document
+        if (failure := self._failure(proofs)) is not None:
+            return error_body(500, failure.message, None, failure.code)
+        if within is None:
+            return add_field(document, FIELD_NAME, proofs.to_json())
+        return add_field_within(document, within, FIELD_NAME, proofs.to_json())
+
+    def _proofs(self, index: int | None = None) -> ToplocProofs:
+        """See `RequestContext.proofs`; whatever goes wrong there, the text is delivered."""
+        try:
+            return self._context.proofs(index)
+        except Exception:
+            logger.exception("toploc: putting proofs together failed")
+            return self._context.without_proofs(
+                ProofError(code="internal_error", message="putting the proofs together failed")
+            )
+
+    def _failure(self, proofs: ToplocProofs) -> ProofError | None:
+        """Why the response has to fail: a choice without proofs, if the server was told so."""
+        if self._on_error is not OnError.FAIL:
+            return None
+        errors = [proofs.error, *(choice.error for choice in proofs.choices or ())]
+        return next((error for error in errors if error is not None), None)
+
+
+def media_type(content_type: bytes) -> bytes:
+    """A content type without its parameters."""
+    return content_type.partition(b";")[0].strip().lower()
