@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import tempfile
+from argparse import ArgumentTypeError
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
@@ -73,10 +75,10 @@ def add_options(parser: ArgumentParser) -> None:
     """Our options, as a group of vLLM's own parser, so that `--help` and `--config` files know them."""
     group = parser.add_argument_group("toploc", "Proofs of inference (toploc-proxy).")
     group.add_argument(
-        "--toploc-proofs",
-        choices=["on", "off"],
-        default="on",
-        help='Whether answers carry proofs unless the request says otherwise (`"toploc": {"enabled": …}`).',
+        # False by default, since vLLM drops what a `--config` file sets to false.
+        "--toploc-only-on-request",
+        action="store_true",
+        help='Leave out proofs unless the request says `"toploc": {"enabled": true}`.',
     )
     group.add_argument(
         "--toploc-on-error",
@@ -86,17 +88,24 @@ def add_options(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--toploc-finalize-timeout",
-        type=float,
+        type=_seconds,
         default=10.0,
         metavar="SECONDS",
         help="Longest wait for a worker's proofs after an answer's last token.",
     )
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise ArgumentTypeError(f"{text} is not a positive number of seconds")
+    return seconds
+
+
 def settings_from(args: Namespace, channel: str) -> Settings:
     return Settings(
         channel=channel,
-        proofs=args.toploc_proofs == "on",
+        proofs=not args.toploc_only_on_request,
         on_error=OnError(args.toploc_on_error),
         finalize_timeout=args.toploc_finalize_timeout,
     )

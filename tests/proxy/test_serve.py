@@ -1,0 +1,256 @@
+"""The command, as far as it goes without starting an engine."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from argparse import Namespace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from toploc_proxy import serve
+from toploc_proxy.serve import (
+    add_options,
+    channel_directory,
+    plugin_allow_list,
+    refuse_unsupported,
+    settings_from,
+)
+from toploc_proxy.settings import ENVIRONMENT_VARIABLE, OnError, Settings
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+from toploc.errors import UnsupportedEngine
+
+# Plugins
+
+
+def entry_points(names: dict[str, list[str]]) -> Any:
+    def find(group: str) -> list[EntryPoint]:
+        return [EntryPoint(name, "nowhere", group) for name in names.get(group, [])]
+
+    return find
+
+
+def test_all_installed_plugins_stay_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {
+        "vllm.general_plugins": ["lora_resolver", "toploc"],
+        "vllm.platform_plugins": ["npu"],
+        "vllm.io_processor_plugins": ["terratorch"],
+        "vllm.stat_logger_plugins": ["stats", "npu"],
+        "vllm.endpoint_plugins": ["not asked for"],
+    }
+    monkeypatch.setattr(serve, "entry_points", entry_points(installed))
+    assert plugin_allow_list(None) == "lora_resolver,toploc,npu,terratorch,stats"
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [("", ",toploc"), ("a,b", "a,b,toploc"), ("toploc", "toploc"), ("a,toploc,b", "a,toploc,b")],
+)
+def test_operators_own_list_is_kept(given: str, allowed: str) -> None:
+    assert plugin_allow_list(given) == allowed
+
+
+def test_groups_are_those_of_vllm() -> None:
+    import vllm.plugins
+
+    groups = {value for name, value in vars(vllm.plugins).items() if name.endswith("_PLUGINS_GROUP")}
+    assert groups >= set(serve.PLUGIN_GROUPS)
+    assert groups - set(serve.PLUGIN_GROUPS) <= {"vllm.endpoint_plugins"}
+
+
+def test_our_plugins_are_installed() -> None:
+    from importlib.metadata import entry_points
+
+    for group in ("vllm.general_plugins", "vllm.endpoint_plugins"):
+        assert serve.PLUGIN in [entry_point.name for entry_point in entry_points(group=group)]
+
+
+# Options
+
+
+def parse(*arguments: str) -> Namespace:
+    """As `main` does: our options on the parser of the subcommand `serve`."""
+    parser = FlexibleArgumentParser(prog="toploc")
+    serve_parser = parser.add_subparsers(dest="subparser").add_parser("serve")
+    serve_parser.add_argument("model_tag", nargs="?")
+    serve_parser.add_argument("--config")
+    add_options(serve_parser)
+    return parser.parse_args(["serve", *arguments])
+
+
+def settings(*arguments: str) -> Settings:
+    return settings_from(parse("model", *arguments), "/channel")
+
+
+def test_defaults() -> None:
+    found = settings()
+    assert found.model_dump(exclude={"secret"}) == {
+        "channel": "/channel",
+        "proofs": True,
+        "on_error": OnError.REPORT,
+        "finalize_timeout": 10.0,
+        "capture_ttl": 120.0,
+    }
+    assert len(found.secret) == 64
+    assert found.secret != settings().secret
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed"),
+    [
+        (["--toploc-only-on-request"], {"proofs": False}),
+        (["--toploc_on_error=fail"], {"on_error": OnError.FAIL}),
+        (["--toploc-on-error", "report"], {}),
+        (["--toploc-finalize-timeout", "0.5"], {"finalize_timeout": 0.5}),
+    ],
+)
+def test_options(arguments: list[str], changed: dict[str, object]) -> None:
+    skip = {"secret"}
+    assert settings(*arguments).model_dump(exclude=skip) == {**settings().model_dump(exclude=skip), **changed}
+
+
+@pytest.mark.parametrize(("only_on_request", "proofs"), [("true", False), ("on", False), ("false", True), ("no", True)])
+def test_config_file(tmp_path: Path, only_on_request: str, proofs: bool) -> None:
+    """Read as YAML 1.1, whose booleans vLLM turns into a flag or into nothing."""
+    config = tmp_path / "serve.yaml"
+    config.write_text(f"toploc-only-on-request: {only_on_request}\ntoploc-on-error: fail\ntoploc-finalize-timeout: 3\n")
+    found = settings("--config", str(config))
+    assert (found.proofs, found.on_error, found.finalize_timeout) == (proofs, OnError.FAIL, 3.0)
+    assert settings("--config", str(config), "--toploc-on-error", "report").on_error is OnError.REPORT
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--toploc-on-error", "ignore"],
+        ["--toploc-on-error", ""],
+        ["--toploc-finalize-timeout", "soon"],
+        ["--toploc-finalize-timeout", "0"],
+        ["--toploc-finalize-timeout=-1"],
+        ["--toploc-finalize-timeout", "nan"],
+        ["--toploc-finalize-timeout", "inf"],
+        ["--toploc-unknown"],
+    ],
+)
+def test_bad_options_end_with_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse("model", *arguments)
+    assert caught.value.code == 2
+    assert arguments[0].partition("=")[0] in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_settings_reach_children_through_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "")
+    assert Settings.from_environ() is None
+    monkeypatch.delenv(ENVIRONMENT_VARIABLE)
+    assert Settings.from_environ() is None
+    ours = settings("--toploc-on-error", "fail")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "replaced")
+    ours.to_environ()
+    assert Settings.from_environ() == ours
+
+
+@pytest.mark.parametrize("text", ["{}", "x", '{"channel":"/c","unknown":1}', '{"channel":"/c","finalize_timeout":0}'])
+def test_damaged_settings_are_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, text)
+    with pytest.raises(ValidationError):
+        Settings.from_environ()
+
+
+# What cannot be served
+
+
+@pytest.mark.parametrize(
+    ("args", "environment", "names"),
+    [
+        ({"grpc": True}, None, "--grpc"),
+        ({"kv_sharing_fast_prefill": True}, None, "--kv-sharing-fast-prefill"),
+        ({}, "1", "VLLM_USE_RUST_FRONTEND"),
+    ],
+)
+def test_unsupported_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, args: dict[str, bool], environment: str | None, names: str
+) -> None:
+    monkeypatch.delenv("VLLM_USE_RUST_FRONTEND", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", environment)
+    with pytest.raises(UnsupportedEngine, match=names) as caught:
+        refuse_unsupported(Namespace(**args))
+    message = str(caught.value)
+    assert message.startswith("toploc: ")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("environment", [None, "", "0"])
+def test_supported(monkeypatch: pytest.MonkeyPatch, environment: str | None) -> None:
+    monkeypatch.delenv("VLLM_USE_RUST_FRONTEND", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", environment)
+    refuse_unsupported(Namespace(grpc=False, kv_sharing_fast_prefill=False))
+    refuse_unsupported(Namespace())
+
+
+# The side channel's directory
+
+
+def test_channel_directory() -> None:
+    old = os.umask(0)
+    try:
+        with channel_directory() as first, channel_directory() as second:
+            assert first != second
+            assert stat.S_IMODE(Path(first).stat().st_mode) == 0o700
+            assert Path(first).stat().st_uid == os.getuid()
+            # A socket's address may have 107 bytes.
+            assert len(f"{first}/engine-9999.sock") <= 107
+            (Path(first) / "engine-0.sock").touch()
+    finally:
+        os.umask(old)
+    assert not Path(first).exists()
+    assert not Path(second).exists()
+
+
+def test_channel_directory_does_not_outlive_a_failure() -> None:
+    with pytest.raises(KeyboardInterrupt), channel_directory() as directory:
+        raise KeyboardInterrupt
+    assert not Path(directory).exists()
+
+
+def test_channel_directory_may_be_gone_already() -> None:
+    with channel_directory() as directory:
+        Path(directory).rmdir()
+
+
+# The console script
+
+
+def toploc(*arguments: str, prelude: str = "", epilogue: str = "") -> subprocess.CompletedProcess[str]:
+    program = f"{prelude}\nimport sys\nfrom toploc.cli import main\nstatus = main()\n{epilogue}\nsys.exit(status)"
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
+def test_help_imports_no_engine(arguments: list[str]) -> None:
+    heavy = "heavy = {'torch', 'vllm', 'numpy', 'numba', 'transformers'} & set(sys.modules)\nassert not heavy, heavy"
+    done = toploc(*arguments, epilogue=heavy)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: toploc COMMAND")
+    assert "serve" in done.stdout
+
+
+def test_unknown_subcommand() -> None:
+    done = toploc("frobnicate", "--help")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("toploc: no subcommand 'frobnicate'")
+    assert "usage: toploc" in done.stderr
+
+
+def test_missing_extra_is_named() -> None:
+    done = toploc("serve", prelude="import sys; sys.modules['pydantic'] = None")
+    assert done.returncode == 2
+    assert done.stderr == "toploc serve: pydantic is not installed; pip install 'toploc-proxy[proxy]'\n"
