@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from toploc.errors import ProofUnavailable
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class Capture:
         slot, epoch: where its rows lie in the ring.
         floor: position of the first row not yet reduced; rows below it are not wanted any more.
         reductions: per reduced chunk, in order, the reduction it is part of and its place in it.
+        request_id: the engine's id of the request, the latest if it was preempted.
         finished_at: when the engine was done with the request (monotonic seconds), None while it runs.
     """
 
@@ -37,6 +40,7 @@ class Capture:
     slot: int
     epoch: int
     floor: int
+    request_id: str = ""
     reductions: list[tuple[Reduction, int]] = field(default_factory=list)
     finished_at: float | None = None
 
@@ -48,24 +52,28 @@ class Capture:
         return self.finished_at is not None and time.monotonic() - self.finished_at > ttl
 
 
-def check_chunk(features: ChunkFeatures, first_position: int, inputs: Sequence[int]) -> None:
-    """Asserts that a chunk's rows are those of the tokens it is about to vouch for.
+def check_rows(chunks: Sequence[ChunkFeatures], start: int, inputs: Sequence[int]) -> None:
+    """Asserts that an answer's rows are those of the tokens it is about to vouch for.
 
     Every misalignment that was seen in practice (a shifted row, another request's slot, a stale draft) puts a wrong
     input token on some row.
 
+    Args:
+        chunks: all of the answer's, in order.
+        start: position of the first row.
+        inputs: the token that went in at each position.
+
     Raises:
         ProofUnavailable: `rows_missing` or `rows_mismatch`.
     """
-    for offset, (position, input_id, expected) in enumerate(
-        zip(features.positions, features.input_ids, inputs, strict=True)
-    ):
-        if position != first_position + offset:
-            raise ProofUnavailable(
-                "rows_missing", f"the hidden state at position {first_position + offset} was not captured"
-            )
-        if input_id != expected:
-            raise ProofUnavailable(
-                "rows_mismatch",
-                f"the hidden state at position {first_position + offset} belongs to another token than the answer's",
-            )
+    positions = np.concatenate([chunk.positions for chunk in chunks])
+    missing = np.flatnonzero(positions != np.arange(start, start + len(inputs)))
+    if missing.size:
+        raise ProofUnavailable("rows_missing", f"the hidden state at position {start + missing[0]} was not captured")
+    input_ids = np.concatenate([chunk.input_ids for chunk in chunks])
+    wrong = np.flatnonzero(input_ids != np.asarray(inputs))
+    if wrong.size:
+        raise ProofUnavailable(
+            "rows_mismatch",
+            f"the hidden state at position {start + wrong[0]} belongs to another token than the answer's",
+        )

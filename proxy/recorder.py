@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toploc.errors import ProofUnavailable
+from toploc.errors import InvalidActivations, ProofUnavailable
 from toploc.proof import encode_chunks
-from toploc.protocol import CHUNK_SIZE, num_chunks
+from toploc.protocol import CHUNK_SIZE
 
-from .capture import Capture, Key, check_chunk
+from .capture import Capture, Key, check_rows
 from .ring import ChunkRef, Rows
 from .tag import Tag
 
@@ -71,9 +71,11 @@ class Recorder:
         key = Key(tag.nonce, child)
         with self._lock:
             capture = self._captures.get(key)
-            if capture is None:
+            # Refused once is refused for good: a slot that came free since would lack the first rows.
+            if capture is None and key not in self._refused:
                 capture = self._open(key, prompt_len - 1 if tag.start is None else tag.start)
             if capture is not None:
+                capture.request_id = request_id
                 self._by_request[request_id] = capture
                 self._batch = None
 
@@ -114,54 +116,55 @@ class Recorder:
         # Only prefill runs more rows of a request than a step of speculative decoding, and its positions are exact.
         # Its rows may be more than the ring holds.
         wide = np.flatnonzero(counts > self._draft_tokens + 1)
-        tails: list[Rows] = []
         heads = counts
+        settled = end if self._draft_tokens == 0 else first - self._unsettled
         if wide.size:
-            heads = counts.copy()
-            for i in wide:
-                heads[i] = self._head(batch, i, int(wanted[i]), int(end[i]))
+            # Up to the end of a chunk that is already begun in the ring.
+            into_chunk = (wanted[wide] - batch.starts[wide]) % CHUNK_SIZE
+            heads, settled = counts.copy(), settled.copy()
+            heads[wide] = np.minimum(counts[wide], -into_chunk % CHUNK_SIZE)
+            settled[wide] = wanted[wide] + heads[wide]
         self._ring.write(step, batch.rows(base + wanted, heads))
+        self._reduce_ring(batch, settled)
+        if wide.size:
+            self._record_prefill(step, batch, wide, base, settled, end)
 
-        settled = end if not self._draft_tokens else first - self._unsettled
-        for i in np.flatnonzero(settled - batch.floors >= CHUNK_SIZE) if not wide.size else range(len(first)):
-            if i not in wide:
-                self._reduce_ring(batch, i, int(settled[i]))
-        for i in wide:
-            tail = self._reduce_wide(step, batch, i, int(base[i]), int(wanted[i] + heads[i]), int(end[i]))
-            if tail is not None:
-                tails.append(tail)
-        for tail in tails:
-            self._ring.write(step, tail, after_reductions=True)
+    def _reduce_ring(self, batch: _Batch, settled: npt.NDArray[np.int64]) -> None:
+        """Reduces the chunks of the ring that end at or below `settled`, all in one go."""
+        due = (settled - batch.floors) // CHUNK_SIZE
+        members = [int(i) for i in np.flatnonzero(due > 0)]
+        chunks = []
+        for i in members:
+            capture = batch.captures[i]
+            positions = range(capture.floor, capture.floor + int(due[i]) * CHUNK_SIZE, CHUNK_SIZE)
+            chunks += [ChunkRef(capture.slot, capture.epoch, position, CHUNK_SIZE) for position in positions]
+        if chunks:
+            batch.advance(members, due, self._ring.reduce(chunks))
 
-    def _head(self, batch: _Batch, i: int, wanted: int, end: int) -> int:
-        """Rows up to the end of a chunk that is already begun in the ring."""
-        into_chunk = (wanted - batch.captures[i].start) % CHUNK_SIZE
-        return min(end - wanted, -into_chunk % CHUNK_SIZE)
-
-    def _reduce_ring(self, batch: _Batch, i: int, settled: int) -> None:
-        """Reduces the chunks of the ring that end at or below `settled`."""
-        capture = batch.captures[i]
-        chunks = (settled - capture.floor) // CHUNK_SIZE
-        if chunks <= 0:
-            return
-        reduction = self._ring.reduce(
-            [ChunkRef(capture.slot, capture.epoch, capture.floor + k * CHUNK_SIZE, CHUNK_SIZE) for k in range(chunks)]
-        )
-        batch.advance(i, reduction, chunks)
-
-    def _reduce_wide(self, step: Step, batch: _Batch, i: int, base: int, position: int, end: int) -> Rows | None:
-        """Reduces a prefill's chunks; returns the rows after the last whole one, for the ring."""
-        capture = batch.captures[i]
-        self._reduce_ring(batch, i, position)
-        chunks = (end - position) // CHUNK_SIZE
-        if chunks > 0 and capture.floor == position:
-            first_rows = [base + position + k * CHUNK_SIZE for k in range(chunks)]
-            batch.advance(i, self._ring.reduce_step(step, first_rows, CHUNK_SIZE), chunks)
-            position += chunks * CHUNK_SIZE
-        if position == end:
-            return None
-        rows = np.arange(base + position, base + end)
-        return Rows(rows, np.full_like(rows, capture.slot), np.full_like(rows, capture.epoch))
+    def _record_prefill(
+        self,
+        step: Step,
+        batch: _Batch,
+        wide: npt.NDArray[np.int64],
+        base: npt.NDArray[np.int64],
+        position: npt.NDArray[np.int64],
+        end: npt.NDArray[np.int64],
+    ) -> None:
+        """Reduces the whole chunks among a prefill's rows from `position` on where they lie, and stores the rest."""
+        due = np.zeros_like(end)
+        members: list[int] = []
+        first_rows: list[int] = []
+        for i in map(int, wide):
+            if batch.captures[i].floor == position[i] and end[i] - position[i] >= CHUNK_SIZE:
+                due[i] = (end[i] - position[i]) // CHUNK_SIZE
+                members.append(i)
+                first = int(base[i] + position[i])
+                first_rows += range(first, first + int(due[i]) * CHUNK_SIZE, CHUNK_SIZE)
+        if first_rows:
+            batch.advance(members, due, self._ring.reduce_step(step, first_rows, CHUNK_SIZE))
+        rest = np.zeros_like(end)
+        rest[wide] = (end - position - due * CHUNK_SIZE)[wide]
+        self._ring.write(step, batch.rows(base + end - rest, rest), after_reductions=True)
 
     def finished(self, request_ids: Iterable[str]) -> None:
         """The engine is done with these requests; their rows stay until finalize, discard or the time limit,
@@ -184,42 +187,50 @@ class Recorder:
         Raises:
             ProofUnavailable: the rows are not there or belong to other tokens.
         """
+        [outcome] = self.finalize_all([(key, inputs)])
+        if isinstance(outcome, ProofUnavailable):
+            raise outcome
+        return outcome
+
+    def finalize_all(self, wanted: Sequence[tuple[Key, Sequence[int]]]) -> list[list[bytes] | ProofUnavailable]:
+        """`finalize` for many answers, reduced together; what it would raise stands in place of the proofs."""
         try:
             with self._lock:
-                capture, chunks = self._claim(key, inputs)
-            if not chunks:
-                return []
-            features = [reduction.features()[place] for reduction, place in chunks]
-            for k, chunk in enumerate(features):
-                at = k * CHUNK_SIZE
-                check_chunk(chunk, capture.start + at, inputs[at : at + CHUNK_SIZE])
-            return encode_chunks(
-                np.stack([chunk.indices for chunk in features]), np.stack([chunk.patterns for chunk in features])
-            )
+                claims = self._claim(wanted)
+            return [
+                claim if isinstance(claim, ProofUnavailable) else _prove(*claim, inputs)
+                for claim, (_, inputs) in zip(claims, wanted, strict=True)
+            ]
         finally:
-            self.discard(key)
+            for key, _ in wanted:
+                self.discard(key)
 
-    def _claim(self, key: Key, inputs: Sequence[int]) -> tuple[Capture, list[tuple[Reduction, int]]]:
-        if (refused := self._refused.pop(key, None)) is not None:
-            raise refused
-        if (capture := self._captures.get(key)) is None:
-            raise ProofUnavailable("capture_unknown", "no hidden states were captured for this answer")
-        whole = min(len(inputs) // CHUNK_SIZE, len(capture.reductions))
-        chunks = capture.reductions[:whole]
-        rest = [
-            ChunkRef(
-                capture.slot,
-                capture.epoch,
-                capture.start + k * CHUNK_SIZE,
-                min(CHUNK_SIZE, len(inputs) - k * CHUNK_SIZE),
-            )
-            for k in range(whole, num_chunks(len(inputs)))
-        ]
+    def _claim(
+        self, wanted: Sequence[tuple[Key, Sequence[int]]]
+    ) -> list[ProofUnavailable | tuple[Capture, list[tuple[Reduction, int]]]]:
+        """Each answer's chunks: those reduced already, and the rest, whose reduction is started here for all."""
+        claims: list[ProofUnavailable | tuple[Capture, list[tuple[Reduction, int]]]] = []
+        rest: list[ChunkRef] = []
+        unreduced: list[tuple[list[tuple[Reduction, int]], int]] = []
+        for key, inputs in wanted:
+            capture = self._captures.get(key)
+            if capture is None:
+                unknown = ProofUnavailable("capture_unknown", "no hidden states were captured for this answer")
+                claims.append(self._refused.pop(key, unknown))
+                continue
+            whole = min(len(inputs) // CHUNK_SIZE, len(capture.reductions))
+            chunks = capture.reductions[:whole]
+            claims.append((capture, chunks))
+            for at in range(whole * CHUNK_SIZE, len(inputs), CHUNK_SIZE):
+                rows = min(CHUNK_SIZE, len(inputs) - at)
+                unreduced.append((chunks, len(rest)))
+                rest.append(ChunkRef(capture.slot, capture.epoch, capture.start + at, rows))
         if rest:
             # A token is out only after the step that wrote its row.
             reduction = self._ring.reduce(rest, complete=True)
-            chunks += [(reduction, place) for place in range(len(rest))]
-        return capture, chunks
+            for chunks, place in unreduced:
+                chunks.append((reduction, place))
+        return claims
 
     def discard(self, key: Key) -> None:
         """Forgets a capture, wherever it stands."""
@@ -230,9 +241,9 @@ class Recorder:
                 self._release(capture)
 
     def _release(self, capture: Capture) -> None:
-        for request_id in [r for r, c in self._by_request.items() if c is capture]:
-            del self._by_request[request_id]
-        self._batch = None
+        if self._by_request.get(capture.request_id) is capture:
+            del self._by_request[capture.request_id]
+            self._batch = None
         self._free.append(capture.slot)
 
     def expire(self, ttl: float) -> int:
@@ -256,6 +267,7 @@ class _Batch:
         self.request_ids = request_ids
         self.members = np.array(members, dtype=np.int64)
         self.captures = captures
+        self.starts = np.array([capture.start for capture in captures], dtype=np.int64)
         self.floors = np.array([capture.floor for capture in captures], dtype=np.int64)
         self._slots = np.array([capture.slot for capture in captures], dtype=np.int64)
         self._epochs = np.array([capture.epoch for capture in captures], dtype=np.int64)
@@ -271,8 +283,29 @@ class _Batch:
         within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
         return Rows(first_rows[which] + within, self._slots[which], self._epochs[which])
 
-    def advance(self, i: int, reduction: Reduction, chunks: int) -> None:
-        capture = self.captures[i]
-        capture.reductions += [(reduction, place) for place in range(chunks)]
-        capture.floor += chunks * CHUNK_SIZE
-        self.floors[i] = capture.floor
+    def advance(self, members: Sequence[int], chunks: npt.NDArray[np.int64], reduction: Reduction) -> None:
+        """`chunks[i]` more chunks of each of `members` are in `reduction`, one member's after another's."""
+        place = 0
+        for i in members:
+            capture, count = self.captures[i], int(chunks[i])
+            capture.reductions += [(reduction, place + k) for k in range(count)]
+            capture.floor += count * CHUNK_SIZE
+            self.floors[i] = capture.floor
+            place += count
+
+
+def _prove(
+    capture: Capture, chunks: Sequence[tuple[Reduction, int]], inputs: Sequence[int]
+) -> list[bytes] | ProofUnavailable:
+    if not chunks:
+        return []
+    features = [reduction.features()[place] for reduction, place in chunks]
+    try:
+        check_rows(features, capture.start, inputs)
+        return encode_chunks(
+            np.stack([chunk.indices for chunk in features]), np.stack([chunk.patterns for chunk in features])
+        )
+    except ProofUnavailable as error:
+        return error
+    except InvalidActivations as error:
+        return ProofUnavailable("rows_invalid", str(error))

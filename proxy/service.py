@@ -15,10 +15,14 @@ from .log import logger
 from .messages import UNREADABLE, Discard, Done, Finalize, Hello, Proofs, Refusal, Welcome, decode_request, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .messages import Reply, Request
     from .recorder import Recorder
 
 HOUSEKEEPING_SECONDS = 1
+# Answers proven together: more than end in one step of any batch.
+ROUND = 1024
 
 
 class Service:
@@ -50,30 +54,49 @@ class Service:
                 expired = self._recorder.expire(self._capture_ttl)
                 if expired:
                     logger.warning("toploc: dropped %d captures whose proofs nobody asked for", expired)
-            if not socket.poll(HOUSEKEEPING_SECONDS * 1000):
-                continue
-            client, sequence, *message = socket.recv_multipart()
-            try:
-                request = decode_request(b"".join(message))
-            except UNREADABLE:
-                logger.exception("toploc: side channel: message does not parse")
-                continue
-            socket.send_multipart([client, sequence, encode(self._answer(request))])
+            if socket.poll(HOUSEKEEPING_SECONDS * 1000):
+                self._serve(socket)
 
-    def _answer(self, request: Request) -> Reply:
+    def _serve(self, socket: zmq.Socket[bytes]) -> None:
+        """Answers what has come in. Answers that end in the same step are proven together."""
+        received = [(envelope, message) for envelope, message in _receive(socket) if message is not None]
+        finalize = [message for _, message in received if isinstance(message, Finalize)]
+        proofs = iter(self._finalize(finalize))
+        for envelope, message in received:
+            reply = next(proofs) if isinstance(message, Finalize) else self._answer(message)
+            socket.send_multipart([*envelope, encode(reply)])
+
+    def _finalize(self, requests: list[Finalize]) -> list[Reply]:
         try:
-            match request:
-                case Hello():
-                    return self._welcome
-                case Finalize(nonce, child, inputs):
-                    return Proofs(self._recorder.finalize(Key(nonce, child), inputs))
-                case Discard(nonce, children):
-                    for child in children:
-                        self._recorder.discard(Key(nonce, child))
-                    return Done()
-        except ProofUnavailable as error:
-            return Refusal(error.code, str(error))
+            outcomes = self._recorder.finalize_all([(Key(r.nonce, r.child), r.inputs) for r in requests])
         except Exception:
             # The thread must outlive any one answer.
             logger.exception("toploc: building proofs failed")
-            return Refusal("internal_error", "building the proofs failed; the server's log has the details")
+            message = "building the proofs failed; the server's log has the details"
+            return [Refusal("internal_error", message) for _ in requests]
+        return [
+            Refusal(outcome.code, str(outcome)) if isinstance(outcome, ProofUnavailable) else Proofs(outcome)
+            for outcome in outcomes
+        ]
+
+    def _answer(self, request: Hello | Discard) -> Reply:
+        match request:
+            case Hello():
+                return self._welcome
+            case Discard(nonce, children):
+                for child in children:
+                    self._recorder.discard(Key(nonce, child))
+                return Done()
+
+
+def _receive(socket: zmq.Socket[bytes]) -> Iterator[tuple[list[bytes], Request | None]]:
+    """Messages that are waiting, each with the frames its reply begins with; None for one that does not parse."""
+    for _ in range(ROUND):
+        if not socket.poll(0):
+            return
+        client, sequence, *message = socket.recv_multipart()
+        try:
+            yield [client, sequence], decode_request(b"".join(message))
+        except UNREADABLE:
+            logger.exception("toploc: side channel: message does not parse")
+            yield [], None

@@ -78,13 +78,27 @@ def test_a_shift_by_one_token_is_rejected(
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_another_system_prompt_is_rejected(client: openai.OpenAI, prefill: TransformersPrefill, length: int) -> None:
-    asked = [{"role": "system", "content": "Answer in capitals."}, *question(length)]
-    _, proofs = ask(client, asked, max_tokens=length, temperature=1)
+def test_another_system_prompt_is_rejected(
+    client: openai.OpenAI, prefill: TransformersPrefill, calibrated: Thresholds, length: int
+) -> None:
     claimed = question(length)
+    asked = [{"role": "system", "content": "Answer in capitals."}, *claimed]
+    _, proofs = ask(client, asked, max_tokens=length, temperature=1)
+    assert verify(prefill, asked, proofs, calibrated).passed
+    assert not verify(prefill, claimed, proofs, calibrated).passed
+    assert proofs.prompt.sha256 != token_ids_sha256(prefill.render(claimed))
+
+
+@pytest.mark.parametrize("content", ["What is 17 + 25?", "What is the capital of France?", "List the months."])
+def test_another_system_prompt_is_rejected_by_the_papers_thresholds(
+    client: openai.OpenAI, prefill: TransformersPrefill, content: str
+) -> None:
+    """Of answers as they come; where the paper's bounds do not suffice on this model stands in docs/evidence.md."""
+    claimed = [{"role": "user", "content": content}]
+    asked = [{"role": "system", "content": "Answer in capitals."}, *claimed]
+    _, proofs = ask(client, asked, temperature=0, extra_body={})
     assert verify(prefill, asked, proofs).passed
     assert not verify(prefill, claimed, proofs).passed
-    assert proofs.prompt.sha256 != token_ids_sha256(prefill.render(claimed))
 
 
 def test_an_altered_copy_is_rejected(
