@@ -1,0 +1,94 @@
+"""The distribution as users get it: a wheel, imported far from the repository, and the editable install beside it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+IMPORT_ALL = "import toploc, toploc.configs, toploc_client, toploc_proxy, toploc_proxy.runners; print(toploc.__file__)"
+LOADS_NOTHING_HEAVY = """
+import sys
+import {module}
+heavy = {{"torch", "vllm", "numba", "numpy", "transformers"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def run(*command: object, cwd: Path) -> str:
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, REPOSITORY, cwd=folder)
+    [path] = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter that has this environment's packages, but of ours only what the wheel brings."""
+    environment = tmp_path_factory.mktemp("environment")
+    run(sys.executable, "-m", "venv", "--without-pip", environment, cwd=environment)
+    interpreter = environment / "bin" / "python"
+    # A .pth file adds a folder without reading that folder's own .pth files, of which one is our editable install.
+    [site] = environment.glob("lib/python*/site-packages")
+    (site / "base.pth").write_text(sysconfig.get_path("purelib"))
+    run(sys.executable, "-m", "pip", "--python", interpreter, "install", "--no-deps", "--quiet", wheel, cwd=environment)
+    return interpreter
+
+
+def test_the_wheel_holds_packages_and_their_data(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {
+        "toploc/py.typed",
+        "toploc/configs/thresholds/paper-bfloat16.yaml",
+        "toploc/configs/thresholds/toploc-mini.yaml",
+        "toploc_client/__init__.py",
+        "toploc_client/py.typed",
+        "toploc_proxy/py.typed",
+        "toploc_proxy/runners/v1.py",
+        "toploc_proxy/runners/v2.py",
+    } <= names
+    assert not [name for name in names if name.startswith(("proxy/", "client/", "tests/", "models/"))]
+
+
+def test_the_wheel_imports_outside_the_repository(python: Path, tmp_path: Path) -> None:
+    assert str(python.parent.parent) in run(python, "-c", IMPORT_ALL, cwd=tmp_path)
+    bounds = "from toploc import Thresholds; print(Thresholds.load('toploc-mini').model)"
+    assert run(python, "-c", bounds, cwd=tmp_path) == "toploc-mini\n"
+    assert "serve" in run(python.with_name("toploc"), "--help", cwd=tmp_path)
+
+
+def test_the_wheel_declares_vllms_plugins(python: Path, tmp_path: Path) -> None:
+    code = """
+from importlib.metadata import entry_points
+for group in ("vllm.general_plugins", "vllm.endpoint_plugins"):
+    print(*(plugin.load().__module__ for plugin in entry_points(group=group, name="toploc")))
+# One would switch vLLM 0.26 to another model runner.
+assert not entry_points(group="vllm.logits_processors")
+"""
+    assert run(python, "-W", "ignore", "-c", code, cwd=tmp_path).split() == [
+        "toploc_proxy.plugin",
+        "toploc_proxy.endpoint",
+    ]
+
+
+def test_the_editable_install_imports_anywhere(tmp_path: Path) -> None:
+    assert str(REPOSITORY) in run(sys.executable, "-c", IMPORT_ALL, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("module", ["toploc_client", "toploc", "toploc.protocol", "toploc.cli", "toploc_proxy"])
+def test_light_modules_import_nothing_heavy(module: str, tmp_path: Path) -> None:
+    run(sys.executable, "-c", LOADS_NOTHING_HEAVY.format(module=module), cwd=tmp_path)
