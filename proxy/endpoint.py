@@ -85,6 +85,10 @@ async def handshake(channel: Channel) -> Welcome:
                 f"toploc: a worker speaks side channel protocol {worker.protocol}, this server {PROTOCOL}; "
                 "install the same version of toploc-proxy everywhere"
             )
-        if (worker.dtype, worker.hidden_size) != (first.dtype, first.hidden_size):
+        if (worker.dtype, worker.rounded_from, worker.hidden_size) != (
+            first.dtype,
+            first.rounded_from,
+            first.hidden_size,
+        ):
             raise UnsupportedEngine("toploc: workers serve different models")
     return first

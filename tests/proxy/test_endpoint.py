@@ -1,0 +1,92 @@
+"""The handshake at start: real workers' ends of the side channel that describe themselves in different ways."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import msgspec
+import pytest
+import torch
+from fastapi import FastAPI
+from toploc_proxy import endpoint
+from toploc_proxy.channel import Channel, worker_address
+from toploc_proxy.endpoint import ToplocEndpoint, handshake
+from toploc_proxy.messages import PROTOCOL, Welcome
+from toploc_proxy.middleware import ProofMiddleware
+from toploc_proxy.recorder import Recorder
+from toploc_proxy.ring import HostRing
+from toploc_proxy.service import Service
+from toploc_proxy.settings import ENVIRONMENT_VARIABLE, Settings
+
+from toploc.errors import UnsupportedEngine
+from toploc.protocol import TOPK
+
+WELCOME = Welcome(PROTOCOL, "0", "v1", 256, "bfloat16", None, 8)
+
+
+def greet(directory: str, *workers: Welcome, engines: int | None = None) -> Welcome:
+    for i, welcome in enumerate(workers):
+        recorder = Recorder(HostRing(1, 64, 128, torch.bfloat16, TOPK), "secret")
+        Service(worker_address(directory, i), recorder, welcome, capture_ttl=60).start()
+
+    async def main() -> Welcome:
+        channel = Channel.connect(directory, engines or len(workers), timeout=20)
+        try:
+            return await handshake(channel)
+        finally:
+            channel.close()
+
+    return asyncio.run(main())
+
+
+def test_workers_agree(sockets: str) -> None:
+    other = msgspec.structs.replace(WELCOME, slots=4)
+    assert greet(sockets, WELCOME, other) == WELCOME
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"protocol": PROTOCOL + 1}, "install the same version"),
+        ({"hidden_size": 512}, "different models"),
+        ({"dtype": "float16"}, "different models"),
+        ({"rounded_from": "float32"}, "different models"),
+    ],
+)
+def test_workers_disagree(sockets: str, change: dict[str, object], message: str) -> None:
+    with pytest.raises(UnsupportedEngine, match=message) as caught:
+        greet(sockets, WELCOME, msgspec.structs.replace(WELCOME, **change))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_worker(sockets: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "HANDSHAKE_TIMEOUT", 0.2)
+    with pytest.raises(UnsupportedEngine, match="does not answer"):
+        greet(sockets, WELCOME, engines=2)
+
+
+@dataclass
+class State:
+    """What the plugin must leave alone."""
+
+
+def test_plugin_does_nothing_in_a_server_of_vllms_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+    app = FastAPI()
+    routes = list(app.routes)
+    ToplocEndpoint().attach_router(app)
+    assert (app.user_middleware, app.routes) == ([], routes)
+    state = State()
+    asyncio.run(ToplocEndpoint().init_state(None, state, None))  # type: ignore[arg-type]
+    assert vars(state) == {}
+
+
+def test_plugin_attaches_middleware_and_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(channel="/nowhere")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, settings.model_dump_json())
+    app = FastAPI()
+    ToplocEndpoint().attach_router(app)
+    (middleware,) = app.user_middleware
+    assert (middleware.cls, middleware.kwargs) == (ProofMiddleware, {"settings": settings})
+    assert "/v1/toploc" in app.openapi()["paths"]
