@@ -84,12 +84,14 @@ class Responder:
         await self._send({**message, "body": body})
 
     async def _stream(self, message: Message, events: EventSplitter) -> None:
-        if not self._context.calls:
-            # Nothing was generated, or not yet: /v1/responses begins to generate after its first events.
+        data, more = message.get("body", b""), message.get("more_body", False)
+        whole = data.endswith(b"\n\n") and not events.waiting
+        # Nothing was generated, or not yet: /v1/responses begins to generate after its first events. Or, for nearly
+        # every token of a stream, whole events of which none ends a choice.
+        if not self._context.calls or (more and whole and MAY_END_CHOICE.search(data) is None):
             await self._send(message)
             return
-        more = message.get("more_body", False)
-        body = b"".join(self._extend(event) for event in events.feed(message.get("body", b"")))
+        body = b"".join(self._extend(event) for event in events.feed(data))
         if not more:
             body += events.flush()
         if body or not more:

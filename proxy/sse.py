@@ -23,6 +23,11 @@ class EventSplitter:
         self._rest = stream[borders[-1] :]
         return [stream[start:end] for start, end in pairwise(borders)]
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a part of an event waits for its end."""
+        return bool(self._rest)
+
     def flush(self) -> bytes:
         """What is left at the end of the stream."""
         rest, self._rest = self._rest, b""
