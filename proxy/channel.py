@@ -14,7 +14,19 @@ import zmq.asyncio
 from toploc.errors import ProofUnavailable
 
 from .log import logger
-from .messages import UNREADABLE, Discard, Finalize, Hello, Proofs, Refusal, Welcome, decode_reply, encode
+from .messages import (
+    UNREADABLE,
+    CountSlots,
+    Discard,
+    Finalize,
+    Hello,
+    Proofs,
+    Refusal,
+    Slots,
+    Welcome,
+    decode_reply,
+    encode,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,27 +108,43 @@ class Channel:
             ProofUnavailable: with the worker's reason, or `channel_timeout`.
         """
         request = Finalize(nonce, child, list(inputs))
-        replies = await asyncio.gather(
-            *(worker.ask(request, self._timeout) for worker in self._workers), return_exceptions=True
-        )
-        refusals = []
-        for reply in replies:
-            match reply:
-                case Proofs(proofs):
-                    return proofs
-                case Refusal(code, message):
-                    refusals.append(ProofUnavailable(code, message))
-        # Engines that never saw the request say `capture_unknown`; the one that did knows better.
-        refusals.sort(key=lambda refusal: refusal.code == "capture_unknown")
-        if refusals and (len(refusals) == len(replies) or refusals[0].code != "capture_unknown"):
-            raise refusals[0]
-        raise ProofUnavailable("channel_timeout", f"the worker did not answer within {self._timeout:g} s")
+        asks = [asyncio.ensure_future(worker.ask(request, self._timeout)) for worker in self._workers]
+        silent = False
+        refusal = ProofUnavailable("capture_unknown", "no hidden states were captured for this answer")
+        try:
+            for ask in asyncio.as_completed(asks):
+                try:
+                    reply = await ask
+                except TimeoutError:
+                    silent = True
+                    continue
+                match reply:
+                    case Proofs(proofs):
+                        return proofs
+                    # Engines that never saw the request say so; the one that did knows better.
+                    case Refusal("capture_unknown"):
+                        pass
+                    case Refusal(code, message):
+                        refusal = ProofUnavailable(code, message)
+                    case _:
+                        silent = True
+        finally:
+            for unanswered in asks:
+                unanswered.cancel()
+        if silent and refusal.code == "capture_unknown":
+            raise ProofUnavailable("channel_timeout", f"the worker did not answer within {self._timeout:g} s")
+        raise refusal
 
     async def discard(self, nonce: str, children: Sequence[int]) -> None:
         """Tells the workers that nobody will ask; a worker that is gone has nothing to forget."""
         request = Discard(nonce, list(children))
         with suppress(TimeoutError):
             await asyncio.gather(*(worker.ask(request, self._timeout) for worker in self._workers))
+
+    async def slots(self) -> list[Slots]:
+        """Each worker's slots. Raises TimeoutError if one does not answer."""
+        replies = await asyncio.gather(*(worker.ask(CountSlots(), self._timeout) for worker in self._workers))
+        return [reply for reply in replies if isinstance(reply, Slots)]
 
     def close(self) -> None:
         for worker in self._workers:

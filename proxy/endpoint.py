@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from toploc.errors import UnsupportedEngine
@@ -11,6 +12,7 @@ from .context import Served
 from .generate import ProvingGenerate
 from .log import logger
 from .messages import PROTOCOL
+from .metrics import watch_slots
 from .middleware import ProofMiddleware
 from .routes import router
 from .settings import Settings
@@ -56,6 +58,8 @@ class ToplocEndpoint:
         welcome = await handshake(channel)
         model = args.served_model_name[0] if args.served_model_name else args.model
         state.toploc_channel = channel
+        # Kept, since the event loop itself would let go of it.
+        state.toploc_watch = asyncio.create_task(watch_slots(channel))
         state.toploc_welcome = welcome
         state.toploc_served = Served(model, welcome.dtype, welcome.rounded_from)
         engine_client.generate = ProvingGenerate(engine_client.generate, channel, settings.secret)

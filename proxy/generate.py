@@ -17,6 +17,7 @@ from vllm.sampling_params import RequestOutputKind
 from toploc.errors import ProofUnavailable
 from toploc.protocol import ChoiceProofs, ProofError
 
+from . import metrics
 from .context import Call, RequestContext, current, to_error
 from .log import logger
 from .tag import EXTRA_ARG, Tag
@@ -58,6 +59,7 @@ class ProvingGenerate:
         call = Call(lora.lora_name if lora else context.served.model, sampling_params.n, _refusal(context, prompt))
         context.calls.append(call)
         if call.refusal is not None:
+            metrics.ANSWERS.labels(call.refusal.code).inc()
             return self._generate(prompt, _without_tag(sampling_params), *args, **kwargs)
         tag = Tag.new(children=sampling_params.n)
         tagged = _without_tag(sampling_params)
@@ -93,22 +95,28 @@ class ProvingGenerate:
     async def _finish(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> ChoiceProofs:
         """The choice's proofs, or why there are none: whatever goes wrong here, the text is delivered."""
         try:
-            if choice.finish_reason in ("abort", "error"):
-                _in_background(self._channel.discard(tag.nonce, [choice.index]))
-                raise ProofUnavailable("aborted", "the generation was aborted before its end")
-            inputs = [*call.prompt_token_ids[-1:], *token_ids[:-1]]
-            proofs = await self._channel.finalize(tag.nonce, choice.index, inputs[: len(token_ids)])
-            return ChoiceProofs(
-                index=choice.index,
-                token_ids=tuple(token_ids),
-                proofs=tuple(b64encode(proof).decode() for proof in proofs),
-            )
+            with metrics.LATENCY.time():
+                proofs = await self._fetch(call, tag, choice, token_ids)
         except ProofUnavailable as error:
             reason = to_error(error)
         except Exception:
             logger.exception("toploc: fetching proofs failed")
             reason = ProofError(code="internal_error", message="fetching the proofs failed")
+        else:
+            metrics.PROOFS.inc(len(proofs))
+            metrics.ANSWERS.labels("proven").inc()
+            encoded = tuple(b64encode(proof).decode() for proof in proofs)
+            return ChoiceProofs(index=choice.index, token_ids=tuple(token_ids), proofs=encoded)
+        metrics.ANSWERS.labels(reason.code).inc()
         return ChoiceProofs(index=choice.index, token_ids=tuple(token_ids), error=reason)
+
+    async def _fetch(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> list[bytes]:
+        if choice.finish_reason in ("abort", "error"):
+            _in_background(self._channel.discard(tag.nonce, [choice.index]))
+            raise ProofUnavailable("aborted", "the generation was aborted before its end")
+        # What went in where these tokens came out: each is the answer to the one before it.
+        inputs = [*call.prompt_token_ids[-1:], *token_ids[:-1]]
+        return await self._channel.finalize(tag.nonce, choice.index, inputs[: len(token_ids)])
 
 
 def _without_tag(sampling_params: SamplingParams) -> SamplingParams:

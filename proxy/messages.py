@@ -36,7 +36,11 @@ class Discard(msgspec.Struct, tag="discard", frozen=True):
     children: list[int]
 
 
-Request = Hello | Finalize | Discard
+class CountSlots(msgspec.Struct, tag="count_slots", frozen=True):
+    """How many captures do you hold?"""
+
+
+Request = Hello | Finalize | Discard | CountSlots
 
 
 class Welcome(msgspec.Struct, tag="welcome", frozen=True):
@@ -68,7 +72,14 @@ class Done(msgspec.Struct, tag="done", frozen=True):
     """Discarded."""
 
 
-Reply = Welcome | Proofs | Refusal | Done
+class Slots(msgspec.Struct, tag="slots", frozen=True):
+    """Captures that the worker can hold, and that it holds."""
+
+    total: int
+    in_use: int
+
+
+Reply = Welcome | Proofs | Refusal | Done | Slots
 
 encode = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(Request).decode

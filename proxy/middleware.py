@@ -41,7 +41,8 @@ class ProofMiddleware:
         messages = await _read_body(receive)
         body = _parse(b"".join(message.get("body", b"") for message in messages))
         try:
-            options = RequestOptions.model_validate(body.get(OPTIONS_NAME, {}), strict=True)
+            given = body.get(OPTIONS_NAME)
+            options = RequestOptions.model_validate({} if given is None else given, strict=True)
         except ValidationError as error:
             await send_error(send, 400, *_bad_option(error))
             return

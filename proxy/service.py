@@ -12,7 +12,20 @@ from toploc.errors import ProofUnavailable
 
 from .capture import Key
 from .log import logger
-from .messages import UNREADABLE, Discard, Done, Finalize, Hello, Proofs, Refusal, Welcome, decode_request, encode
+from .messages import (
+    UNREADABLE,
+    CountSlots,
+    Discard,
+    Done,
+    Finalize,
+    Hello,
+    Proofs,
+    Refusal,
+    Slots,
+    Welcome,
+    decode_request,
+    encode,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +92,7 @@ class Service:
             for outcome in outcomes
         ]
 
-    def _answer(self, request: Hello | Discard) -> Reply:
+    def _answer(self, request: Hello | Discard | CountSlots) -> Reply:
         match request:
             case Hello():
                 return self._welcome
@@ -87,6 +100,8 @@ class Service:
                 for child in children:
                     self._recorder.discard(Key(nonce, child))
                 return Done()
+            case CountSlots():
+                return Slots(self._welcome.slots, self._recorder.slots_in_use)
 
 
 def _receive(socket: zmq.Socket[bytes]) -> Iterator[tuple[list[bytes], Request | None]]:

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zmq
 from toploc_proxy.channel import Channel, WorkerChannel, worker_address
-from toploc_proxy.messages import Discard, Done, Finalize, Hello, Proofs, Refusal, Welcome, decode_request, encode
+from toploc_proxy.messages import (
+    Discard,
+    Done,
+    Finalize,
+    Hello,
+    Proofs,
+    Refusal,
+    Slots,
+    Welcome,
+    decode_request,
+    encode,
+)
 
 from toploc.errors import ProofUnavailable
 
@@ -241,3 +252,14 @@ def test_cancelled_request_leaves_nothing(sockets: str) -> None:
         channel.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.timeout(30)
+def test_a_dead_engine_does_not_hold_up_the_others_proofs(sockets: str) -> None:
+    with worker(sockets, lambda _: reply(Proofs([PROOF]))):
+        assert run(sockets, 3600, lambda channel: channel.finalize("n", 0, [1]), engines=2) == [PROOF]
+
+
+def test_slots(sockets: str) -> None:
+    with worker(sockets, lambda _: reply(Slots(288, 3))):
+        assert run(sockets, LONG, lambda channel: channel.slots()) == [Slots(288, 3)]
