@@ -1,24 +1,29 @@
-"""One honest server for all engine tests, and servers of altered copies for those that ask."""
+"""One honest server for all engine tests, and others for those that ask."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import alter
+import httpx
 import openai
 import pytest
 from toploc_proxy.local_server import LocalServer
 
 from toploc.prefill import TransformersPrefill
+from toploc.protocol import ToplocProofs, num_chunks, token_ids_sha256
 from toploc.thresholds import Thresholds
+from toploc.verify import verify_activations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 MODEL = Path(__file__).parents[2] / "models" / "toploc-mini"
 NAME = "toploc-mini"
 SERVE = ["--served-model-name", NAME, "--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "32"]
+TOOLS = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,9 +32,54 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.engine)
 
 
+class Api:
+    """JSON requests to a server of the bundled model, by any number of threads."""
+
+    def __init__(self, url: str) -> None:
+        self.http = httpx.Client(base_url=url, timeout=120, limits=httpx.Limits(max_connections=None))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def post(self, path: str, **body: Any) -> dict[str, Any]:
+        response = self.http.post(path, json={"model": NAME, **body})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def chat(self, messages: list[dict[str, Any]], **body: Any) -> dict[str, Any]:
+        return self.post("/v1/chat/completions", messages=messages, **body)
+
+    def stream(self, path: str, **body: Any) -> list[dict[str, Any]]:
+        """The JSON of every event."""
+        response = self.http.post(path, json={"model": NAME, "stream": True, **body})
+        assert response.status_code == 200, response.text
+        lines = [line.removeprefix("data: ") for line in response.text.split("\n") if line.startswith("data: {")]
+        return [json.loads(line) for line in lines]
+
+    def metric(self, name: str) -> float:
+        """A counter or gauge, summed over its labels."""
+        lines = self.http.get("/metrics").text.splitlines()
+        values = [float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
+        assert values, f"no metric {name}"
+        return sum(values)
+
+
+@pytest.fixture(scope="session")
+def launch() -> Callable[..., LocalServer]:
+    """A server of the bundled model with more options; to be used in a `with`."""
+
+    def make(*options: str, **environment: str) -> LocalServer:
+        return LocalServer([str(MODEL), *SERVE, *options], environment=environment)
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[LocalServer]:
-    with LocalServer([str(MODEL), *SERVE]) as local:
+    with LocalServer([str(MODEL), *SERVE, *TOOLS]) as local:
         yield local
 
 
@@ -37,6 +87,17 @@ def server() -> Iterator[LocalServer]:
 def client(server: LocalServer) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as sdk:
         yield sdk
+
+
+@pytest.fixture(scope="session")
+def api(server: LocalServer) -> Iterator[Api]:
+    with Api(server.url) as api:
+        yield api
+
+
+@pytest.fixture(scope="session")
+def api_of() -> type[Api]:
+    return Api
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +109,38 @@ def prefill() -> TransformersPrefill:
 @pytest.fixture(scope="session")
 def calibrated() -> Thresholds:
     return Thresholds.load(NAME)
+
+
+@pytest.fixture(scope="session")
+def verified(prefill: TransformersPrefill, calibrated: Thresholds) -> Callable[..., ToplocProofs]:
+    """Holds every chunk of a `toploc_proofs` field against the prefill of its prompt, and gives the field back.
+
+    As many choices belong to each prompt; a prompt is a list of messages or of token ids.
+    """
+
+    def check(
+        field: dict[str, Any],
+        *prompts: Sequence[Any],
+        engine: TransformersPrefill = prefill,
+        thresholds: Thresholds = calibrated,
+        **template: Any,
+    ) -> ToplocProofs:
+        proofs = ToplocProofs.model_validate(field)
+        assert proofs.choices, proofs.error
+        for place, choice in enumerate(proofs.choices):
+            assert choice.error is None
+            prompt = prompts[place * len(prompts) // len(proofs.choices)]
+            if not isinstance(prompt[0], int):
+                prompt = engine.render(prompt, **template)
+            digest = choice.prompt or proofs.prompt
+            assert digest.sha256 == token_ids_sha256(prompt)
+            assert len(choice.proofs) == num_chunks(len(choice.token_ids)) > 0
+            states = engine.hidden_states(prompt, choice.token_ids)
+            verdict = verify_activations(choice.proofs, states, thresholds=thresholds)
+            assert verdict.passed, verdict.chunks
+        return proofs
+
+    return check
 
 
 @pytest.fixture(scope="module", params=["int4", "finetuned"])
