@@ -6,6 +6,7 @@ no code with the server; then does the same with a server that runs a 4-bit copy
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import openai
 from toploc_proxy.local_server import LocalServer
+from transformers.utils.logging import disable_progress_bar
 
 from toploc.prefill import TransformersPrefill
 from toploc.protocol import ToplocProofs, token_ids_sha256
@@ -27,6 +29,9 @@ QUESTION = [{"role": "user", "content": "Count from 1 to 40."}]
 
 
 def main() -> None:
+    # Ended from outside, the server has to be ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    disable_progress_bar()
     print(f"Loading {NAME} for the independent check …", flush=True)
     prefill = TransformersPrefill(MODEL)
     accepted = show(f"An honest server of {NAME}", MODEL, prefill)
@@ -79,4 +84,7 @@ def show(title: str, model: Path, prefill: TransformersPrefill) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 COPY_BLOCK = 1024
 
 
-@triton.jit
+# `n` changes from step to step, and must not be compiled for again.
+@triton.jit(do_not_specialize=["n"])
 def _write_rows(  # type: ignore[no-untyped-def]
     hidden_states, positions, input_ids, plan, values, tags, ids, hidden, stride, num_rows, n, block: tl.constexpr
 ):

@@ -16,7 +16,8 @@ from toploc.protocol import CHUNK_SIZE, TOPK
 from .channel import worker_address
 from .messages import PROTOCOL, Welcome
 from .recorder import Recorder
-from .ring import HostRing
+from .ring import ChunkRef, HostRing, Rows
+from .runners.step import Step
 from .service import Service
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
 
     from .ring import Ring
-    from .runners.step import Step
     from .settings import Settings
 
 DTYPES: dict[torch.dtype, Literal["bfloat16", "float16"]] = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -75,7 +75,7 @@ def make_ring(config: VllmConfig, device: torch.device) -> Ring:
     return DeviceRing(slots, rows, hidden_size, dtype, TOPK, device, max_step_rows=draft_tokens(config) + 1)
 
 
-def start_worker(settings: Settings, config: VllmConfig, runner: str, ring: Ring) -> Worker:
+def start_worker(settings: Settings, config: VllmConfig, runner: str, ring: Ring, device: torch.device) -> Worker:
     """Answers on the side channel from here on."""
     recorder = Recorder(ring, settings.secret, draft_tokens=draft_tokens(config))
     dtype, source = proof_dtype(config), config.model_config.dtype
@@ -88,11 +88,22 @@ def start_worker(settings: Settings, config: VllmConfig, runner: str, ring: Ring
         rounded_from=None if dtype is source else "float32",
         slots=ring.num_slots,
     )
-    # Compiled, or read from numba's cache, before the first answer waits for it.
-    encode_points(np.arange(TOPK), np.zeros(TOPK, dtype=np.uint16))
+    warm_up(ring, torch.zeros(1, config.model_config.get_hidden_size(), dtype=source, device=device))
     address = worker_address(settings.channel, config.parallel_config.data_parallel_index)
     Service(address, recorder, welcome, capture_ttl=settings.capture_ttl).start()
     return Worker(recorder)
+
+
+def warm_up(ring: Ring, states: torch.Tensor) -> None:
+    """Sends one row [1, hidden] all the way to a proof: compiles what there is to compile, or loads it from the caches
+    on disk, before an answer waits for that."""
+    none = np.zeros(0, dtype=np.int64)
+    zero = np.zeros(1, dtype=np.int64)
+    positions = torch.zeros(1, dtype=torch.int64, device=states.device)
+    # No capture has epoch 0.
+    ring.write(Step([], none, none, none, states, positions, positions.int()), Rows(rows=zero, slots=zero, epochs=zero))
+    [features] = ring.reduce([ChunkRef(slot=0, epoch=0, first_position=0, num_rows=1)]).features()
+    encode_points(features.indices, features.patterns)
 
 
 def proof_dtype(config: VllmConfig) -> torch.dtype:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import openai
 import pytest
 import torch
@@ -72,12 +74,17 @@ def ask(client: openai.OpenAI, seed: int) -> Any:
     )
 
 
-def test_every_chunk_verifies(server: tuple[LocalServer, str], prefill: TransformersPrefill) -> None:
+def test_every_chunk_verifies(
+    server: tuple[LocalServer, str], prefill: TransformersPrefill, request: pytest.FixtureRequest
+) -> None:
     local, runner = server
     client = openai.OpenAI(base_url=f"{local.url}/v1", api_key="none", max_retries=0)
     assert client.get("/toploc", cast_to=dict[str, Any])["engine"]["model_runner"] == runner
     with ThreadPoolExecutor(24) as pool:
         responses = list(pool.map(lambda seed: ask(client, seed), range(48)))
+    if "preemption" in request.node.callspec.id:
+        metrics = httpx.get(f"{local.url}/metrics").text
+        assert float(re.findall(r"^vllm:num_preemptions_total.* (\S+)$", metrics, re.MULTILINE)[0]) > 0
     figures = []
     for seed, response in enumerate(responses):
         proofs = response.toploc_proofs
