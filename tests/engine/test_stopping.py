@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from toploc.prefill import TransformersPrefill
 
 CHAT = "/v1/chat/completions"
-MONTHS = [{"role": "user", "content": "List the months."}]
+STORY = [{"role": "user", "content": "Tell me a story."}]
 SUM = [{"role": "user", "content": "What is 17 + 25?"}]
 Verified = "Callable[..., ToplocProofs]"
 
@@ -33,21 +33,21 @@ def text_and_field(api: Api, *, stream: bool, **body: Any) -> tuple[str, str, di
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("include", [False, True])
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_stop_strings(
     api: Api, prefill: TransformersPrefill, verified: Verified, share: float, include: bool, stream: bool
 ) -> None:
     """The front end finds them in the text, after the fact, in the middle of tokens and of chunks."""
-    whole = api.chat(MONTHS, temperature=0)["choices"][0]["message"]["content"]
+    whole = api.chat(STORY, temperature=0)["choices"][0]["message"]["content"]
     at = int(len(whole) * share)
     stop = whole[at : at + 5]
     at = whole.index(stop)
     text, reason, field = text_and_field(
-        api, stream=stream, messages=MONTHS, temperature=0, stop=[stop], include_stop_str_in_output=include
+        api, stream=stream, messages=STORY, temperature=0, stop=[stop], include_stop_str_in_output=include
     )
     assert reason == "stop"
     assert text == whole[: at + len(stop) if include else at]
-    [choice] = verified(field, MONTHS).choices
+    [choice] = verified(field, STORY).choices
     assert stop in prefill.tokenizer.decode(choice.token_ids)
     assert stop not in prefill.tokenizer.decode(choice.token_ids[:-1])
 
@@ -56,7 +56,7 @@ def test_stop_strings(
 @pytest.mark.parametrize("length", [1, 31, 32, 33, 50])
 def test_stop_token_ids(api: Api, verified: Verified, length: int, stream: bool) -> None:
     messages = [{"role": "user", "content": "Count from 1 to 40."}]
-    whole = verified(api.chat(messages, temperature=0, max_tokens=120)["toploc_proofs"], messages).choices[0].token_ids
+    whole = verified(api.chat(messages, temperature=0, max_tokens=60)["toploc_proofs"], messages).choices[0].token_ids
     # Another token may come earlier that is the same.
     length = whole.index(whole[length - 1]) + 1
     _, reason, field = text_and_field(
@@ -109,7 +109,7 @@ def test_to_the_end_of_the_context(
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_choices_that_end_at_different_times(api: Api, verified: Verified, stream: bool) -> None:
-    body: dict[str, Any] = {"messages": MONTHS, "n": 3, "temperature": 2, "max_tokens": 150}
+    body: dict[str, Any] = {"messages": STORY, "n": 3, "temperature": 2, "max_tokens": 150}
     if stream:
         events = api.stream(CHAT, **body)
         finishes = [e for e in events if e["choices"] and e["choices"][0]["finish_reason"]]
@@ -120,7 +120,7 @@ def test_choices_that_end_at_different_times(api: Api, verified: Verified, strea
         fields = [event["toploc_proofs"] for event in finishes]
     else:
         fields = [api.post(CHAT, **body)["toploc_proofs"]]
-    choices = [choice for field in fields for choice in verified(field, MONTHS).choices]
+    choices = [choice for field in fields for choice in verified(field, STORY).choices]
     assert sorted(choice.index for choice in choices) == [0, 1, 2]
     assert len({choice.token_ids for choice in choices}) == 3
 
@@ -131,7 +131,7 @@ def test_clients_that_leave(api: Api, verified: Verified) -> None:
     delays = [random.randrange(1, 60) for _ in range(60)]
 
     def leave(events: int) -> None:
-        body = {"model": "toploc-mini", "messages": MONTHS, "stream": True, "ignore_eos": True, "n": 1 + events % 2}
+        body = {"model": "toploc-mini", "messages": STORY, "stream": True, "ignore_eos": True, "n": 1 + events % 2}
         with api.http.stream("POST", CHAT, json=body) as response:
             for _, _ in zip(range(2 * events), response.iter_lines(), strict=False):
                 pass
