@@ -146,7 +146,7 @@ def main() -> None:
         "topk": 128,
         "model": NAME,
         "provenance": f"models/calibrate.py: twice the worst of {sum(len(a.proofs) for a in calibration)} honest "
-        f"chunks of {count} answers; prover vLLM {vllm.__version__} on a CPU, verifier transformers (sdpa), both bfloat16",
+        f"chunks of {count} answers; prover vLLM {vllm.__version__} on a CPU, verifier transformers (sdpa), bfloat16",
         "bounds": bounds(calibration),
     }
     document["impostor_rate"] = impostor_rate(calibration, Thresholds.from_dict(document), Random(0))

@@ -1,0 +1,59 @@
+"""Metrics as Prometheus sees them, and the dashboard that reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import prometheus_client
+import pytest
+from toploc_proxy import metrics
+from toploc_proxy.messages import Slots
+
+DASHBOARD = Path(__file__).parents[2] / "configs" / "grafana.json"
+
+
+class Workers:
+    """A channel whose workers answer, then one of them does not, then they do again."""
+
+    def __init__(self, answers: list[list[Slots] | TimeoutError]) -> None:
+        self.answers = answers
+        self.empty = asyncio.Event()
+
+    async def slots(self) -> list[Slots]:
+        if not self.answers:
+            self.empty.set()
+            await asyncio.sleep(3600)
+        answer = self.answers.pop(0)
+        if isinstance(answer, TimeoutError):
+            raise answer
+        return answer
+
+
+def test_slots_are_watched_through_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "POLL_SECONDS", 0.0)
+
+    async def watch() -> None:
+        workers = Workers([[Slots(36, 5), Slots(36, 7)], TimeoutError(), [Slots(36, 0), Slots(36, 1)]])
+        task = asyncio.create_task(metrics.watch_slots(workers))
+        await workers.empty.wait()
+        task.cancel()
+
+    asyncio.run(watch())
+    text = prometheus_client.generate_latest().decode()
+    assert 'toploc:slots{engine="0"} 36.0' in text
+    assert 'toploc:slots_in_use{engine="0"} 0.0' in text
+    assert 'toploc:slots_in_use{engine="1"} 1.0' in text
+
+
+def test_the_dashboard_reads_metrics_that_exist() -> None:
+    metrics.ANSWERS.labels("proven").inc()
+    exported = set(re.findall(r"^(toploc:\w+)", prometheus_client.generate_latest().decode(), re.MULTILINE))
+    expressions = [
+        target["expr"] for panel in json.loads(DASHBOARD.read_text())["panels"] for target in panel["targets"]
+    ]
+    read = {name for expression in expressions for name in re.findall(r"toploc:\w+", expression)}
+    assert read <= exported
+    assert len(read) == 5
