@@ -47,6 +47,7 @@ def main(arguments: Sequence[str]) -> None:
     serve = ServeSubcommand()
     serve_parser = serve.subparser_init(parser.add_subparsers(dest="subparser"))
     serve_parser.usage = "toploc serve [model_tag] [options]"
+    serve_parser.epilog = (serve_parser.epilog or "").replace("vllm serve", "toploc serve")
     add_options(serve_parser)
     args = parser.parse_args(["serve", *arguments])
     _configure_logging(args)

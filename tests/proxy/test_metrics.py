@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import prometheus_client
-import pytest
 from toploc_proxy import metrics
 from toploc_proxy.messages import Slots
+
+if TYPE_CHECKING:
+    import pytest
 
 DASHBOARD = Path(__file__).parents[2] / "configs" / "grafana.json"
 
