@@ -114,18 +114,49 @@ def settings_from(args: Namespace, channel: str) -> Settings:
 
 def refuse_unsupported(args: Namespace) -> None:
     """Raises UnsupportedEngine for options under which answers could not be proven, before anything is loaded."""
-    if getattr(args, "grpc", False):
-        raise UnsupportedEngine("toploc: the gRPC front end has no HTTP responses to carry proofs; leave out --grpc")
-    if os.environ.get("VLLM_USE_RUST_FRONTEND", "0") not in ("", "0"):
-        raise UnsupportedEngine(
-            "toploc: the Rust front end runs no Python plugins, so its answers would carry no proofs; "
-            "unset VLLM_USE_RUST_FRONTEND"
-        )
-    if getattr(args, "kv_sharing_fast_prefill", False):
-        raise UnsupportedEngine(
-            "toploc: KV-sharing fast prefill leaves prompt positions without valid hidden states; "
+    for refused, why in reasons_to_refuse(args):
+        if refused:
+            raise UnsupportedEngine(f"toploc: {why}")
+
+
+def reasons_to_refuse(args: Namespace) -> Iterator[tuple[bool, str]]:
+    """Whether each option is set that proofs do not go with, and what to do about it. vLLM 0.26 lacks some of them."""
+    rust = os.environ.get("VLLM_USE_RUST_FRONTEND", "0")
+    yield (
+        bool(getattr(args, "grpc", False)),
+        "the gRPC front end has no HTTP responses to carry proofs; leave out --grpc",
+    )
+    yield (
+        rust not in ("", "0"),
+        "the Rust front end runs no Python plugins, so its answers would carry no proofs; unset VLLM_USE_RUST_FRONTEND",
+    )
+    yield (
+        bool(getattr(args, "kv_sharing_fast_prefill", False)),
+        (
+            "KV-sharing fast prefill leaves prompt positions without valid hidden states; "
             "leave out --kv-sharing-fast-prefill"
-        )
+        ),
+    )
+    yield (
+        getattr(args, "prefill_context_parallel_size", 1) > 1,
+        "prefill context parallelism is not tested with proofs; leave out --prefill-context-parallel-size",
+    )
+    yield (
+        bool((getattr(args, "speculative_config", None) or {}).get("enable_adaptive_verification")),
+        (
+            "with adaptive verification the CPU does not know which rows are whose; "
+            "leave enable_adaptive_verification out of --speculative-config"
+        ),
+    )
+    yield (
+        getattr(args, "distributed_executor_backend", None) == "ray"
+        or getattr(args, "nnodes", 1) > 1
+        or bool(getattr(args, "headless", False)),
+        (
+            "workers on other machines cannot reach the side channel yet; "
+            "leave out --distributed-executor-backend ray, --nnodes and --headless"
+        ),
+    )
 
 
 @contextlib.contextmanager

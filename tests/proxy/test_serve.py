@@ -172,10 +172,15 @@ def test_damaged_settings_are_refused(monkeypatch: pytest.MonkeyPatch, text: str
         ({"grpc": True}, None, "--grpc"),
         ({"kv_sharing_fast_prefill": True}, None, "--kv-sharing-fast-prefill"),
         ({}, "1", "VLLM_USE_RUST_FRONTEND"),
+        ({"prefill_context_parallel_size": 2}, None, "--prefill-context-parallel-size"),
+        ({"speculative_config": {"enable_adaptive_verification": True}}, None, "enable_adaptive_verification"),
+        ({"distributed_executor_backend": "ray"}, None, "ray"),
+        ({"nnodes": 2}, None, "--nnodes"),
+        ({"headless": True}, None, "--headless"),
     ],
 )
 def test_unsupported_is_refused_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, args: dict[str, bool], environment: str | None, names: str
+    monkeypatch: pytest.MonkeyPatch, args: dict[str, Any], environment: str | None, names: str
 ) -> None:
     monkeypatch.delenv("VLLM_USE_RUST_FRONTEND", raising=False)
     if environment is not None:
@@ -194,6 +199,16 @@ def test_supported(monkeypatch: pytest.MonkeyPatch, environment: str | None) -> 
         monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", environment)
     refuse_unsupported(Namespace(grpc=False, kv_sharing_fast_prefill=False))
     refuse_unsupported(Namespace())
+
+
+@pytest.mark.parametrize("drafts", [[], ["--speculative-config", '{"method": "ngram", "num_speculative_tokens": 3}']])
+def test_what_vllm_parses_is_supported(monkeypatch: pytest.MonkeyPatch, drafts: list[str]) -> None:
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+
+    monkeypatch.delenv("VLLM_USE_RUST_FRONTEND", raising=False)
+    parser = FlexibleArgumentParser(prog="toploc")
+    ServeSubcommand().subparser_init(parser.add_subparsers(dest="subparser"))
+    refuse_unsupported(parser.parse_args(["serve", "model", *drafts]))
 
 
 # The side channel's directory
