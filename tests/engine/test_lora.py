@@ -1,0 +1,132 @@
+"""Two LoRA adapters and the base model in the same batches: each answer's proofs are those of its own weights."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from corpus import exchange
+from safetensors.torch import load_file, save_file
+
+from toploc.prefill import TransformersPrefill
+from toploc.protocol import ToplocProofs
+from toploc.verify import verify_activations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from conftest import Api
+    from toploc_proxy.local_server import LocalServer
+
+    from toploc.thresholds import Thresholds
+
+MODEL = Path(__file__).parents[2] / "models" / "toploc-mini"
+RANK, ALPHA = 8, 16
+ADAPTED = ("self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj")
+ADAPTERS = ("first", "second")
+
+
+def make_adapter(directory: Path, seed: int) -> None:
+    """A random adapter in peft's format."""
+    directory.mkdir()
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, weight in load_file(MODEL / "model.safetensors").items():
+        if any(name.endswith(f"{module}.weight") for module in ADAPTED):
+            prefix = f"base_model.model.{name.removesuffix('.weight')}"
+            out, into = weight.shape
+            tensors[f"{prefix}.lora_A.weight"] = torch.randn(RANK, into, generator=generator).bfloat16() * 0.05
+            tensors[f"{prefix}.lora_B.weight"] = torch.randn(out, RANK, generator=generator).bfloat16() * 0.05
+    save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": "toploc-mini",
+        "r": RANK,
+        "lora_alpha": ALPHA,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": [module.rpartition(".")[2] for module in ADAPTED],
+    }
+    (directory / "adapter_config.json").write_text(json.dumps(config))
+
+
+def merge(adapter: Path, destination: Path) -> None:
+    """The model with the adapter's deltas in its weights."""
+    destination.mkdir()
+    weights = load_file(MODEL / "model.safetensors")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    for key in [key for key in tensors if key.endswith("lora_A.weight")]:
+        name = key.removeprefix("base_model.model.").replace("lora_A.weight", "weight")
+        delta = tensors[key.replace("lora_A", "lora_B")].double() @ tensors[key].double() * (ALPHA / RANK)
+        weights[name] = (weights[name].double() + delta).bfloat16()
+    save_file(weights, destination / "model.safetensors", metadata={"format": "pt"})
+    for file in MODEL.iterdir():
+        if file.suffix in {".json", ".jinja"}:
+            (destination / file.name).write_bytes(file.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("adapters")
+    for seed, name in enumerate(ADAPTERS):
+        make_adapter(root / name, seed)
+    return {name: root / name for name in ADAPTERS}
+
+
+@pytest.fixture(scope="module")
+def engines(
+    adapters: dict[str, Path], prefill: TransformersPrefill, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, TransformersPrefill]:
+    """The independent engine of each model by its served name."""
+    root = tmp_path_factory.mktemp("merged")
+    for name, adapter in adapters.items():
+        merge(adapter, root / name)
+    return {"toploc-mini": prefill} | {name: TransformersPrefill(root / name) for name in adapters}
+
+
+@pytest.fixture(scope="module")
+def adapted(launch: Callable[..., LocalServer], api_of: type[Api], adapters: dict[str, Path]) -> Iterator[Api]:
+    # One slot more than adapters: on a CPU, vLLM 0.32 takes the last slot's adapter for rows that have none as soon as
+    # another row of the batch has one (vllm-project/vllm#48421).
+    modules = [f"{name}={path}" for name, path in adapters.items()]
+    options = ["--enable-lora", "--max-loras", "3", "--max-lora-rank", str(RANK), "--lora-modules", *modules]
+    with launch(*options) as server, api_of(server.url) as api:
+        yield api
+
+
+def messages(seed: int) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": exchange(Random(seed)).question}]
+
+
+def answers(api: Api, count: int) -> list[tuple[str, int, dict[str, Any]]]:
+    """Model, question and field of answers that were made together."""
+    names = ["toploc-mini", *ADAPTERS]
+
+    def ask(seed: int) -> tuple[str, int, dict[str, Any]]:
+        body: dict[str, Any] = {"model": names[seed % 3], "max_tokens": 20 + 3 * seed, "temperature": 1}
+        return names[seed % 3], seed, api.chat(messages(seed), ignore_eos=True, **body)["toploc_proofs"]
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(ask, range(count)))
+
+
+def test_each_answer_verifies_with_its_own_weights(
+    adapted: Api, engines: dict[str, TransformersPrefill], verified: Callable[..., ToplocProofs]
+) -> None:
+    for name, seed, field in answers(adapted, 24):
+        assert field["model"] == name
+        verified(field, messages(seed), engine=engines[name])
+
+
+def test_and_with_no_other(adapted: Api, engines: dict[str, TransformersPrefill], calibrated: Thresholds) -> None:
+    for name, seed, field in answers(adapted, 6):
+        [choice] = ToplocProofs.model_validate(field).choices
+        for other in set(engines) - {name}:
+            states = engines[other].hidden_states(engines[other].render(messages(seed)), choice.token_ids)
+            assert not verify_activations(choice.proofs, states, thresholds=calibrated).passed
