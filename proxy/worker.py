@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from .ring import Ring
     from .settings import Settings
 
+# On a CPU the front end competes with the model for the cores and may lag behind by more steps; memory is untouched
+# until it is needed.
+HOST_OVERRUN = 7 * CHUNK_SIZE
+
 DTYPES: dict[torch.dtype, Literal["bfloat16", "float16"]] = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -66,13 +70,13 @@ def make_ring(config: VllmConfig, device: torch.device) -> Ring:
             "proof has points; serve this model with plain `vllm serve`"
         )
     slots = num_slots(config.scheduler_config.max_num_seqs)
-    rows = ring_rows(draft_tokens(config))
+    drafts = draft_tokens(config)
     dtype = proof_dtype(config)
     if device.type == "cpu":
-        return HostRing(slots, rows, hidden_size, dtype, TOPK)
+        return HostRing(slots, ring_rows(drafts, overrun=HOST_OVERRUN), hidden_size, dtype, TOPK)
     from .device_ring import DeviceRing
 
-    return DeviceRing(slots, rows, hidden_size, dtype, TOPK, device, max_step_rows=draft_tokens(config) + 1)
+    return DeviceRing(slots, ring_rows(drafts), hidden_size, dtype, TOPK, device, max_step_rows=drafts + 1)
 
 
 def start_worker(settings: Settings, config: VllmConfig, runner: str, ring: Ring, device: torch.device) -> Worker:
@@ -130,7 +134,7 @@ def num_slots(max_num_seqs: int) -> int:
     return max_num_seqs + max(8, max_num_seqs // 8)
 
 
-def ring_rows(draft_tokens: int) -> int:
-    """Rows per slot: the chunk being filled, as many again for what the engine runs past a stop string before the
-    front end has seen it, and the drafts of three steps."""
-    return -(-(2 * CHUNK_SIZE + 3 * draft_tokens) // CHUNK_SIZE) * CHUNK_SIZE
+def ring_rows(draft_tokens: int, overrun: int = CHUNK_SIZE) -> int:
+    """Rows per slot: the chunk being filled, what the engine may run past a stop string before the front end has seen
+    it, and the drafts of three steps; whole chunks."""
+    return -(-(CHUNK_SIZE + overrun + 3 * draft_tokens) // CHUNK_SIZE) * CHUNK_SIZE
