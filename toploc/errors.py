@@ -19,6 +19,17 @@ class MalformedProof(ToplocError):
         self.reason = reason
 
 
+class MalformedEvidence(ToplocError):
+    """A request and response that no honest server and auditor can have produced, or of an unknown shape.
+
+    `field` is the path of what is wrong, such as `response.choices[1].message`, or empty for the whole.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}" if field else message)
+        self.field = field
+
+
 class InvalidActivations(ToplocError):
     """Activations that cannot be proven: wrong shape or dtype, or fewer elements in a chunk than top-k."""
 

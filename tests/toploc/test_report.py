@@ -1,0 +1,90 @@
+"""The verdict that follows from checks, and what a report looks like."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from toploc.report import Check, Report, malformed, quote
+
+
+def check(name: str, status: str = "passed", choice: int | None = None, **fields: Any) -> Check:
+    return Check.model_validate({"name": name, "status": status, "choice": choice, "message": "…", **fields})
+
+
+REQUIRED = [check("model"), check("prompt", choice=0), check("proofs", choice=0)]
+
+
+def test_accepted_with_what_is_required() -> None:
+    assert Report.of(REQUIRED).verdict == "accepted"
+    assert Report.of([*REQUIRED, check("tokens", "skipped", 0), check("text", choice=0)]).accepted
+
+
+@pytest.mark.parametrize("missing", range(3))
+@pytest.mark.parametrize("status", [None, "skipped", "error"])
+def test_not_accepted_without(missing: int, status: str | None) -> None:
+    checks = list(REQUIRED)
+    gone = checks.pop(missing)
+    if status:
+        checks.append(gone.model_copy(update={"status": status}))
+    assert Report.of(checks).verdict == "error"
+
+
+def test_every_choice_needs_its_own() -> None:
+    other = check("prompt", choice=1)
+    assert Report.of([*REQUIRED, other]).verdict == "error"
+    assert Report.of([*REQUIRED, other, check("proofs", choice=1)]).verdict == "accepted"
+    assert Report.of([*REQUIRED, check("text", choice=1)]).verdict == "error"
+
+
+def test_nothing_checked_is_not_accepted() -> None:
+    assert Report.of([]).verdict == "error"
+    assert Report.of([check("model")]).verdict == "error"
+    assert Report.of([c.model_copy(update={"status": "skipped"}) for c in REQUIRED]).verdict == "error"
+
+
+def test_a_failure_outweighs_an_error() -> None:
+    assert Report.of([*REQUIRED, check("text", "failed", 0)]).verdict == "rejected"
+    assert Report.of([*REQUIRED, check("tokens", "error", 0)]).verdict == "error"
+    assert Report.of([check("proofs", "error"), check("text", "failed", 0)]).verdict == "rejected"
+
+
+def test_malformed() -> None:
+    report = malformed("malformed", "request: missing")
+    assert (report.verdict, report.checks[0].name, report.checks[0].status) == ("error", "evidence", "error")
+
+
+def test_json_and_back() -> None:
+    report = Report.of([*REQUIRED, check("text", "failed", 0, reason="text_differs", figures={"at": [1, 2.5, None]})])
+    text = report.model_dump_json()
+    assert json.loads(text)["version"] == 1
+    assert Report.model_validate_json(text) == report
+
+
+def test_frozen_and_strict() -> None:
+    with pytest.raises(ValidationError):
+        Report.of(REQUIRED).verdict = "accepted"
+    with pytest.raises(ValidationError):
+        check("model", "fine")
+    with pytest.raises(ValidationError):
+        check("vibes")
+
+
+def test_readable() -> None:
+    text = str(Report.of([*REQUIRED, check("text", "failed", 0, reason="text_differs")], model="mini"))
+    assert text.splitlines()[0] == "REJECTED  mini"
+    assert text.splitlines()[-1] == "  failed  text of choice 0: … (text_differs)"
+
+
+@pytest.mark.parametrize("hostile", ["\x1b[2J", "a\nb", "\u202eabc", "\x9b1m"])
+def test_foreign_text_cannot_move_the_cursor(hostile: str) -> None:
+    for text in (quote(hostile), str(check("model", message=hostile)), str(Report.of([], model=hostile))):
+        assert text.isprintable()
+
+
+def test_quotes_are_short() -> None:
+    assert quote("Paris") == '"Paris"'
+    assert len(quote("x" * 1000)) == 42
