@@ -149,6 +149,10 @@ def main() -> None:
         f"chunks of {count} answers; prover vLLM {vllm.__version__} on a CPU, verifier transformers (sdpa), bfloat16",
         "bounds": bounds(calibration),
     }
+    # Those come from benchmarks/tokens/run.py.
+    tokens = Thresholds.load(TARGET).tokens
+    if tokens is not None:
+        document["tokens"] = tokens.model_dump()
     document["impostor_rate"] = impostor_rate(calibration, Thresholds.from_dict(document), Random(0))
     TARGET.write_text(yaml.safe_dump(document, sort_keys=False, width=100), encoding="utf-8")
     thresholds = Thresholds.load(TARGET)

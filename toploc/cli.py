@@ -23,7 +23,10 @@ class Command:
     extra: str
 
 
-COMMANDS = (Command("serve", "vllm serve, with proofs in every answer", "toploc_proxy.serve", "proxy"),)
+COMMANDS = (
+    Command("serve", "vllm serve, with proofs in every answer", "toploc_proxy.serve", "proxy"),
+    Command("verify", "is a stored answer what its model says to its request?", "toploc.verify_command", "all"),
+)
 
 
 def main() -> int:

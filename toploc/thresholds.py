@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from .errors import InvalidThresholds
+from .token_bounds import TokenBounds
 
 DTYPES = ("bfloat16", "float16")
 
@@ -49,8 +51,8 @@ class Thresholds:
 
     `provenance` says where they come from. `model` is the model they were calibrated for, None for any.
     `impostor_rate` is the share of other answers' proofs that these bounds accept, None where not measured:
-    near 0 the model's proofs discriminate, near 1 they say nothing. Raises InvalidThresholds naming the
-    field.
+    near 0 the model's proofs discriminate, near 1 they say nothing. `tokens` are the bounds of the check on tokens,
+    None where not calibrated. Raises InvalidThresholds naming the field.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Thresholds:
     bounds: tuple[Bounds, ...]
     model: str | None = None
     impostor_rate: float | None = None
+    tokens: TokenBounds | None = None
 
     def __post_init__(self) -> None:
         _check_text("name", self.name)
@@ -89,7 +92,13 @@ class Thresholds:
         entries = known.pop("bounds")
         if not isinstance(entries, list | tuple):
             raise InvalidThresholds(f"bounds: expected a list, got {entries!r}")
-        return cls(bounds=tuple(Bounds(**_fields_of(Bounds, entry)) for entry in entries), **known)
+        try:
+            tokens = None if known.get("tokens") is None else TokenBounds.model_validate(known["tokens"])
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InvalidThresholds(f"tokens.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        parsed = tuple(Bounds(**_fields_of(Bounds, entry)) for entry in entries)
+        return cls(bounds=parsed, **{**known, "tokens": tokens})
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Thresholds:

@@ -1,0 +1,98 @@
+"""`toploc verify`: what it reads, prints and returns."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from toploc import verify_command
+from toploc.cli import main as cli
+from toploc.errors import ToplocError
+from toploc.evidence import MAX_BYTES
+from toploc.report import Report, malformed
+from toploc.verify_command import items, main
+
+ROOT = Path(__file__).parents[2]
+RECORDED = Path(__file__).parent / "evidence"
+MODEL = ["--model", str(ROOT / "models" / "toploc-mini"), "--thresholds", "toploc-mini"]
+
+
+def test_verdicts_of_real_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One file of JSON that is spread over lines; one of a line for each answer."""
+    assert main([str(RECORDED / "greedy.json"), *MODEL]) == 0
+    assert "ACCEPTED  toploc-mini" in capsys.readouterr().out
+    lines = [json.dumps(json.loads((RECORDED / f"{n}.json").read_text("utf-8"))) for n in ("greedy", "int4-greedy")]
+    (tmp_path / "two.jsonl").write_text("\n".join(lines) + "\n")
+    assert main([str(tmp_path / "two.jsonl"), "--json", "--backend", "transformers", *MODEL]) == 1
+    reports = [Report.model_validate_json(line) for line in capsys.readouterr().out.splitlines()]
+    assert [report.verdict for report in reports] == ["accepted", "rejected"]
+    assert main([str(RECORDED / "no-output.json"), *MODEL]) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b'{"a": 1}', [1]),
+        (b'{"a": 1}\n\n{"b": 2}\n', [1, 3]),
+        (b'{\n"a": 1\n}\n', [1]),
+        (b"nonsense\n{}\n", [1]),
+        (b"", []),
+        (b"\n \n", []),
+    ],
+)
+def test_items(data: bytes, expected: list[int]) -> None:
+    assert [number for number, _ in items(io.BytesIO(data))] == expected
+
+
+def test_a_line_that_is_too_long_is_one_item() -> None:
+    long = b'{"a": "' + b"x" * (2 * MAX_BYTES) + b'"}\n'
+    found = list(items(io.BytesIO(b"{}\n" + long + b"{}\n")))
+    assert [number for number, _ in found] == [1, 2, 3]
+    assert len(found[1][1]) == MAX_BYTES + 1
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "status"),
+    [(["accepted"], 0), (["accepted", "rejected"], 1), (["error", "accepted"], 2), (["error", "rejected"], 1)],
+)
+def test_exit_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verdicts: list[str], status: int) -> None:
+    left = iter(verdicts)
+    fake = SimpleNamespace(verify=lambda _: malformed("x", "x").model_copy(update={"verdict": next(left)}))
+    monkeypatch.setattr(verify_command, "_load", lambda _: fake)
+    (tmp_path / "f").write_text("{}\n" * len(verdicts))
+    assert main([str(tmp_path / "f"), "--model", "m"]) == status
+
+
+def test_errors_of_the_call(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").touch()
+    calls = (
+        ["none.json", *MODEL],
+        [str(tmp_path / "empty"), *MODEL],
+        [str(tmp_path / "empty"), "--model", str(tmp_path / "no-model")],
+        [str(tmp_path / "empty"), *MODEL[:2], "--thresholds", "none"],
+    )
+    for call in calls:
+        with pytest.raises(ToplocError):
+            main(call)
+        monkeypatch.setattr(sys, "argv", ["toploc", "verify", *call])
+        assert cli() == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_help_is_light() -> None:
+    code = (
+        "import sys, toploc.verify_command as c\n"
+        "try: c.main(['--help'])\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'transformers', 'numba', 'numpy'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "exit status" in done.stdout

@@ -1,0 +1,44 @@
+"""Is it the model that this verifier holds?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..report import Check, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pydantic import JsonValue
+
+    from ..evidence import Evidence
+
+
+def check_model(evidence: Evidence, names: Collection[str]) -> Check:
+    """Compare names; what they stand for is shown by the other checks.
+
+    1. Request, response and proofs name the same model.
+    2. It is one of `names`, those that the verifier's weights are served under.
+
+    Reasons: `model_differs`, `model_unknown`.
+    """
+    found = tuple(dict.fromkeys(evidence.models))
+    listed: list[JsonValue] = [name[:200] for name in found]
+    own: list[JsonValue] = [*sorted(names)]
+    reason = None
+    if len(found) > 1:  # 1
+        reason = "model_differs"
+        message = f"request, response and proofs name different models: {', '.join(map(quote, found))}"
+    elif found[0] not in names:  # 2
+        reason = "model_unknown"
+        message = f"the answer is by {quote(found[0])}, this verifier holds {', '.join(map(quote, sorted(names)))}"
+    else:
+        message = f"the verifier holds {quote(found[0])}"
+    return Check(
+        name="model",
+        status="failed" if reason else "passed",
+        reason=reason,
+        message=message,
+        figures={"names": listed},
+        thresholds={"names": own},
+    )

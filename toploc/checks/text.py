@@ -1,0 +1,110 @@
+"""Is the text what the tokens say?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..report import Check, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from ..evidence import Answer, Evidence
+
+CONTEXT = 8
+"""Prompt tokens decoded before the answer's, since some tokenizers drop the first space of a text."""
+
+BROKEN = "\N{REPLACEMENT CHARACTER}"
+"""What stands for bytes that are no UTF-8. Engines that stream text leave out different ones of them."""
+
+
+def check_text(
+    evidence: Evidence,
+    answer: Answer,
+    prompt: Sequence[int],
+    *,
+    decode: Callable[[Sequence[int], bool], str],
+    eos_token_ids: Collection[int],
+) -> Check:
+    """Decode the token ids and compare.
+
+    1. The token that ended the answer is not part of its text, unless the request wants it there.
+    2. Decode the ids, alone and after the end of the prompt; `decode` takes ids and whether to leave out special
+       tokens. One of the two is the text, up to bytes that are no text.
+    3. A text that ended at one of the request's stop strings ends before it, or with it where the request wants that.
+    4. With `echo` the prompt comes before it.
+    5. Text whose parts were put into other fields is not compared: what is left of it stands in the decoded text, and
+       the rest is skipped.
+
+    Reasons: `text_differs`, `reasoning`, `tool_calls`, `echo`.
+    """
+    request, sampling = evidence.request, evidence.sampling
+    token_ids = list(answer.token_ids)
+    include = bool(request.include_stop_str_in_output)
+    ends = {*sampling.stop_token_ids, *(() if sampling.ignore_eos else eos_token_ids)}
+    if answer.finish_reason != "length" and token_ids[-1] in ends and not include:  # 1
+        token_ids.pop()
+    skip = request.skip_special_tokens is not False
+    before = list(prompt[-CONTEXT:])
+    texts = {decode(token_ids, skip)}  # 2
+    context = decode(before, skip)
+    after = decode(before + token_ids, skip)
+    if after.startswith(context):
+        texts.add(after[len(context) :])
+    text = answer.text or ""
+
+    def result(status: str, reason: str | None, message: str) -> Check:
+        return Check.model_validate(
+            {
+                "name": "text",
+                "status": status,
+                "choice": answer.index,
+                "reason": reason,
+                "message": message,
+                "figures": {"characters": len(text)},
+            }
+        )
+
+    if answer.restructured:  # 5
+        if any(_clean(text).strip() in _clean(decoded) for decoded in texts):
+            message = f"the server put parts of the text into `{answer.restructured}`, which is not compared"
+            return result("skipped", answer.restructured, message)
+    elif request.echo and evidence.chat is not None:
+        return result("skipped", "echo", "the text begins with the last message")
+    else:
+        starts = [""]
+        if request.echo:  # 4
+            whole = evidence.prompt_of(answer)
+            starts = [whole] if isinstance(whole, str) else [decode(prompt, skip), decode(prompt, False)]
+        stops = evidence.stops if answer.finish_reason != "length" else ()
+        if any(_same(text, start, decoded, stops, include) for start in starts for decoded in texts):  # 3
+            return result("passed", None, f"the text, {len(text)} characters, is what the tokens say")
+    at = max(_common(_clean(text), _clean(decoded)) for decoded in texts)
+    shown = max(0, at - 10)
+    decoded = max(texts, key=lambda decoded: _common(_clean(text), _clean(decoded)))
+    message = (
+        f"the text is not what the tokens say, from character {at} on: {quote(_clean(text)[shown:])} in place of "
+        f"{quote(_clean(decoded)[shown:])}"
+    )
+    return result("failed", "text_differs", message)
+
+
+def _same(text: str, start: str, decoded: str, stops: Sequence[str], include: bool) -> bool:
+    if not text.startswith(start):
+        return False
+    rest = text[len(start) :]
+    if rest == decoded or (BROKEN in decoded and _clean(rest) == _clean(decoded)):
+        return True
+    for stop in stops:
+        body = rest.removesuffix(stop) if include else rest
+        if stop and (not include or rest.endswith(stop)) and _clean(decoded).startswith(_clean(body + stop)):
+            return True
+    return False
+
+
+def _clean(text: str) -> str:
+    return text.replace(BROKEN, "")
+
+
+def _common(one: str, other: str) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

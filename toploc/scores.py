@@ -1,0 +1,151 @@
+"""How a verifier's own logits see the tokens of an answer, under the request's sampling options.
+
+Sources: margins as in DiFR (token-level difference to a reference sampler); the order of processing and the masks as in
+vLLM (`vllm/v1/sample/sampler.py`, `ops/topk_topp_sampler.py`, `model_executor/layers/utils.py` of 0.32).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from .sampling import Sampling
+
+FARTHEST: Final = 1e6
+"""A margin where a token was forbidden: JSON has no infinity."""
+
+POWERS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""The λ at which `cumulants` are taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """Of n tokens, float64[n] each, in nats of the processed logits.
+
+    `margin`: max l - l_y, before temperature: 0 where greedy decoding would say the token. `best`: int64[n], the token
+    that it would say. `cut`: how far l_y lies below the least logit that top-k, top-p and min-p leave; 0 within.
+    `surprisal`: -log p_y, for a token outside that of the least likely one within. `entropy` and `variance`: mean
+    and variance of -log p. `cumulants`: [n, len(POWERS)], log E[exp(λ s)] of the surprisal s, for Chernoff's bound.
+    Greedy answers have margins alone; the rest is 0.
+    """
+
+    margin: NDArray[np.float64]
+    best: NDArray[np.int64]
+    cut: NDArray[np.float64]
+    surprisal: NDArray[np.float64]
+    entropy: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    cumulants: NDArray[np.float64]
+
+
+@torch.inference_mode()
+def score_tokens(
+    logits: Iterable[torch.Tensor],
+    prompt: Sequence[int],
+    token_ids: Sequence[int],
+    sampling: Sampling,
+    eos_token_ids: Collection[int],
+) -> TokenScores:
+    """Score an answer from its logits, which come as tensors [rows, vocabulary], all rows together len(token_ids).
+
+    One tensor is held at a time, in float32. All ids are below the vocabulary's size.
+
+    1. Before `min_tokens`, ends of the answer are forbidden.
+    2. Add `logit_bias`.
+    3. Penalties: repetition over prompt and answer so far, frequency and presence over the answer so far.
+    4. Margins.
+    5. Unless greedy: temperature, min-p, top-k, top-p; then the figures of the distribution that is left.
+    """
+    parts: list[list[torch.Tensor]] = []
+    first = 0
+    history: _History | None = None
+    for part in logits:
+        block = part.float()
+        history = history or _History(prompt, block.shape[1], block.device)
+        chosen = torch.tensor(token_ids[first : first + len(block)], device=block.device)
+        _forbid_ends(block, first, sampling, eos_token_ids)  # 1
+        for token, bias in sampling.logit_bias.items():  # 2
+            if token < block.shape[1]:
+                block[:, token] += bias
+        history.penalise(block, chosen, sampling)  # 3
+        parts.append([figure.double().cpu() for figure in _figures(block, chosen, sampling)])  # 4, 5
+        first += len(block)
+    margin, best, cut, surprisal, entropy, variance, cumulants = (
+        torch.cat(column).numpy() for column in zip(*parts, strict=True)
+    )
+    return TokenScores(margin, best.astype(np.int64), cut, surprisal, entropy, variance, cumulants)
+
+
+class _History:
+    """Which tokens the prompt has, and how often each was generated: bool and float32 [vocabulary]."""
+
+    def __init__(self, prompt: Sequence[int], size: int, device: torch.device) -> None:
+        self.prompt = torch.zeros(size, dtype=torch.bool, device=device)
+        self.prompt[torch.tensor(list(prompt), dtype=torch.long, device=device)] = True
+        self.counts = torch.zeros(size, device=device)
+
+    def penalise(self, block: torch.Tensor, chosen: torch.Tensor, sampling: Sampling) -> None:
+        repetition = sampling.repetition_penalty
+        if repetition == 1 and sampling.frequency_penalty == 0 and sampling.presence_penalty == 0:
+            return
+        for row, token in zip(block, chosen, strict=True):
+            seen = self.prompt | (self.counts > 0)
+            row[seen] = torch.where(row[seen] > 0, row[seen] / repetition, row[seen] * repetition)
+            row -= sampling.frequency_penalty * self.counts
+            row -= sampling.presence_penalty * (self.counts > 0)
+            self.counts[token] += 1
+
+
+def _forbid_ends(block: torch.Tensor, first: int, sampling: Sampling, eos_token_ids: Collection[int]) -> None:
+    rows = sampling.min_tokens - first
+    if rows > 0:
+        ends = [token for token in {*eos_token_ids, *sampling.stop_token_ids} if 0 <= token < block.shape[1]]
+        block[:rows, ends] = -torch.inf
+
+
+def _figures(block: torch.Tensor, chosen: torch.Tensor, sampling: Sampling) -> list[torch.Tensor]:
+    """The columns of `TokenScores`, for rows of processed logits."""
+    top, best = block.max(dim=-1)
+    own = block.gather(1, chosen[:, None])[:, 0]
+    margin = (top - own).clamp(max=FARTHEST)
+    if sampling.greedy:
+        nothing = torch.zeros_like(margin)
+        return [margin, best, nothing, nothing, nothing, nothing, nothing[:, None].expand(-1, len(POWERS))]
+    scaled = _truncate(block / sampling.divisor, sampling)
+    logp = scaled.log_softmax(dim=-1)
+    kept = torch.isfinite(logp)
+    least = logp.masked_fill(~kept, torch.inf).amin(dim=-1)
+    inside = kept.gather(1, chosen[:, None])[:, 0]
+    lowest = block.masked_fill(~kept, torch.inf).amin(dim=-1)
+    cut = torch.where(inside, torch.zeros_like(own), (lowest - own).clamp(0, FARTHEST))
+    surprisal = -torch.where(inside, logp.gather(1, chosen[:, None])[:, 0], least)
+    p = logp.exp()
+    information = -logp.masked_fill(~kept, 0)
+    entropy = (p * information).sum(dim=-1)
+    variance = (p * (information - entropy[:, None]) ** 2).sum(dim=-1)
+    cumulants = torch.stack([((1 - power) * logp).logsumexp(dim=-1) for power in POWERS], dim=-1)
+    return [margin, best, cut, surprisal, entropy, variance, cumulants]
+
+
+def _truncate(scaled: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Mask what min-p, top-k and top-p leave out; of equal logits at the k-th place all stay."""
+    if sampling.min_p > 0:
+        p = scaled.softmax(dim=-1)
+        scaled = scaled.masked_fill(p < sampling.min_p * p.amax(dim=-1, keepdim=True), -torch.inf)
+    if 0 < sampling.top_k < scaled.shape[1]:
+        kth = scaled.topk(sampling.top_k, dim=-1).values[:, -1:]
+        scaled = scaled.masked_fill(scaled < kth, -torch.inf)
+    if sampling.top_p < 1:
+        ascending, order = scaled.sort(dim=-1)
+        out = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - sampling.top_p
+        out[:, -1] = False
+        scaled = scaled.masked_fill(torch.zeros_like(out).scatter(1, order, out), -torch.inf)
+    return scaled

@@ -1,0 +1,177 @@
+"""A verifier without vLLM: one prefill by Hugging Face transformers for each choice, and the checks on it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import secrets
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from .checks.prompt import matching_prompt
+from .chunks import CHUNK_SIZE, find_points, proof_dtype, split
+from .errors import InvalidActivations, MalformedEvidence
+from .evidence import parse_evidence
+from .prefill import TransformersPrefill
+from .proof import TOPK
+from .report import Check, Report, malformed
+from .scores import score_tokens
+from .thresholds import Thresholds
+from .verifier import Computed, Verifier, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from .evidence import Answer, Evidence
+
+RENDERING: Final = frozenset({"tools", "documents", "add_generation_prompt", "continue_final_message"})
+"""What a request may set of the tokenizer's own options; `chat_template_kwargs` must not reach the others."""
+
+
+class TransformersVerifier:
+    """Judges evidence by a model on this machine.
+
+    Args:
+        model: a local path or a hub name, or a prefill that is already there.
+        names: what the model is served under; its path or name, and the last part of that, by default.
+        thresholds: the paper's for the dtype of the model's states by default.
+        context_length: of the server, if it is known.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | TransformersPrefill,
+        *,
+        names: Sequence[str] = (),
+        thresholds: Thresholds | None = None,
+        context_length: int | None = None,
+    ) -> None:
+        self.prefill = model if isinstance(model, TransformersPrefill) else TransformersPrefill(model)
+        tokenizer = self.prefill.tokenizer
+        path = str(tokenizer.name_or_path).rstrip("/")
+        self.verifier = Verifier(
+            names=tuple(names) or (path, path.rpartition("/")[2]),
+            thresholds=thresholds or Thresholds.paper(self.prefill.proof_dtype),
+            decode=lambda token_ids, skip: tokenizer.decode(
+                list(token_ids), skip_special_tokens=skip, clean_up_tokenization_spaces=False
+            ),
+            eos_token_ids=self.prefill.eos_token_ids,
+            context_length=context_length,
+            secret=secrets.token_bytes(16),
+        )
+
+    def verify(self, data: bytes | str) -> Report:
+        """The report on a JSON object of evidence; on what is none, a report of that."""
+        try:
+            evidence = parse_evidence(data, self.prefill.sampling_defaults)
+        except MalformedEvidence as error:
+            return malformed("malformed", str(error))
+        return self.judge(evidence)
+
+    def judge(self, evidence: Evidence) -> Report:
+        """The report on parsed evidence."""
+        return judge(evidence, self.verifier, [self._compute(evidence, answer) for answer in evidence.answers])
+
+    def _compute(self, evidence: Evidence, answer: Answer) -> Computed | Check:
+        """What the checks need of one choice, or why there is nothing.
+
+        1. Render the request's prompt.
+        2. Ids are in the vocabulary, and all together not more than the model was made for: checked before the model
+           sees them.
+        3. One forward pass; top-k of its states, scores of its logits.
+        """
+        rendered: list[list[int]] = []  # 1
+        problem = "it has a template or truncation of its own, or is empty"
+        for render in self._renderings(evidence, answer):
+            try:
+                rendered.append(render())
+            except Exception as error:
+                # A template is a program of the model's that runs on foreign input: it may raise anything.
+                problem = f"{type(error).__name__}: {str(error)[:200]}"
+        if not rendered or not rendered[0]:
+            return _cannot("prompt", "error", "unrenderable", answer, f"the prompt cannot be rendered here: {problem}")
+        prompt, token_ids = matching_prompt(answer, rendered), answer.token_ids
+        size, most = self.prefill.vocab_size, self.prefill.context_length
+        for name, ids in (("prompt", prompt), ("answer", token_ids)):  # 2
+            place = next((i for i, token in enumerate(ids) if token >= size), None)
+            if place is not None:
+                text = f"token {place} of the {name}, {ids[place]}, is outside the vocabulary of {size}"
+                return _cannot("proofs", "error", "token_id", answer, text)
+        if most is not None and len(prompt) + len(token_ids) - 1 > most:
+            text = f"{len(prompt)} + {len(token_ids)} tokens, the model was made for {most}"
+            return _cannot("proofs", "error", "context_length", answer, text)
+        states = self.prefill.states(prompt, token_ids)  # 3
+        try:
+            points = find_points(split(states.cpu(), CHUNK_SIZE), TOPK)
+        except InvalidActivations as error:
+            return _cannot("proofs", "error", "activations_invalid", answer, str(error))
+        scores = None
+        if self.prefill.has_logits and not evidence.sampling.other:
+            logits = self.prefill.logits(states)
+            scores = score_tokens(logits, prompt, token_ids, evidence.sampling, self.prefill.eos_token_ids)
+        return Computed(tuple(prompt), points, proof_dtype(states)[0], scores)
+
+    def _renderings(self, evidence: Evidence, answer: Answer) -> Iterator[Callable[[], list[int]]]:
+        """What a server may have made of the request's prompt, as token ids, the likeliest first."""
+        request = evidence.chat
+        if request is None:
+            yield partial(self._completion_prompt, evidence, answer)
+        elif request.chat_template is None and request.truncate_prompt_tokens is None:
+            template: dict[str, Any] = dict(request.chat_template_kwargs or {})
+            for name in (*sorted(RENDERING), "reasoning_effort"):
+                value = getattr(request, name)
+                if value is not None:
+                    template[name] = value
+            for spell in (_joined, dict):
+                yield partial(self._chat_prompt, request.messages, spell, template)
+                if request.tool_choice == "none" and request.tools:
+                    yield partial(self._chat_prompt, request.messages, spell, {**template, "tools": None})
+
+    def _completion_prompt(self, evidence: Evidence, answer: Answer) -> list[int]:
+        prompt = evidence.prompt_of(answer)
+        if not isinstance(prompt, str):
+            return list(prompt)
+        special = evidence.request.add_special_tokens is not False
+        return [int(i) for i in self.prefill.tokenizer(prompt, add_special_tokens=special)["input_ids"]]
+
+    def _chat_prompt(
+        self, messages: Sequence[dict[str, Any]], spell: Callable[[dict[str, Any]], dict[str, Any]], template: Any
+    ) -> list[int]:
+        """Messages as vLLM hands them to a template: arguments of calls are objects."""
+        if clash := template.keys() & _own_options(self.prefill.tokenizer) - RENDERING:
+            raise MalformedEvidence("request.chat_template_kwargs", f"{min(clash)} is no option of a template")
+        return self.prefill.render([_with_arguments(spell(message)) for message in messages], **template)
+
+
+def _own_options(tokenizer: Any) -> set[str]:
+    return set(inspect.signature(tokenizer.apply_chat_template).parameters)
+
+
+def _with_arguments(message: dict[str, Any]) -> dict[str, Any]:
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return message
+    return {**message, "tool_calls": [_parsed_call(call) for call in calls]}
+
+
+def _parsed_call(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    return {**call, "function": {**function, "arguments": json.loads(function["arguments"] or "{}")}}
+
+
+def _joined(message: dict[str, Any]) -> dict[str, Any]:
+    """Text in parts as one text, where the template does not take lists."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
+        raise MalformedEvidence("request.messages", "content that is not text cannot be verified here")
+    return {**message, "content": "\n".join(part["text"] for part in content)}
+
+
+def _cannot(name: str, status: str, reason: str, answer: Answer, message: str) -> Check:
+    fields = {"name": name, "status": status, "reason": reason, "choice": answer.index, "message": message}
+    return Check.model_validate(fields)

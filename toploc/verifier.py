@@ -1,0 +1,106 @@
+"""The report on an answer, from its evidence and what a verifier computed: no engine and no HTTP in here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from . import token_bounds
+from .checks.finish import check_finish
+from .checks.model import check_model
+from .checks.prompt import check_prompt
+from .checks.proofs import check_proofs
+from .checks.text import check_text
+from .checks.tokens import check_tokens
+from .report import Check, Report, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from .chunks import Points
+    from .evidence import Answer, Evidence
+    from .scores import TokenScores
+    from .thresholds import Thresholds
+
+
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """What a verifier holds an answer against.
+
+    `names`: what its weights are served under. `decode`: the text of token ids, with or without special tokens.
+    `context_length`: the server's, None if unknown. `secret`: chooses the decoys (docs/proof-format.md, section 5).
+    """
+
+    names: Collection[str]
+    thresholds: Thresholds
+    decode: Callable[[Sequence[int], bool], str] = field(repr=False)
+    eos_token_ids: Collection[int]
+    context_length: int | None = None
+    secret: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What the verifier computed of one choice.
+
+    `prompt`: the request's, as token ids. `points`: top-k of every chunk of the hidden states, whose patterns are of
+    `dtype`. `scores`: None where it has no logits.
+    """
+
+    prompt: tuple[int, ...]
+    points: Points
+    dtype: str
+    scores: TokenScores | None
+
+
+def judge(evidence: Evidence, verifier: Verifier, computed: Sequence[Computed | Check]) -> Report:
+    """All checks of all choices, and the verdict.
+
+    1. model: it is the verifier's.
+    2. prompt: the server answered the request's.
+    3. proofs: these weights computed the hidden states of these tokens.
+    4. tokens: they are what the model says.
+    5. text: it is what the tokens say.
+    6. finish: the answer ended where the request lets it end.
+
+    `computed` has an entry for each of `evidence.answers`, in order: where the verifier could not compute, the check
+    that says why. The rule of the verdict is `Report.of`.
+    """
+    checks = [check_model(evidence, verifier.names)]  # 1
+    error = evidence.proofs.error
+    if error is not None:
+        message = f"the server made no proofs: {quote(error.message)}"
+        figures = {"code": error.code[:40]}
+        checks.append(Check(name="proofs", status="skipped", reason="no_proofs", message=message, figures={**figures}))
+    for answer, entry in zip(evidence.answers, computed, strict=True):
+        checks += [entry] if isinstance(entry, Check) else _of_choice(evidence, answer, verifier, entry)
+    return Report.of(checks, model=evidence.model[:200])
+
+
+def _of_choice(evidence: Evidence, answer: Answer, verifier: Verifier, computed: Computed) -> Iterator[Check]:
+    def said(token_ids: Sequence[int]) -> str:
+        return verifier.decode(token_ids, False)
+
+    thresholds = verifier.thresholds
+    yield check_prompt(answer, computed.prompt)  # 2
+    yield check_proofs(  # 3
+        answer,
+        evidence.proofs.dtype,
+        computed.points,
+        computed.dtype,
+        thresholds,
+        decode=said,
+        secret=verifier.secret,
+    )
+    bounds = thresholds.tokens or token_bounds.DEFAULT
+    yield check_tokens(answer, evidence.sampling, computed.scores, bounds, decode=said)  # 4
+    decode, ends = verifier.decode, verifier.eos_token_ids
+    yield check_text(evidence, answer, computed.prompt, decode=decode, eos_token_ids=ends)  # 5
+    yield check_finish(  # 6
+        evidence,
+        answer,
+        decode=decode,
+        eos_token_ids=ends,
+        prompt_tokens=len(computed.prompt),
+        context_length=verifier.context_length,
+    )

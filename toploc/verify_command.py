@@ -1,0 +1,133 @@
+"""`toploc verify`: the reports on stored answers."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from .errors import ToplocError
+from .evidence import MAX_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .transformers_verifier import TransformersVerifier
+
+DESCRIPTION = """\
+Holds stored answers against a model on this machine: was it this model, this prompt, and are the tokens what it says?
+
+FILE has one JSON object {"request": …, "response": …}, the body that was sent and the object that came back, or one
+such object a line (JSONL); - reads standard input.
+"""
+
+EPILOG = """\
+exit status: 0 if every answer is accepted, 1 if any is rejected, 2 if any could not be verified or the call is wrong.
+
+Thresholds are calibrated for a model and a pair of engines. Without --thresholds the paper's apply, which are loose:
+docs/verify.md says what each check shows, docs/evidence.md what it finds.
+
+example:
+  toploc verify answers.jsonl --backend transformers --model models/toploc-mini --thresholds toploc-mini
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        "toploc verify", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("file", metavar="FILE", help="evidence: JSON or JSONL; - is standard input")
+    made.add_argument("--backend", choices=["transformers"], default="transformers", help="what computes the prefill")
+    made.add_argument(
+        "--model", required=True, metavar="PATH", help="the claimed model's weights, or its name on the hub"
+    )
+    made.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        help="a name the model is served under, any number of times (default: PATH and its last part)",
+    )
+    made.add_argument(
+        "--thresholds", metavar="NAME|FILE", help="a name in configs/thresholds, or a YAML file (default: the paper's)"
+    )
+    made.add_argument(
+        "--context-length",
+        type=int,
+        metavar="N",
+        help="the server's --max-model-len, to check answers that end by length",
+    )
+    made.add_argument(
+        "--dtype", choices=["bfloat16", "float16", "float32"], help="of the weights (default: the model's)"
+    )
+    made.add_argument("--device", default="cpu", help="where the model runs (default: cpu)")
+    made.add_argument("--json", action="store_true", help="print each report as a line of JSON")
+    return made
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0, 1 or 2, as the help says. Raises ToplocError for a file or model that cannot be read."""
+    args = parser().parse_args(arguments)
+    verdicts = []
+    with _open(args.file) as stream:
+        verifier = _load(args)
+        for place, data in items(stream):
+            report = verifier.verify(data)
+            verdicts.append(report.verdict)
+            print(report.model_dump_json() if args.json else f"{args.file}:{place}  {report}", flush=True)
+    if not verdicts:
+        raise ToplocError(f"{args.file}: no evidence")
+    if "rejected" in verdicts:
+        return 1
+    return 2 if "error" in verdicts else 0
+
+
+def items(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Each item of evidence and the number of its line: one for the whole stream, unless its first line is an object.
+
+    Nothing longer than the limit of evidence is held; what is longer is cut a byte above, where it is refused.
+    """
+    first = stream.readline(MAX_BYTES + 1)
+    if not (first.strip().startswith(b"{") and first.strip().endswith(b"}")):
+        whole = first + stream.read(MAX_BYTES + 1 - len(first))
+        if whole.strip():
+            yield 1, whole
+        return
+    number, line = 1, first
+    while line:
+        if line.strip():
+            yield number, line
+        while line and not line.endswith(b"\n"):  # the rest of a line that is too long
+            line = stream.readline(MAX_BYTES + 1)
+        number, line = number + 1, stream.readline(MAX_BYTES + 1)
+
+
+def _open(name: str) -> nullcontext[BinaryIO] | BinaryIO:
+    if name == "-":
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return Path(name).open("rb")
+    except OSError as error:
+        raise ToplocError(f"{name}: {error.strerror}") from None
+
+
+def _load(args: argparse.Namespace) -> TransformersVerifier:
+    """The verifier; torch and transformers are imported only here, so that `--help` is quick."""
+    from .thresholds import Thresholds
+
+    thresholds = Thresholds.load(args.thresholds) if args.thresholds else None
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    from .prefill import TransformersPrefill
+    from .transformers_verifier import TransformersVerifier
+
+    disable_progress_bar()
+    dtype = getattr(torch, args.dtype) if args.dtype else None
+    try:
+        prefill = TransformersPrefill(args.model, dtype=dtype, device=args.device)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ToplocError(f"{args.model}: cannot be loaded: {str(error).splitlines()[0]}") from None
+    names = args.name or list(dict.fromkeys([args.model, Path(args.model).name]))
+    return TransformersVerifier(prefill, names=names, thresholds=thresholds, context_length=args.context_length)
