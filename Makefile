@@ -41,6 +41,6 @@ clean:
 $(READY): requirements/cpu.txt pyproject.toml
 	@echo "Making the environment in $(VENV) (about 2.7 GB) …"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --progress-bar on --no-deps -r requirements/cpu.txt
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/pip install --no-deps -r requirements/cpu.txt
+	$(BIN)/pip install --no-deps --no-build-isolation --editable .
 	@touch $@
