@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from toploc.errors import ProofUnavailable
+from toploc.errors import InvalidActivations, ProofUnavailable
+from toploc.proof import encode_chunks, encode_points
+from toploc.protocol import CHUNK_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .ring import ChunkFeatures, Reduction
+    import numpy.typing as npt
+
+    from .ring import ChunkRefs, Features
 
 
 class Key(NamedTuple):
@@ -23,6 +27,37 @@ class Key(NamedTuple):
     child: int
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A chunk that was reduced and encoded. It holds bytes and no views: those would keep alive the arrays of all the
+    chunks that were reduced with it.
+
+    Attributes:
+        proof: 258 bytes, None if the features are none that can be encoded.
+        input_ids: input token of each row, int64.
+        missing: position of the first row that the ring did not hold, None if it held all.
+    """
+
+    proof: bytes | None
+    input_ids: bytes
+    missing: int | None
+
+    @classmethod
+    def all_of(cls, refs: ChunkRefs, features: Features) -> list[Chunk]:
+        """The chunks that `refs` names, from their features; encoded in one go, without the GIL."""
+        proofs = _encode(features)
+        rows = np.arange(CHUNK_SIZE)
+        expected = refs.first_positions[:, None] + rows
+        wrong = (features.positions != expected) & (rows < refs.num_rows[:, None])
+        first_wrong = np.where(wrong.any(axis=1), refs.first_positions + wrong.argmax(axis=1), -1).tolist()
+        ids, width = features.input_ids.tobytes(), features.input_ids.itemsize
+        starts = range(0, len(ids), CHUNK_SIZE * width)
+        return [
+            cls(proof, ids[start : start + count * width], None if missing < 0 else missing)
+            for proof, start, count, missing in zip(proofs, starts, refs.num_rows.tolist(), first_wrong, strict=True)
+        ]
+
+
 @dataclass(slots=True, eq=False)
 class Capture:
     """Rows from position `start` on, of one engine request.
@@ -30,7 +65,7 @@ class Capture:
     Attributes:
         slot, epoch: where its rows lie in the ring.
         floor: position of the first row not yet reduced; rows below it are not wanted any more.
-        reductions: per reduced chunk, in order, the reduction it is part of and its place in it.
+        chunks: those encoded so far, in order; they may lag behind `floor`.
         request_id: the engine's id of the request, the latest if it was preempted.
         finished_at: when the engine was done with the request (monotonic seconds), None while it runs.
     """
@@ -41,8 +76,13 @@ class Capture:
     epoch: int
     floor: int
     request_id: str = ""
-    reductions: list[tuple[Reduction, int]] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
     finished_at: float | None = None
+
+    @property
+    def num_reduced(self) -> int:
+        """Chunks whose reduction has begun."""
+        return (self.floor - self.start) // CHUNK_SIZE
 
     def finish(self) -> None:
         self.finished_at = time.monotonic()
@@ -52,8 +92,8 @@ class Capture:
         return self.finished_at is not None and time.monotonic() - self.finished_at > ttl
 
 
-def check_rows(chunks: Sequence[ChunkFeatures], start: int, inputs: Sequence[int]) -> None:
-    """Asserts that an answer's rows are those of the tokens it is about to vouch for.
+def proofs_of(chunks: Sequence[Chunk], start: int, inputs: Sequence[int]) -> list[bytes]:
+    """An answer's proofs, once its rows are seen to be those of the tokens that they are about to vouch for.
 
     Every misalignment that was seen in practice (a shifted row, another request's slot, a stale draft) puts a wrong
     input token on some row.
@@ -64,16 +104,34 @@ def check_rows(chunks: Sequence[ChunkFeatures], start: int, inputs: Sequence[int
         inputs: the token that went in at each position.
 
     Raises:
-        ProofUnavailable: `rows_missing` or `rows_mismatch`.
+        ProofUnavailable: `rows_missing`, `rows_mismatch` or `rows_invalid`.
     """
-    positions = np.concatenate([chunk.positions for chunk in chunks])
-    missing = np.flatnonzero(positions != np.arange(start, start + len(inputs)))
-    if missing.size:
-        raise ProofUnavailable("rows_missing", f"the hidden state at position {start + missing[0]} was not captured")
-    input_ids = np.concatenate([chunk.input_ids for chunk in chunks])
-    wrong = np.flatnonzero(input_ids != np.asarray(inputs))
-    if wrong.size:
+    missing = next((chunk.missing for chunk in chunks if chunk.missing is not None), None)
+    if missing is not None:
+        raise ProofUnavailable("rows_missing", f"the hidden state at position {missing} was not captured")
+    expected = np.array(inputs, dtype=np.int64)
+    found = b"".join(chunk.input_ids for chunk in chunks)
+    if found != expected.tobytes():
+        wrong = np.flatnonzero(np.frombuffer(found, dtype=np.int64) != expected)
         raise ProofUnavailable(
             "rows_mismatch",
             f"the hidden state at position {start + wrong[0]} belongs to another token than the answer's",
         )
+    proofs = [chunk.proof for chunk in chunks if chunk.proof is not None]
+    if len(proofs) < len(chunks):
+        raise ProofUnavailable("rows_invalid", "the hidden states of a chunk cannot be encoded")
+    return proofs
+
+
+def _encode(features: Features) -> list[bytes | None]:
+    try:
+        return list(encode_chunks(features.indices, features.patterns))
+    except InvalidActivations:
+        return [_encode_one(*points) for points in zip(features.indices, features.patterns, strict=True)]
+
+
+def _encode_one(indices: npt.NDArray[np.int32], patterns: npt.NDArray[np.uint16]) -> bytes | None:
+    try:
+        return encode_points(indices, patterns)
+    except InvalidActivations:
+        return None

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zmq
-import zmq.asyncio
 
 from toploc.errors import ProofUnavailable
 
@@ -41,31 +40,49 @@ def worker_address(directory: str, engine: int) -> str:
 
 
 class WorkerChannel:
-    """Requests and replies to one worker, matched by sequence number."""
+    """Requests and replies to one worker, matched by sequence number.
+
+    The socket is a plain one, read when its descriptor says so: `zmq.asyncio` costs the event loop several times more
+    a message, and the end of every answer pays for two.
+    """
 
     def __init__(self, address: str) -> None:
-        self._socket = zmq.asyncio.Context.instance().socket(zmq.DEALER)
+        self._loop = asyncio.get_running_loop()
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.linger = 0
         self._socket.connect(address)
         self._sequence = itertools.count()
         self._waiting: dict[bytes, asyncio.Future[Reply]] = {}
-        self._receiver = asyncio.create_task(self._receive())
+        self._loop.add_reader(self._socket, self._receive)
 
     async def ask(self, request: Request, timeout: float) -> Reply:
         """Raises TimeoutError if the worker does not answer within `timeout` seconds."""
         sequence = next(self._sequence).to_bytes(8)
-        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Reply] = self._loop.create_future()
         self._waiting[sequence] = reply
         try:
             async with asyncio.timeout(timeout):
-                await self._socket.send_multipart([sequence, encode(request)])
+                self._send([sequence, encode(request)])
                 return await reply
         finally:
             del self._waiting[sequence]
 
-    async def _receive(self) -> None:
-        while True:
-            frames = await self._socket.recv_multipart()
+    def _send(self, frames: list[bytes]) -> None:
+        """Raises TimeoutError if the worker has not taken what was sent before, a thousand messages of it."""
+        try:
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            raise TimeoutError from None
+        # The descriptor tells of a change once, and sending may have used that up (zmq_getsockopt(3), ZMQ_FD).
+        if self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            self._loop.call_soon(self._receive)
+
+    def _receive(self) -> None:
+        while not self._socket.closed:
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
             try:
                 sequence, message = frames
                 reply = decode_reply(message)
@@ -77,7 +94,7 @@ class WorkerChannel:
                 waiting.set_result(reply)
 
     def close(self) -> None:
-        self._receiver.cancel()
+        self._loop.remove_reader(self._socket)
         self._socket.close()
 
 
@@ -108,11 +125,13 @@ class Channel:
             ProofUnavailable: with the worker's reason, or `channel_timeout`.
         """
         request = Finalize(nonce, child, list(inputs))
-        asks = [asyncio.ensure_future(worker.ask(request, self._timeout)) for worker in self._workers]
+        asks = [worker.ask(request, self._timeout) for worker in self._workers]
+        # One needs no task of its own.
+        tasks = [asyncio.ensure_future(ask) for ask in asks] if len(asks) > 1 else []
         silent = False
         refusal = ProofUnavailable("capture_unknown", "no hidden states were captured for this answer")
         try:
-            for ask in asyncio.as_completed(asks):
+            for ask in asyncio.as_completed(tasks) if tasks else asks:
                 try:
                     reply = await ask
                 except TimeoutError:
@@ -129,7 +148,7 @@ class Channel:
                     case _:
                         silent = True
         finally:
-            for unanswered in asks:
+            for unanswered in tasks:
                 unanswered.cancel()
         if silent and refusal.code == "capture_unknown":
             raise ProofUnavailable("channel_timeout", f"the worker did not answer within {self._timeout:g} s")

@@ -42,12 +42,17 @@ class Call:
 
 @dataclass(slots=True)
 class RequestContext:
-    """One HTTP request and the calls of `generate` it led to, in order."""
+    """One HTTP request and the calls of `generate` it led to, in order.
+
+    Attributes:
+        settled: whether any choice has its proofs, or the reason why not. No event of a stream is ours before.
+    """
 
     served: Served
     options: RequestOptions
     refusal: ProofError | None = None
     calls: list[Call] = field(default_factory=list)
+    settled: bool = False
 
     def proofs(self, index: int | None = None) -> ToplocProofs:
         """The response's field, or a stream event's if `index` names the choice that ends with it.

@@ -16,14 +16,14 @@ import triton.language as tl
 from toploc.protocol import CHUNK_SIZE
 from toploc.topk_triton import top_k_rows
 
-from .ring import ChunkFeatures
+from .ring import Features
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from .ring import ChunkRef, Reduction, Rows
+    from .ring import ChunkRefs, Reduction, Rows
     from .runners.step import Step
 
 COPY_BLOCK = 1024
@@ -88,7 +88,9 @@ class DeviceRing:
         self._values = torch.zeros(num_slots * num_rows, hidden_size, dtype=dtype, device=device)
         self._tags = torch.full((num_slots * num_rows,), -1, dtype=torch.int64, device=device)
         self._ids = torch.zeros(num_slots * num_rows, dtype=torch.int32, device=device)
-        self._stream = torch.cuda.Stream(device)
+        # Chunks that complete in a step wait for it; answers that end must not wait behind them.
+        self._step_stream = torch.cuda.Stream(device)
+        self._answer_stream = torch.cuda.Stream(device)
         self._plan = _Upload(device)
         self._lock = threading.Lock()
         self._pending: list[_Reduction] = []
@@ -129,25 +131,22 @@ class DeviceRing:
                 if everything or reduction.writes_since >= self._writes_before_wait:
                     torch.cuda.current_stream(self._device).wait_event(reduction.event)
 
-    def reduce(self, chunks: Sequence[ChunkRef], *, complete: bool = False) -> Reduction:
-        rows = np.full((len(chunks), CHUNK_SIZE), -1, dtype=np.int64)
-        for i, chunk in enumerate(chunks):
-            positions = np.arange(chunk.first_position, chunk.first_position + chunk.num_rows)
-            rows[i, : chunk.num_rows] = chunk.slot * self.num_rows + positions % self.num_rows
+    def reduce(self, chunks: ChunkRefs, *, complete: bool = False) -> Reduction:
+        j = np.arange(CHUNK_SIZE)
+        at = chunks.slots[:, None] * self.num_rows + (chunks.first_positions[:, None] + j) % self.num_rows
+        rows = np.where(j < chunks.num_rows[:, None], at, -1)
+        stream = self._answer_stream if complete else self._step_stream
         with torch.cuda.device(self._device):
             if not complete:
-                self._stream.wait_stream(torch.cuda.current_stream(self._device))
-            epochs = [chunk.epoch for chunk in chunks]
-            lengths = [chunk.num_rows for chunk in chunks]
-            return self._start(self._stream, rows, self._values, self._tags, self._ids, epochs, lengths)
+                stream.wait_stream(torch.cuda.current_stream(self._device))
+            return self._start(stream, rows, self._values, self._tags, self._ids, chunks.epochs)
 
-    def reduce_step(self, step: Step, first_rows: Sequence[int], chunk_size: int) -> Reduction:
-        rows = np.array(first_rows, dtype=np.int64)[:, None] + np.arange(chunk_size)
+    def reduce_step(self, step: Step, first_rows: Sequence[int]) -> Reduction:
+        rows = np.array(first_rows, dtype=np.int64)[:, None] + np.arange(CHUNK_SIZE)
         # On the model's stream: its next step overwrites these rows. Positions have no epoch.
         stream = torch.cuda.current_stream(self._device)
         states = step.hidden_states.to(self._dtype)
-        lengths = [chunk_size] * len(rows)
-        return self._start(stream, rows, states, step.positions, step.input_ids, [0] * len(rows), lengths)
+        return self._start(stream, rows, states, step.positions, step.input_ids, np.zeros(len(rows), dtype=np.int64))
 
     def _start(
         self,
@@ -156,8 +155,7 @@ class DeviceRing:
         values: torch.Tensor,
         tags: torch.Tensor,
         ids: torch.Tensor,
-        epochs: list[int],
-        lengths: list[int],
+        epochs: npt.NDArray[np.int64],
     ) -> Reduction:
         count, k = len(rows), self._topk
         buffer = self._take_buffer(count)
@@ -172,7 +170,7 @@ class DeviceRing:
             launch(buffer.rows, tags, ids, low, high, input_ids, result.stride(0), num_rows=CHUNK_SIZE)
             buffer.result_host.copy_(buffer.result, non_blocking=True)
             buffer.event.record(stream)
-        reduction = _Reduction(self, buffer, epochs, lengths)
+        reduction = _Reduction(self, buffer, epochs)
         with self._lock:
             self._pending.append(reduction)
         return reduction
@@ -185,23 +183,15 @@ class DeviceRing:
                 return free.pop()
         return _Buffer(capacity, 2 * self._topk + 3 * CHUNK_SIZE, self._device)
 
-    def read(self, buffer: _Buffer, epochs: list[int], lengths: list[int]) -> list[ChunkFeatures]:
+    def read(self, buffer: _Buffer, epochs: npt.NDArray[np.int64]) -> Features:
         """Features from a buffer whose event has passed; takes the buffer back."""
         k = self._topk
         values = buffer.result_host.numpy()[: len(epochs)].copy()
         with self._lock:
             self._buffers[len(buffer.result_host)].append(buffer)
         low, high, input_ids = (values[:, 2 * k + i * CHUNK_SIZE :][:, :CHUNK_SIZE] for i in range(3))
-        positions = np.where(high == np.array(epochs)[:, None], low, -1).astype(np.int64)
-        return [
-            ChunkFeatures(
-                values[i, :k],
-                values[i, k : 2 * k].astype(np.uint16),
-                positions[i, :rows],
-                input_ids[i, :rows].astype(np.int64),
-            )
-            for i, rows in enumerate(lengths)
-        ]
+        positions = np.where(high == epochs[:, None], low, -1).astype(np.int64)
+        return Features(values[:, :k], values[:, k : 2 * k].astype(np.uint16), positions, input_ids.astype(np.int64))
 
 
 class _Upload:
@@ -250,23 +240,22 @@ class _Buffer:
 
 
 class _Reduction:
-    def __init__(self, ring: DeviceRing, buffer: _Buffer, epochs: list[int], lengths: list[int]) -> None:
-        self.event = buffer.event
+    def __init__(self, ring: DeviceRing, buffer: _Buffer, epochs: npt.NDArray[np.int64]) -> None:
         self.writes_since = 0
         self._ring = ring
-        self._buffer: _Buffer | None = buffer
+        self._buffer = buffer
         self._epochs = epochs
-        self._lengths = lengths
-        self._features: list[ChunkFeatures] = []
-        self._lock = threading.Lock()
+        # Of the buffer, which may be another reduction's by the time that the engine's thread looks here again.
+        self._read = False
+
+    @property
+    def event(self) -> torch.cuda.Event:
+        return self._buffer.event
 
     def done(self) -> bool:
-        return self._buffer is None or self.event.query()
+        return self._read or self._buffer.event.query()
 
-    def features(self) -> list[ChunkFeatures]:
-        with self._lock:
-            if self._buffer is not None:
-                self.event.synchronize()
-                self._features = self._ring.read(self._buffer, self._epochs, self._lengths)
-                self._buffer = None
-            return self._features
+    def features(self) -> Features:
+        self._buffer.event.synchronize()
+        self._read = True
+        return self._ring.read(self._buffer, self._epochs)

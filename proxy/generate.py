@@ -59,33 +59,38 @@ class ProvingGenerate:
         call = Call(lora.lora_name if lora else context.served.model, sampling_params.n, _refusal(context, prompt))
         context.calls.append(call)
         if call.refusal is not None:
+            context.settled = True
             metrics.ANSWERS.labels(call.refusal.code).inc()
             return self._generate(prompt, _without_tag(sampling_params), *args, **kwargs)
         tag = Tag.new(children=sampling_params.n)
         tagged = _without_tag(sampling_params)
         tagged.extra_args = {**(tagged.extra_args or {}), EXTRA_ARG: tag.seal(self._secret)}
-        return self._prove(self._generate(prompt, tagged, *args, **kwargs), call, tag, tagged.output_kind)
+        delta = tagged.output_kind is RequestOutputKind.DELTA
+        return self._prove(self._generate(prompt, tagged, *args, **kwargs), context, call, tag, delta=delta)
 
     async def _prove(
         self,
         outputs: AsyncGenerator[RequestOutput, None],
+        context: RequestContext,
         call: Call,
         tag: Tag,
-        kind: RequestOutputKind,
+        *,
+        delta: bool,
     ) -> AsyncGenerator[RequestOutput, None]:
-        token_ids: dict[int, list[int]] = {}
+        token_ids: list[list[int]] = [[] for _ in range(tag.children)]
         try:
             # Left early, the engine's generator must be closed, or the engine goes on generating for nobody.
             async with aclosing(outputs):
+                # What is in this loop every token of every request pays for.
                 async for output in outputs:
                     for choice in output.outputs:
-                        if kind is RequestOutputKind.DELTA:
-                            token_ids.setdefault(choice.index, []).extend(choice.token_ids)
-                        else:
-                            token_ids[choice.index] = list(choice.token_ids)
+                        if delta:
+                            token_ids[choice.index] += choice.token_ids
                         if choice.finish_reason is not None and choice.index not in call.choices:
+                            generated = token_ids[choice.index] if delta else list(choice.token_ids)
                             call.prompt_token_ids = output.prompt_token_ids or ()
-                            call.choices[choice.index] = await self._finish(call, tag, choice, token_ids[choice.index])
+                            call.choices[choice.index] = await self._finish(call, tag, choice, generated)
+                            context.settled = True
                     yield output
         finally:
             unclaimed = [child for child in range(tag.children) if child not in call.choices]

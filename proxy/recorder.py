@@ -1,22 +1,24 @@
 """Captures the hidden states that proofs are made of: the one stateful object in a worker.
 
 Two threads use it. The engine's thread calls `register`, `record` and `finished` around each forward pass and never
-waits; the side channel's thread calls `finalize`, `discard` and `expire`.
+waits; the side channel's thread calls `encode`, `finalize`, `discard` and `expire`.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
+from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toploc.errors import InvalidActivations, ProofUnavailable
-from toploc.proof import encode_chunks
+from toploc.errors import ProofUnavailable
 from toploc.protocol import CHUNK_SIZE
 
-from .capture import Capture, Key, check_rows
-from .ring import ChunkRef, Rows
+from .capture import Capture, Chunk, Key, proofs_of
+from .ring import ChunkRefs, Rows
 from .tag import Tag
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ class Recorder:
         self._refused: dict[Key, ProofUnavailable] = {}
         self._by_request: dict[str, Capture] = {}
         self._batch: _Batch | None = None
+        self._reducing: deque[_Reducing] = deque()
+        self._encoding = threading.Lock()
 
     def register(self, request_id: str, extra_args: Mapping[str, Any] | None, prompt_len: int | None) -> None:
         """Starts capturing a request that the engine is about to run, if it carries a tag of ours.
@@ -131,15 +135,13 @@ class Recorder:
 
     def _reduce_ring(self, batch: _Batch, settled: npt.NDArray[np.int64]) -> None:
         """Reduces the chunks of the ring that end at or below `settled`, all in one go."""
-        due = (settled - batch.floors) // CHUNK_SIZE
-        members = [int(i) for i in np.flatnonzero(due > 0)]
-        chunks = []
-        for i in members:
-            capture = batch.captures[i]
-            positions = range(capture.floor, capture.floor + int(due[i]) * CHUNK_SIZE, CHUNK_SIZE)
-            chunks += [ChunkRef(capture.slot, capture.epoch, position, CHUNK_SIZE) for position in positions]
-        if chunks:
-            batch.advance(members, due, self._ring.reduce(chunks))
+        due = np.maximum((settled - batch.floors) // CHUNK_SIZE, 0)
+        if due.any():
+            refs = batch.chunks(due)
+            self._advance(batch, due, refs, self._ring.reduce(refs))
+
+    def _advance(self, batch: _Batch, due: npt.NDArray[np.int64], refs: ChunkRefs, reduction: Reduction) -> None:
+        self._reducing.append(_Reducing(reduction, refs, batch.advance(due)))
 
     def _record_prefill(
         self,
@@ -152,16 +154,15 @@ class Recorder:
     ) -> None:
         """Reduces the whole chunks among a prefill's rows from `position` on where they lie, and stores the rest."""
         due = np.zeros_like(end)
-        members: list[int] = []
         first_rows: list[int] = []
         for i in map(int, wide):
             if batch.captures[i].floor == position[i] and end[i] - position[i] >= CHUNK_SIZE:
                 due[i] = (end[i] - position[i]) // CHUNK_SIZE
-                members.append(i)
                 first = int(base[i] + position[i])
                 first_rows += range(first, first + int(due[i]) * CHUNK_SIZE, CHUNK_SIZE)
         if first_rows:
-            batch.advance(members, due, self._ring.reduce_step(step, first_rows, CHUNK_SIZE))
+            refs = batch.chunks(due)
+            self._advance(batch, due, refs, self._ring.reduce_step(step, first_rows))
         rest = np.zeros_like(end)
         rest[wide] = (end - position - due * CHUNK_SIZE)[wide]
         self._ring.write(step, batch.rows(base + end - rest, rest), after_reductions=True)
@@ -177,6 +178,12 @@ class Recorder:
                 if capture is not None:
                     capture.finish()
                     self._batch = None
+
+    def encode(self) -> None:
+        """Encodes the chunks whose reduction is over, so that the end of an answer finds all but its last done."""
+        with self._encoding:
+            while self._reducing and self._reducing[0].reduction.done():
+                self._reducing.popleft().encode()
 
     def finalize(self, key: Key, inputs: Sequence[int]) -> list[bytes]:
         """Proofs of the tokens generated from `inputs`, one per chunk; releases the capture.
@@ -196,41 +203,59 @@ class Recorder:
         """`finalize` for many answers, reduced together; what it would raise stands in place of the proofs."""
         try:
             with self._lock:
-                claims = self._claim(wanted)
-            return [
-                claim if isinstance(claim, ProofUnavailable) else _prove(*claim, inputs)
-                for claim, (_, inputs) in zip(claims, wanted, strict=True)
-            ]
+                claims, rest = self._claim(wanted)
+            return self._prove(claims, rest, wanted)
         finally:
             for key, _ in wanted:
                 self.discard(key)
 
     def _claim(
         self, wanted: Sequence[tuple[Key, Sequence[int]]]
-    ) -> list[ProofUnavailable | tuple[Capture, list[tuple[Reduction, int]]]]:
-        """Each answer's chunks: those reduced already, and the rest, whose reduction is started here for all."""
-        claims: list[ProofUnavailable | tuple[Capture, list[tuple[Reduction, int]]]] = []
-        rest: list[ChunkRef] = []
-        unreduced: list[tuple[list[tuple[Reduction, int]], int]] = []
+    ) -> tuple[list[_Claim | ProofUnavailable], _Reducing | None]:
+        """Each answer's claim, and the reduction of all their chunks that are not reduced yet."""
+        claims: list[_Claim | ProofUnavailable] = []
+        rest: list[tuple[int, int, int, int]] = []
         for key, inputs in wanted:
             capture = self._captures.get(key)
             if capture is None:
                 unknown = ProofUnavailable("capture_unknown", "no hidden states were captured for this answer")
                 claims.append(self._refused.pop(key, unknown))
                 continue
-            whole = min(len(inputs) // CHUNK_SIZE, len(capture.reductions))
-            chunks = capture.reductions[:whole]
-            claims.append((capture, chunks))
-            for at in range(whole * CHUNK_SIZE, len(inputs), CHUNK_SIZE):
-                rows = min(CHUNK_SIZE, len(inputs) - at)
-                unreduced.append((chunks, len(rest)))
-                rest.append(ChunkRef(capture.slot, capture.epoch, capture.start + at, rows))
-        if rest:
-            # A token is out only after the step that wrote its row.
-            reduction = self._ring.reduce(rest, complete=True)
-            for chunks, place in unreduced:
-                chunks.append((reduction, place))
-        return claims
+            whole = min(len(inputs) // CHUNK_SIZE, capture.num_reduced)
+            starts = range(whole * CHUNK_SIZE, len(inputs), CHUNK_SIZE)
+            rows = [min(CHUNK_SIZE, len(inputs) - at) for at in starts]
+            rest += [(capture.slot, capture.epoch, capture.start + at, n) for at, n in zip(starts, rows, strict=True)]
+            claims.append(_Claim(capture, whole, len(starts)))
+        if not rest:
+            return claims, None
+        refs = ChunkRefs(*np.array(rest, dtype=np.int64).T)
+        # A token is out only after the step that wrote its row.
+        return claims, _Reducing(self._ring.reduce(refs, complete=True), refs, [])
+
+    def _prove(
+        self,
+        claims: Sequence[_Claim | ProofUnavailable],
+        rest: _Reducing | None,
+        wanted: Sequence[tuple[Key, Sequence[int]]],
+    ) -> list[list[bytes] | ProofUnavailable]:
+        with self._encoding:
+            for claim in claims:
+                # Not the newest reductions, which wait for a step that runs now: an answer that is over has none.
+                while isinstance(claim, _Claim) and len(claim.capture.chunks) < claim.whole:
+                    self._reducing.popleft().encode()
+        last = iter([] if rest is None else rest.chunks())
+        outcomes: list[list[bytes] | ProofUnavailable] = []
+        for claim, (_, inputs) in zip(claims, wanted, strict=True):
+            if isinstance(claim, ProofUnavailable):
+                outcomes.append(claim)
+                continue
+            capture = claim.capture
+            chunks = [*capture.chunks[: claim.whole], *islice(last, claim.rest)]
+            try:
+                outcomes.append(proofs_of(chunks, capture.start, inputs))
+            except ProofUnavailable as error:
+                outcomes.append(error)
+        return outcomes
 
     def discard(self, key: Key) -> None:
         """Forgets a capture, wherever it stands."""
@@ -283,29 +308,45 @@ class _Batch:
         within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
         return Rows(first_rows[which] + within, self._slots[which], self._epochs[which])
 
-    def advance(self, members: Sequence[int], chunks: npt.NDArray[np.int64], reduction: Reduction) -> None:
-        """`chunks[i]` more chunks of each of `members` are in `reduction`, one member's after another's."""
-        place = 0
-        for i in members:
-            capture, count = self.captures[i], int(chunks[i])
-            capture.reductions += [(reduction, place + k) for k in range(count)]
-            capture.floor += count * CHUNK_SIZE
-            self.floors[i] = capture.floor
-            place += count
+    def chunks(self, counts: npt.NDArray[np.int64]) -> ChunkRefs:
+        """The next `counts[i]` chunks of each member."""
+        which = np.repeat(np.arange(len(counts)), counts)
+        within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+        first = self.floors[which] + within * CHUNK_SIZE
+        return ChunkRefs(self._slots[which], self._epochs[which], first, np.full(len(which), CHUNK_SIZE))
+
+    def advance(self, counts: npt.NDArray[np.int64]) -> list[tuple[Capture, int]]:
+        """Those chunks are taken care of; whose they are, in the order of `chunks`."""
+        self.floors += counts * CHUNK_SIZE
+        owners = []
+        for i in np.flatnonzero(counts).tolist():
+            self.captures[i].floor = int(self.floors[i])
+            owners.append((self.captures[i], int(counts[i])))
+        return owners
 
 
-def _prove(
-    capture: Capture, chunks: Sequence[tuple[Reduction, int]], inputs: Sequence[int]
-) -> list[bytes] | ProofUnavailable:
-    if not chunks:
-        return []
-    features = [reduction.features()[place] for reduction, place in chunks]
-    try:
-        check_rows(features, capture.start, inputs)
-        return encode_chunks(
-            np.stack([chunk.indices for chunk in features]), np.stack([chunk.patterns for chunk in features])
-        )
-    except ProofUnavailable as error:
-        return error
-    except InvalidActivations as error:
-        return ProofUnavailable("rows_invalid", str(error))
+@dataclass(frozen=True, slots=True)
+class _Reducing:
+    """Chunks on their way from the ring to proofs; `owners` says how many are each capture's, in order."""
+
+    reduction: Reduction
+    refs: ChunkRefs
+    owners: Sequence[tuple[Capture, int]]
+
+    def chunks(self) -> list[Chunk]:
+        """Waits for the reduction if need be."""
+        return Chunk.all_of(self.refs, self.reduction.features())
+
+    def encode(self) -> None:
+        chunks = iter(self.chunks())
+        for capture, count in self.owners:
+            capture.chunks += islice(chunks, count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """An answer's chunks: `whole` that were reduced while it was generated, and `rest` that are reduced at its end."""
+
+    capture: Capture
+    whole: int
+    rest: int

@@ -15,6 +15,8 @@ from .settings import OnError
 from .sse import EventSplitter, add_field, add_field_within, event_json
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from starlette.types import Message, Send
 
     from toploc.protocol import ToplocProofs
@@ -38,15 +40,22 @@ class Responder:
         self._on_error = on_error
         self._head: Message | None = None
         self._body: list[Message] = []
-        self._events: EventSplitter | None = None
+        self._streams = False
+        self._events = EventSplitter()
 
-    async def __call__(self, message: Message) -> None:
+    def __call__(self, message: Message) -> Awaitable[None]:
+        # No coroutine of ours around what every token of every stream goes through.
+        if self._streams and not self._context.settled:
+            return self._send(message)
+        return self._handle(message)
+
+    async def _handle(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             await self._begin(message)
         elif message["type"] == "http.response.body" and self._head is not None:
             await self._collect(message, self._head)
-        elif message["type"] == "http.response.body" and self._events is not None:
-            await self._stream(message, self._events)
+        elif message["type"] == "http.response.body" and self._streams:
+            await self._stream(message)
         else:
             await self._send(message)
 
@@ -59,7 +68,7 @@ class Responder:
             self._head = message
             return
         if readable and kind == b"text/event-stream":
-            self._events = EventSplitter()
+            self._streams = True
         await self._send(message)
 
     async def _collect(self, message: Message, head: Message) -> None:
@@ -83,17 +92,16 @@ class Responder:
         await self._send({**head, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
         await self._send({**message, "body": body})
 
-    async def _stream(self, message: Message, events: EventSplitter) -> None:
+    async def _stream(self, message: Message) -> None:
+        """Events since a choice was settled; those before, which may have ended in the middle, went by as they came."""
         data, more = message.get("body", b""), message.get("more_body", False)
-        whole = data.endswith(b"\n\n") and not events.waiting
-        # Nothing was generated, or not yet: /v1/responses begins to generate after its first events. Or, for nearly
-        # every token of a stream, whole events of which none ends a choice.
-        if not self._context.calls or (more and whole and MAY_END_CHOICE.search(data) is None):
+        whole = data.endswith(b"\n\n") and not self._events.waiting
+        if more and whole and MAY_END_CHOICE.search(data) is None:
             await self._send(message)
             return
-        body = b"".join(self._extend(event) for event in events.feed(data))
+        body = b"".join(self._extend(event) for event in self._events.feed(data))
         if not more:
-            body += events.flush()
+            body += self._events.flush()
         if body or not more:
             await self._send({**message, "body": body})
 

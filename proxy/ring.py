@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
+from toploc.protocol import CHUNK_SIZE
 from toploc.topk import top_k
 
 if TYPE_CHECKING:
@@ -37,24 +38,28 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkRef:
-    """Rows `first_position … first_position + num_rows - 1` of a slot's owner, in the ring."""
+class ChunkRefs:
+    """n chunks of a ring: rows `first_positions[i] … first_positions[i] + num_rows[i] - 1` of a slot's owner, int64 [n]
+    each."""
 
-    slot: int
-    epoch: int
-    first_position: int
-    num_rows: int
+    slots: Ints
+    epochs: Ints
+    first_positions: Ints
+    num_rows: Ints
+
+    def __len__(self) -> int:
+        return len(self.slots)
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkFeatures:
-    """What is kept of a chunk: its top-k, and what shows that its rows are the right ones.
+class Features:
+    """What is kept of n chunks: their top-k, and what shows that their rows are the right ones.
 
     Attributes:
-        indices: positions of the top-k in the flattened chunk, int32 [k].
-        patterns: their 16-bit values, uint16 [k].
-        positions: position of each row, -1 where the ring holds no row of this request, int64 [rows].
-        input_ids: input token of each row, int64 [rows].
+        indices: positions of the top-k in the flattened chunk, int32 [n, k].
+        patterns: their 16-bit values, uint16 [n, k].
+        positions: position of each row, -1 where the ring holds no row of this request, int64 [n, 32].
+        input_ids: input token of each row, int64 [n, 32]; of rows past a chunk's end, anything.
     """
 
     indices: npt.NDArray[np.int32]
@@ -69,8 +74,8 @@ class Reduction(Protocol):
     def done(self) -> bool:
         """Whether `features` returns without waiting."""
 
-    def features(self) -> list[ChunkFeatures]:
-        """Features in the order asked for; waits if need be."""
+    def features(self) -> Features:
+        """Features in the order asked for; waits if need be. To be called once."""
 
 
 class Ring(Protocol):
@@ -86,21 +91,21 @@ class Ring(Protocol):
         prefill, which may lie anywhere: whatever is in reduction is reduced before.
         """
 
-    def reduce(self, chunks: Sequence[ChunkRef], *, complete: bool = False) -> Reduction:
+    def reduce(self, chunks: ChunkRefs, *, complete: bool = False) -> Reduction:
         """Starts the reduction of chunks in the ring; `complete` if the steps that wrote them are known to be over."""
 
-    def reduce_step(self, step: Step, first_rows: Sequence[int], chunk_size: int) -> Reduction:
-        """Starts the reduction of whole chunks of `chunk_size` consecutive rows of the step itself."""
+    def reduce_step(self, step: Step, first_rows: Sequence[int]) -> Reduction:
+        """Starts the reduction of whole chunks, consecutive rows of the step itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Finished:
-    values: list[ChunkFeatures]
+    values: Features
 
     def done(self) -> bool:
         return True
 
-    def features(self) -> list[ChunkFeatures]:
+    def features(self) -> Features:
         return self.values
 
 
@@ -123,25 +128,26 @@ class HostRing:
         self._input_ids[rows.slots, at] = step.input_ids.numpy()[rows.rows]
         self._tags[rows.slots, at] = (rows.epochs << EPOCH_SHIFT) + positions
 
-    def reduce(self, chunks: Sequence[ChunkRef], *, complete: bool = False) -> Reduction:  # noqa: ARG002
-        return _Finished([self._reduce(chunk) for chunk in chunks])
+    def reduce(self, chunks: ChunkRefs, *, complete: bool = False) -> Reduction:  # noqa: ARG002
+        at = (chunks.first_positions[:, None] + np.arange(CHUNK_SIZE)) % self.num_rows
+        slots = chunks.slots[:, None]
+        tags = self._tags[slots, at]
+        owned = tags >> EPOCH_SHIFT == chunks.epochs[:, None]
+        positions = np.where(owned, tags & ((1 << EPOCH_SHIFT) - 1), -1)
+        rows = zip(self._values[slots, at], chunks.num_rows.tolist(), strict=True)
+        return self._finished([values[:count] for values, count in rows], positions, self._input_ids[slots, at])
 
-    def _reduce(self, chunk: ChunkRef) -> ChunkFeatures:
-        at = np.arange(chunk.first_position, chunk.first_position + chunk.num_rows) % self.num_rows
-        tags = self._tags[chunk.slot, at]
-        positions = np.where(tags >> EPOCH_SHIFT == chunk.epoch, tags & ((1 << EPOCH_SHIFT) - 1), -1)
-        indices, patterns = top_k(self._values[chunk.slot, at].ravel(), self._topk)
-        return ChunkFeatures(indices, patterns, positions, self._input_ids[chunk.slot, at])
-
-    def reduce_step(self, step: Step, first_rows: Sequence[int], chunk_size: int) -> Reduction:
+    def reduce_step(self, step: Step, first_rows: Sequence[int]) -> Reduction:
         patterns = self._patterns(step)
-        result = []
-        for first in first_rows:
-            rows = slice(first, first + chunk_size)
-            indices, values = top_k(patterns[rows].ravel(), self._topk)
-            positions = step.positions[rows].numpy().astype(np.int64)
-            result.append(ChunkFeatures(indices, values, positions, step.input_ids[rows].numpy().astype(np.int64)))
-        return _Finished(result)
+        at = np.array(first_rows)[:, None] + np.arange(CHUNK_SIZE)
+        positions, input_ids = step.positions.numpy()[at], step.input_ids.numpy()[at]
+        values = [patterns[first : first + CHUNK_SIZE] for first in first_rows]
+        return self._finished(values, positions.astype(np.int64), input_ids.astype(np.int64))
+
+    def _finished(self, chunks: Sequence[npt.NDArray[np.uint16]], positions: Ints, input_ids: Ints) -> Reduction:
+        top = [top_k(chunk.ravel(), self._topk) for chunk in chunks]
+        indices, patterns = (np.stack(column) for column in zip(*top, strict=True))
+        return _Finished(Features(indices, patterns, positions, input_ids))
 
     def _patterns(self, step: Step) -> npt.NDArray[np.uint16]:
         return step.hidden_states.to(self._dtype).view(torch.int16).numpy().view(np.uint16)

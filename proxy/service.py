@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from .recorder import Recorder
 
 HOUSEKEEPING_SECONDS = 1
+# How long a chunk may wait to be encoded while answers are being generated; they complete every 32 tokens.
+ENCODE_MILLISECONDS = 10
 # Answers proven together: more than end in one step of any batch.
 ROUND = 1024
 
@@ -67,8 +69,16 @@ class Service:
                 expired = self._recorder.expire(self._capture_ttl)
                 if expired:
                     logger.warning("toploc: dropped %d captures whose proofs nobody asked for", expired)
-            if socket.poll(HOUSEKEEPING_SECONDS * 1000):
+            if socket.poll(ENCODE_MILLISECONDS if self._recorder.slots_in_use else HOUSEKEEPING_SECONDS * 1000):
                 self._serve(socket)
+            self._encode()
+
+    def _encode(self) -> None:
+        try:
+            self._recorder.encode()
+        except Exception:
+            # The thread must outlive any one answer; this one's proofs are refused when they are asked for.
+            logger.exception("toploc: encoding chunks failed")
 
     def _serve(self, socket: zmq.Socket[bytes]) -> None:
         """Answers what has come in. Answers that end in the same step are proven together."""

@@ -10,13 +10,13 @@ import vllm
 from vllm.distributed.parallel_state import get_pp_group, get_tp_group
 
 from toploc.errors import UnsupportedEngine
-from toploc.proof import encode_points
 from toploc.protocol import CHUNK_SIZE, TOPK
 
+from .capture import Chunk
 from .channel import worker_address
 from .messages import PROTOCOL, Welcome
 from .recorder import Recorder
-from .ring import ChunkRef, HostRing, Rows
+from .ring import ChunkRefs, HostRing, Rows
 from .runners.step import Step
 from .service import Service
 
@@ -106,8 +106,8 @@ def warm_up(ring: Ring, states: torch.Tensor) -> None:
     positions = torch.zeros(1, dtype=torch.int64, device=states.device)
     # No capture has epoch 0.
     ring.write(Step([], none, none, none, states, positions, positions.int()), Rows(rows=zero, slots=zero, epochs=zero))
-    [features] = ring.reduce([ChunkRef(slot=0, epoch=0, first_position=0, num_rows=1)]).features()
-    encode_points(features.indices, features.patterns)
+    refs = ChunkRefs(slots=zero, epochs=zero, first_positions=zero, num_rows=zero + 1)
+    Chunk.all_of(refs, ring.reduce(refs).features())
 
 
 def proof_dtype(config: VllmConfig) -> torch.dtype:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from toploc_proxy.ring import ChunkRef, HostRing, Rows
+from toploc_proxy.ring import ChunkRefs, HostRing, Rows
 from toploc_proxy.runners.step import Step
 
 from toploc.topk import top_k
@@ -73,17 +73,24 @@ def test_ring_equals_the_host_ring(hidden: int, dtype: torch.dtype) -> None:
         host.write(Step([], empty, empty, empty, states, positions, ids), rows)
         device.write(Step([], empty, empty, empty, states.cuda(), positions.cuda(), ids.cuda()), rows)
         if count % 7 == 0:
-            chunks = [
-                ChunkRef(int(generator.integers(8)), 1 + count // 100, count, int(generator.integers(1, 33)))
-                for _ in range(int(generator.integers(1, 6)))
-            ]
-            pending.append((host.reduce(chunks), device.reduce(chunks)))
-    for on_host, on_device in pending:
-        for expected, found in zip(on_host.features(), on_device.features(), strict=True):
-            np.testing.assert_array_equal(found.positions, expected.positions)
-            np.testing.assert_array_equal(found.input_ids, expected.input_ids)
-            np.testing.assert_array_equal(found.indices, expected.indices)
-            np.testing.assert_array_equal(found.patterns, expected.patterns)
+            n_chunks = int(generator.integers(1, 6))
+            refs = ChunkRefs(
+                slots=generator.integers(0, 8, n_chunks),
+                epochs=np.full(n_chunks, 1 + count // 100),
+                first_positions=np.full(n_chunks, count),
+                num_rows=generator.integers(1, 33, n_chunks),
+            )
+            complete = bool(count % 2)
+            if complete:
+                torch.cuda.synchronize()
+            pending.append((refs, host.reduce(refs), device.reduce(refs, complete=complete)))
+    for refs, on_host, on_device in pending:
+        expected, found = on_host.features(), on_device.features()
+        inside = np.arange(32) < refs.num_rows[:, None]
+        np.testing.assert_array_equal(found.positions[inside], expected.positions[inside])
+        np.testing.assert_array_equal(found.input_ids[inside], expected.input_ids[inside])
+        np.testing.assert_array_equal(found.indices, expected.indices)
+        np.testing.assert_array_equal(found.patterns, expected.patterns)
 
 
 def test_reduce_step_equals_the_host_ring() -> None:
@@ -95,13 +102,11 @@ def test_reduce_step_equals_the_host_ring() -> None:
     positions, ids = torch.arange(500) + 7, torch.arange(500, dtype=torch.int32)
     empty = np.zeros(0, dtype=np.int64)
     first_rows = [3, 35, 400, 67, *range(100, 350, 5)]
-    expected = host.reduce_step(Step([], empty, empty, empty, states, positions, ids), first_rows, 32)
-    found = device.reduce_step(
-        Step([], empty, empty, empty, states.cuda(), positions.cuda(), ids.cuda()), first_rows, 32
-    )
-    for a, b in zip(expected.features(), found.features(), strict=True):
-        for field in ("indices", "patterns", "positions", "input_ids"):
-            np.testing.assert_array_equal(getattr(b, field), getattr(a, field))
+    expected = host.reduce_step(Step([], empty, empty, empty, states, positions, ids), first_rows).features()
+    on_device = Step([], empty, empty, empty, states.cuda(), positions.cuda(), ids.cuda())
+    found = device.reduce_step(on_device, first_rows).features()
+    for field in ("indices", "patterns", "positions", "input_ids"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
@@ -117,12 +122,14 @@ def test_nothing_synchronises() -> None:
     )
     rows = Rows(np.arange(32), np.zeros(32, dtype=np.int64), np.ones(32, dtype=np.int64))
     device.write(step, rows)
-    device.reduce([ChunkRef(0, 1, 0, 32)]).features()
+    zero = np.zeros(1, dtype=np.int64)
+    refs = ChunkRefs(slots=zero, epochs=zero + 1, first_positions=zero, num_rows=zero + 32)
+    device.reduce(refs).features()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(20):
             device.write(step, rows)
-            device.reduce([ChunkRef(0, 1, 0, 32)])
-            device.reduce_step(step, [0, 32], 32)
+            device.reduce(refs)
+            device.reduce_step(step, [0, 32])
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -68,8 +68,7 @@ def run(directory: str, timeout: float, use: Callable[[Channel], Any], engines: 
             return await use(channel)
         finally:
             channel.close()
-            # The receivers' cancellation takes a turn of the loop.
-            await asyncio.sleep(0)
+            # The cancellation of what is still asked takes a turn of the loop.
             await asyncio.sleep(0)
             assert asyncio.all_tasks() == {asyncio.current_task()}
 

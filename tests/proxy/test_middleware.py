@@ -32,6 +32,7 @@ def generate(n: int = 1) -> None:
         refusal = context.refusal
         choices = {i: ChoiceProofs(index=i, token_ids=(i,), proofs=("p",)) for i in range(n)}
         context.calls.append(Call("model", n, refusal, [1, 2, 3], {} if refusal else choices))
+        context.settled = True
 
 
 async def chat(request: Request) -> Response:

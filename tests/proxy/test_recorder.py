@@ -247,6 +247,8 @@ class Engine:
             n = random.randint(1, 4)
             padding = ("", 0, np.arange(n), np.zeros(n, dtype=np.int64), patterns(self.rng, n))
             self.recorder.record(make_step([*rows, padding]))
+        if random.random() < 0.3:
+            self.recorder.encode()
 
     def _forward(self, request: Request) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
         """Claimed first position, true positions, input ids and states of a request's rows in a step."""

@@ -39,7 +39,7 @@ def call(*choices: ChoiceProofs, n: int | None = None, prompt: Sequence[int] = (
 
 
 def context(*calls: Call, **options: bool) -> RequestContext:
-    return RequestContext(SERVED, RequestOptions(**options), None, list(calls))
+    return RequestContext(SERVED, RequestOptions(**options), None, list(calls), settled=bool(calls))
 
 
 def head(headers: list[tuple[bytes, bytes]], status: int = 200) -> dict[str, Any]:
@@ -322,6 +322,7 @@ def test_generation_that_begins_after_the_stream() -> None:
         await responder(first)
         assert sent == [head(SSE), first]
         late.calls.append(call(proven(0)))
+        late.settled = True
         await responder({**first, "body": event({"type": "response.completed", "response": {}})})
         await responder(end)
 

@@ -220,7 +220,7 @@ def test_error_in_the_recorder_does_not_end_the_service(
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("toploc_proxy.recorder.encode_chunks", broken)
+        patch.setattr("toploc_proxy.capture.encode_chunks", broken)
         reply = client.ask(Finalize(tag.nonce, 0, inputs))
     assert reply.code == "internal_error"
     assert "MemoryError" not in reply.message
