@@ -48,8 +48,8 @@ class WorkerChannel:
 
     def __init__(self, address: str) -> None:
         self._loop = asyncio.get_running_loop()
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
-        self._socket.linger = 0
+        self._socket: zmq.SyncSocket = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.connect(address)
         self._sequence = itertools.count()
         self._waiting: dict[bytes, asyncio.Future[Reply]] = {}
@@ -74,7 +74,7 @@ class WorkerChannel:
         except zmq.Again:
             raise TimeoutError from None
         # The descriptor tells of a change once, and sending may have used that up (zmq_getsockopt(3), ZMQ_FD).
-        if self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        if int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._loop.call_soon(self._receive)
 
     def _receive(self) -> None:
