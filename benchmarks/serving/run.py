@@ -3,13 +3,16 @@
     python benchmarks/serving/run.py MODEL [--pairs 5] [--concurrency 1 64 256] [--output FILE] [-- vllm serve flags]
 
 Both servers are up the whole time, and one is driven while the other idles: A B B A A B …, so that drift of the machine
-falls on both alike. Figures are medians over pairs of the ratio proofs / plain, with the smallest and largest.
+falls on both alike. Both sides of a pair get the same prompts and lengths, which vary by half, so that answers do not
+all end in the same step. Figures are medians over pairs of the ratio proofs / plain, with the smallest and largest;
+below them, how many answers had their proofs within so many milliseconds of their last token.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import sys
 import time
@@ -38,7 +41,7 @@ FIGURES = {
 }
 
 
-def drive(server: LocalServer, model: str, concurrency: int, options: argparse.Namespace) -> dict[str, Any]:
+def drive(server: LocalServer, model: str, concurrency: int, options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """One run of `vllm bench serve`."""
     requests = max(options.rounds * concurrency, options.least_requests)
     parser = FlexibleArgumentParser()
@@ -56,12 +59,30 @@ def drive(server: LocalServer, model: str, concurrency: int, options: argparse.N
         "--num-warmups": min(concurrency, 16),
         "--percentile-metrics": "ttft,tpot,itl",
         "--metric-percentiles": "50,99",
-        "--seed": time.monotonic_ns() % 2**31,
+        "--random-range-ratio": options.range_ratio,
+        "--seed": seed,
     }
     flat = [str(part) for pair in arguments.items() for part in pair]
     result = bench(parser.parse_args([*flat, "--ignore-eos", "--disable-tqdm"]))
     assert result["completed"] == requests, f"{result['completed']} of {requests} requests completed"
     return {name: result[name] for name in FIGURES}
+
+
+def latencies(server: LocalServer) -> dict[str, float]:
+    """Answers by the upper bound, in seconds, of the time from their last token to their proofs."""
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    buckets = [re.fullmatch(r'toploc:proof_latency_seconds_bucket\{.*le="(\S+)"\} (\S+)', line) for line in lines]
+    return {match[1]: float(match[2]) for match in buckets if match}
+
+
+def latency_table(runs: list[dict[str, Any]], concurrencies: Sequence[int]) -> str:
+    lines = []
+    for concurrency in concurrencies:
+        pairs = [run["latency"] for run in runs if run["concurrency"] == concurrency]
+        totals = {bound: sum(pair[bound] for pair in pairs) for bound in pairs[0]}
+        shares = [f"{count / totals['+Inf']:.1%} in {float(bound) * 1e3:g} ms" for bound, count in totals.items()]
+        lines.append(f"proofs at {concurrency} concurrent, {totals['+Inf']:g} answers: {', '.join(shares[:-1])}")
+    return "\n".join(lines)
 
 
 def table(runs: list[dict[str, Any]], concurrencies: Sequence[int]) -> str:
@@ -88,6 +109,7 @@ def main() -> None:
     parser.add_argument("--least-requests", type=int, default=4)
     parser.add_argument("--input-len", type=int, default=128)
     parser.add_argument("--output-len", type=int, default=256)
+    parser.add_argument("--range-ratio", type=float, default=0.5, help="by how much lengths vary")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no pair after so long")
     parser.add_argument("--output", type=Path, help="every run's figures as JSON")
     split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
@@ -104,15 +126,18 @@ def main() -> None:
                 if time.monotonic() - began > options.seconds:
                     continue
                 order = [("plain", plain), ("proofs", proofs)]
+                seed, before = time.monotonic_ns() % 2**31, latencies(proofs)
                 figures = {
-                    name: drive(server, options.model, concurrency, options)
+                    name: drive(server, options.model, concurrency, options, seed)
                     for name, server in (order if pair % 2 == 0 else reversed(order))
                 }
-                runs.append({"pair": pair, "concurrency": concurrency, **figures})
+                latency = {bound: count - before[bound] for bound, count in latencies(proofs).items()}
+                runs.append({"pair": pair, "concurrency": concurrency, "latency": latency, **figures})
                 if options.output:
                     options.output.write_text(json.dumps(runs, indent=1))
     measured = [c for c in options.concurrency if any(run["concurrency"] == c for run in runs)]
     print(f"{options.input_len} tokens in, {options.output_len} out, {len(runs)} pairs\n{table(runs, measured)}")
+    print(latency_table(runs, measured))
 
 
 def complete(server: LocalServer) -> dict[str, Any]:

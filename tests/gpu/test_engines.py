@@ -45,14 +45,23 @@ ENGINES: dict[str, tuple[list[str], dict[str, str], str]] = {
 }
 
 
+# Other weights, or another memory, than the prefill's: of 128 exponents so many differ at most. A shifted row, or
+# another answer's, leaves hardly any equal.
+QUANTIZED: dict[str, tuple[list[str], dict[str, str], str]] = {
+    "v2 fp8 weights": (["--quantization", "fp8"], {}, "v2"),
+    "v2 fp8 KV cache": (["--kv-cache-dtype", "fp8"], {}, "v2"),
+}
+ALIGNED = 64
+
+
 @pytest.fixture(scope="module")
 def prefill(wide_model: Path) -> TransformersPrefill:
     return TransformersPrefill(wide_model, device="cuda")
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module", params=[*ENGINES, *QUANTIZED])
 def server(request: pytest.FixtureRequest, wide_model: Path) -> Iterator[tuple[LocalServer, str]]:
-    arguments, environment, runner = ENGINES[request.param]
+    arguments, environment, runner = (ENGINES | QUANTIZED)[request.param]
     arguments = [argument.replace("MODEL", str(wide_model)) for argument in arguments]
     common = [str(wide_model), "--served-model-name", "wide", "--max-model-len", "1024"]
     common += ["--gpu-memory-utilization", "0.3"]
@@ -85,6 +94,7 @@ def test_every_chunk_verifies(
     if "preemption" in request.node.callspec.id:
         metrics = httpx.get(f"{local.url}/metrics").text
         assert float(re.findall(r"^vllm:num_preemptions_total.* (\S+)$", metrics, re.MULTILINE)[0]) > 0
+    quantized = request.node.callspec.params["server"] in QUANTIZED
     figures = []
     for seed, response in enumerate(responses):
         proofs = response.toploc_proofs
@@ -93,10 +103,13 @@ def test_every_chunk_verifies(
             assert "error" not in choice, choice
             states = prefill.hidden_states(proofs["prompt"]["token_ids"], choice["token_ids"])
             verdict = verify_activations(choice["proofs"], states)
-            assert verdict.passed, (choice["index"], text.finish_reason, verdict)
+            misplaced = [chunk for chunk in verdict.chunks if chunk.mismatches > ALIGNED]
+            assert not misplaced if quantized else verdict.passed, (choice["index"], text.finish_reason, verdict)
             figures += [(c.mismatches, c.mantissa_mean, c.mantissa_median) for c in verdict.chunks]
             # A greedy answer may repeat one token, and its states with it.
             if seed % 2 and len(choice["token_ids"]) >= 31:
-                assert not verify_activations(choice["proofs"], torch.roll(states, 1, dims=0)).passed
+                shifted = verify_activations(choice["proofs"], torch.roll(states, 1, dims=0))
+                assert not shifted.passed
+                assert all(chunk.mismatches > ALIGNED for chunk in shifted.chunks)
     worst = [max(column) for column in zip(*figures, strict=True)]
     print(f"{len(figures)} chunks, worst mismatches {worst[0]}, mantissa mean {worst[1]:.2f}, median {worst[2]}")
