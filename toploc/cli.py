@@ -26,6 +26,7 @@ class Command:
 COMMANDS = (
     Command("serve", "vllm serve, with proofs in every answer", "toploc_proxy.serve", "proxy"),
     Command("verify", "is a stored answer what its model says to its request?", "toploc.verify_command", "all"),
+    Command("keygen", "a key that `toploc serve` signs answers with", "toploc.keygen_command", "proxy"),
 )
 
 

@@ -38,6 +38,10 @@ class InvalidThresholds(ToplocError):
     """A threshold file or value that is missing, out of range or not a number."""
 
 
+class InvalidKey(ToplocError):
+    """A signing or public key that cannot be read, is of another kind, or would overwrite a file."""
+
+
 class UnsupportedEngine(ToplocError):
     """The inference engine, or an option of it, under which proofs would be wrong or missing."""
 

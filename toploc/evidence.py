@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -125,6 +125,8 @@ class Evidence:
     proofs: ToplocProofs
     answers: tuple[Answer, ...]
     prompts: tuple[str | TokenIds, ...]
+    source: tuple[Mapping[str, Any], Mapping[str, Any]] = field(default=({}, {}), repr=False)
+    """Request and response as they were read: what a receipt is about."""
 
     @property
     def model(self) -> str:
@@ -200,7 +202,7 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
     if tokens > MAX_TOKENS:
         _fail(f"response.{FIELD_NAME}.choices", f"more than {MAX_TOKENS:,} tokens with their prompts")
     names = [name for name in (request.model, response.model, proofs.model) if name is not None]
-    return Evidence(request, sampling, tuple(names), proofs, answers, prompts)
+    return Evidence(request, sampling, tuple(names), proofs, answers, prompts, (body, sent))
 
 
 def _answers(response: _Response, proofs: ToplocProofs, *, chat: bool) -> tuple[Answer, ...]:

@@ -22,6 +22,9 @@ FIELD_NAME = "toploc_proofs"
 OPTIONS_NAME = "toploc"
 
 TokenId = Annotated[int, Field(ge=0, lt=2**32)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Seconds = Annotated[int, Field(ge=0, lt=2**53, description="since 1970, UTC")]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
 
 
 class _Frozen(BaseModel):
@@ -54,6 +57,37 @@ class ProofError(_Frozen):
     message: str
 
 
+class Statement(_Frozen):
+    """What a receipt says of one choice. `docs/receipts.md` defines each digest; what does not apply is left out."""
+
+    type: Literal["toploc-receipt"] = "toploc-receipt"
+    version: Literal[1] = 1
+    key_id: str = Field(pattern="^[0-9a-f]{16}$")
+    issued_at: Seconds
+    response_id: str
+    created: Seconds | None = Field(default=None, description="the response's own time")
+    request_sha256: Sha256 | None = Field(default=None, description="left out if the request has no canonical form")
+    model: str
+    scheme: Literal["toploc-gf65497"] = SCHEME
+    dtype: Literal["bfloat16", "float16"]
+    rounded_from: Literal["float32"] | None = None
+    choice: Count
+    prompt_tokens: Count
+    prompt_sha256: Sha256
+    tokens: Count
+    token_ids_sha256: Sha256
+    proofs_sha256: Sha256
+    finish_reason: str | None = None
+    output_sha256: Sha256 | None = Field(default=None, description="text, reasoning and tool calls, as delivered")
+
+
+class Receipt(_Frozen):
+    """A statement and the Ed25519 signature over its canonical form, base64."""
+
+    statement: Statement
+    signature: str = Field(pattern="^[A-Za-z0-9+/]{86}==$")
+
+
 class ChoiceProofs(_Frozen):
     """One choice's tokens and their proofs, one per chunk of 32 tokens, base64."""
 
@@ -64,11 +98,14 @@ class ChoiceProofs(_Frozen):
     prompt: PromptDigest | None = Field(
         default=None, description="this choice's prompt, where it is not the first choice's"
     )
+    receipt: Receipt | None = Field(default=None, description="from servers that sign; never without `proofs`")
 
     @model_validator(mode="after")
     def _proofs_or_error(self) -> Self:
         if (self.proofs is None) == (self.error is None):
             raise ValueError("a choice has either `proofs` or `error`")
+        if self.receipt is not None and self.proofs is None:
+            raise ValueError("a choice without `proofs` has no `receipt`")
         return self
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .evidence import Answer, Evidence
+    from .keys import PublicKey
 
 RENDERING: Final = frozenset({"tools", "documents", "add_generation_prompt", "continue_final_message"})
 """What a request may set of the tokenizer's own options; `chat_template_kwargs` must not reach the others."""
@@ -37,6 +38,7 @@ class TransformersVerifier:
         names: what the model is served under; its path or name, and the last part of that, by default.
         thresholds: the paper's for the dtype of the model's states by default.
         context_length: of the server, if it is known.
+        trusted_keys: of the providers whose receipts count.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class TransformersVerifier:
         names: Sequence[str] = (),
         thresholds: Thresholds | None = None,
         context_length: int | None = None,
+        trusted_keys: Sequence[PublicKey] = (),
     ) -> None:
         self.prefill = model if isinstance(model, TransformersPrefill) else TransformersPrefill(model)
         tokenizer = self.prefill.tokenizer
@@ -59,6 +62,7 @@ class TransformersVerifier:
             eos_token_ids=self.prefill.eos_token_ids,
             context_length=context_length,
             secret=secrets.token_bytes(16),
+            trusted_keys=trusted_keys,
         )
 
     def verify(self, data: bytes | str) -> Report:

@@ -10,6 +10,7 @@ from .checks.finish import check_finish
 from .checks.model import check_model
 from .checks.prompt import check_prompt
 from .checks.proofs import check_proofs
+from .checks.receipt import check_receipt
 from .checks.text import check_text
 from .checks.tokens import check_tokens
 from .report import Check, Report, quote
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from .chunks import Points
     from .evidence import Answer, Evidence
+    from .keys import PublicKey
     from .scores import TokenScores
     from .thresholds import Thresholds
 
@@ -29,6 +31,7 @@ class Verifier:
 
     `names`: what its weights are served under. `decode`: the text of token ids, with or without special tokens.
     `context_length`: the server's, None if unknown. `secret`: chooses the decoys (docs/proof-format.md, section 5).
+    `trusted_keys`: of the providers whose receipts count.
     """
 
     names: Collection[str]
@@ -37,6 +40,7 @@ class Verifier:
     eos_token_ids: Collection[int]
     context_length: int | None = None
     secret: bytes = field(default=b"", repr=False)
+    trusted_keys: Collection[PublicKey] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ def judge(evidence: Evidence, verifier: Verifier, computed: Sequence[Computed | 
     4. tokens: they are what the model says.
     5. text: it is what the tokens say.
     6. finish: the answer ended where the request lets it end.
+    7. receipt: the provider signed this answer.
 
     `computed` has an entry for each of `evidence.answers`, in order: where the verifier could not compute, the check
     that says why. The rule of the verdict is `Report.of`.
@@ -74,6 +79,7 @@ def judge(evidence: Evidence, verifier: Verifier, computed: Sequence[Computed | 
         checks.append(Check(name="proofs", status="skipped", reason="no_proofs", message=message, figures={**figures}))
     for answer, entry in zip(evidence.answers, computed, strict=True):
         checks += [entry] if isinstance(entry, Check) else _of_choice(evidence, answer, verifier, entry)
+    checks += check_receipt(evidence, verifier.trusted_keys)  # 7
     return Report.of(checks, model=evidence.model[:200])
 
 

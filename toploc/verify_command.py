@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from .errors import ToplocError
 from .evidence import MAX_BYTES
+from .keys import load_trusted_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,6 +52,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--thresholds", metavar="NAME|FILE", help="a name in configs/thresholds, or a YAML file (default: the paper's)"
+    )
+    made.add_argument(
+        "--trusted-keys",
+        metavar="FILE",
+        help="public keys of the providers whose receipts count: what `toploc keygen` printed, or GET /v1/toploc",
     )
     made.add_argument(
         "--context-length",
@@ -117,6 +123,7 @@ def _load(args: argparse.Namespace) -> TransformersVerifier:
     from .thresholds import Thresholds
 
     thresholds = Thresholds.load(args.thresholds) if args.thresholds else None
+    trusted = load_trusted_keys(args.trusted_keys) if args.trusted_keys else ()
     import torch
     from transformers.utils.logging import disable_progress_bar
 
@@ -130,4 +137,6 @@ def _load(args: argparse.Namespace) -> TransformersVerifier:
     except (OSError, ValueError, RuntimeError) as error:
         raise ToplocError(f"{args.model}: cannot be loaded: {str(error).splitlines()[0]}") from None
     names = args.name or list(dict.fromkeys([args.model, Path(args.model).name]))
-    return TransformersVerifier(prefill, names=names, thresholds=thresholds, context_length=args.context_length)
+    return TransformersVerifier(
+        prefill, names=names, thresholds=thresholds, context_length=args.context_length, trusted_keys=trusted
+    )

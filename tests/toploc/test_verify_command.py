@@ -15,6 +15,7 @@ from toploc import verify_command
 from toploc.cli import main as cli
 from toploc.errors import ToplocError
 from toploc.evidence import MAX_BYTES
+from toploc.keys import SigningKey
 from toploc.report import Report, malformed
 from toploc.verify_command import items, main
 
@@ -33,6 +34,25 @@ def test_verdicts_of_real_answers(tmp_path: Path, capsys: pytest.CaptureFixture[
     reports = [Report.model_validate_json(line) for line in capsys.readouterr().out.splitlines()]
     assert [report.verdict for report in reports] == ["accepted", "rejected"]
     assert main([str(RECORDED / "no-output.json"), *MODEL]) == 2
+
+
+def test_trusted_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A signed answer counts for the provider's key, and another's receipt counts against it."""
+    vectors = json.loads((ROOT / "docs" / "receipt-vectors.json").read_text("utf-8"))
+    evidence = json.loads((RECORDED / "greedy-short.json").read_text("utf-8"))
+    case = next(case for case in vectors["cases"] if case["evidence"] == "greedy-short")
+    receipt = {"statement": json.loads(case["statement"]), "signature": case["signature"]}
+    evidence["response"]["toploc_proofs"]["choices"][0]["receipt"] = receipt
+    (tmp_path / "signed.json").write_text(json.dumps(evidence))
+    (tmp_path / "keys.json").write_text(json.dumps(vectors["public_key"]))
+    SigningKey.create(tmp_path / "other.pem")
+    call = [str(tmp_path / "signed.json"), *MODEL]
+    assert main(call) == 0
+    assert "no_trusted_keys" in capsys.readouterr().out
+    assert main([*call, "--trusted-keys", str(tmp_path / "keys.json")]) == 0
+    assert f"passed  receipt of choice 0: signed with key {vectors['public_key']['key_id']}" in capsys.readouterr().out
+    assert main([*call, "--trusted-keys", str(tmp_path / "other.pem")]) == 1
+    assert "unknown_key" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

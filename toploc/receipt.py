@@ -1,0 +1,257 @@
+"""Receipts: what is signed of an answer, and whether a receipt is one for a request and its response.
+
+Needs no torch. `docs/receipts.md` defines every digest, with an example.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Literal
+
+import rfc8785
+from pydantic import ValidationError
+
+from .errors import MalformedEvidence
+from .protocol import FIELD_NAME, ChoiceProofs, PromptDigest, Receipt, Statement, ToplocProofs, token_ids_sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from .keys import PublicKey, SigningKey
+
+
+def issue(
+    key: SigningKey,
+    proofs: ToplocProofs,
+    response: Mapping[str, Any],
+    *,
+    request_sha256: str | None,
+    outputs: Mapping[int, Mapping[str, Any]],
+    issued_at: int,
+) -> ToplocProofs:
+    """The field with a receipt in each choice that has proofs.
+
+    `response`: its `id`, and its time if it has one. `outputs`: what was delivered of each choice, as `choices` of the
+    response has it.
+    """
+    signed = []
+    for choice in proofs.choices or ():
+        prompt = choice.prompt or proofs.prompt
+        if choice.proofs is None or prompt is None:
+            signed.append(choice)
+            continue
+        statement = Statement(
+            key_id=key.public.key_id,
+            issued_at=issued_at,
+            request_sha256=request_sha256,
+            **_stated(proofs, choice, prompt, response, outputs.get(choice.index, {})),
+        )
+        receipt = Receipt(statement=statement, signature=key.sign(canonical(statement)))
+        signed.append(choice.model_copy(update={"receipt": receipt}))
+    return proofs.model_copy(update={"choices": tuple(signed)}) if signed else proofs
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptResult:
+    """Whether one choice has a valid receipt. `reason` is None if so; `docs/receipts.md` lists the others."""
+
+    choice: int | None
+    status: Literal["passed", "failed", "skipped"]
+    reason: str | None
+    message: str
+    statement: Statement | None = None
+
+
+def verify_receipt(
+    request: Mapping[str, Any], response: Mapping[str, Any], keys: Iterable[PublicKey]
+) -> tuple[ReceiptResult, ...]:
+    """Hold the receipts in a response against it, against its request, and against the keys that are trusted.
+
+    `request` is the JSON body as it was sent, `response` the object that came back or was put together from a stream's
+    events. One result for each choice with tokens; one for the whole where there are none. Raises MalformedEvidence,
+    if `toploc_proofs` does not parse.
+    """
+    sent = response.get(FIELD_NAME)
+    if sent is None:
+        return (ReceiptResult(None, "skipped", "no_receipt", "the answer has no proofs and no receipt"),)
+    try:
+        proofs = ToplocProofs.model_validate_json(json.dumps(sent), strict=True)
+    except (ValidationError, TypeError, ValueError, RecursionError):
+        raise MalformedEvidence(f"response.{FIELD_NAME}", "not a field of version 1") from None
+    return check_receipts(request, response, proofs, keys)
+
+
+def check_receipts(
+    request: Mapping[str, Any], response: Mapping[str, Any], proofs: ToplocProofs, keys: Iterable[PublicKey]
+) -> tuple[ReceiptResult, ...]:
+    """See `verify_receipt`; of each choice:
+
+    1. It has a receipt, of a key that is trusted.
+    2. The signature is by that key over the canonical statement.
+    3. It was issued while the key was in use.
+    4. The statement is about this request, response, prompt, these tokens, proofs and, where it says so, output.
+       Without trusted keys this alone is checked.
+    """
+    trusted = {key.key_id: key for key in keys}
+    if not proofs.choices:
+        return (ReceiptResult(None, "skipped", "no_receipt", "an answer without proofs has no receipt"),)
+    outputs = choices_of(response)
+    body = digest(request) if any(choice.receipt for choice in proofs.choices) else None
+    results = []
+    for choice in proofs.choices:
+        receipt, prompt = choice.receipt, choice.prompt or proofs.prompt
+        if receipt is None or prompt is None:
+            results.append(ReceiptResult(choice.index, "skipped", "no_receipt", "the server did not sign the answer"))
+            continue
+        statement = receipt.statement
+        key = trusted.get(statement.key_id)
+        found = _stated(proofs, choice, prompt, response, outputs.get(choice.index, {}))
+        problem: tuple[str, str] | None = None
+        if trusted and key is None:  # 1
+            problem = "unknown_key", f"signed with key {statement.key_id}, which is not trusted"
+        elif key is not None and not key.verifies(receipt.signature, canonical(statement)):  # 2
+            problem = "signature", f"the signature is not by key {key.key_id} over this statement"
+        elif key is not None and key.expired_at(statement.issued_at):  # 3
+            problem = "key_expired", f"issued after the time of key {key.key_id}"
+        elif body != statement.request_sha256:  # 4
+            problem = "request_differs", "the receipt is for another request"
+        else:
+            problem = _difference(statement, found, prompt)
+            if problem is None and response.get("model", statement.model) != statement.model:
+                problem = "response_differs", "the response names another model than the receipt"
+        if problem is not None:
+            results.append(ReceiptResult(choice.index, "failed", *problem, statement))
+        elif key is None:
+            message = f"for this answer, but no keys are trusted; signed with {statement.key_id}"
+            results.append(ReceiptResult(choice.index, "skipped", "no_trusted_keys", message, statement))
+        else:
+            covered = "" if statement.output_sha256 else "; its text is bound by the token ids alone"
+            message = f"signed with key {key.key_id}{covered}"
+            results.append(ReceiptResult(choice.index, "passed", None, message, statement))
+    return tuple(results)
+
+
+def canonical(statement: Statement) -> bytes:
+    """The bytes that are signed: RFC 8785, without what is absent."""
+    return rfc8785.dumps(statement.model_dump(exclude_none=True))
+
+
+def digest(value: object) -> str | None:
+    """SHA-256 of a JSON value's canonical form (RFC 8785), in hexadecimal.
+
+    None if it has none: numbers that a double cannot hold, integers beyond 2^53 - 1, half a surrogate pair, nesting
+    that exhausts the stack.
+    """
+    try:
+        return sha256(rfc8785.dumps(value)).hexdigest()  # type: ignore[arg-type]
+    except (ValueError, RecursionError):
+        return None
+
+
+def request_digest(body: bytes) -> str | None:
+    """`digest` of a request as it came. Read by Python's own parser, which like vLLM's keeps integers exact and the
+    last of equal keys. None also if it is no JSON."""
+    try:
+        return digest(json.loads(body))
+    except (ValueError, RecursionError):
+        return None
+
+
+def choices_of(response: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
+    """The choices of a chat completion or completion by index; none of another response."""
+    choices = [choice for choice in _list(response.get("choices")) if isinstance(choice, Mapping)]
+    return {choice["index"]: choice for choice in choices if isinstance(choice.get("index"), int)}
+
+
+def output_of(choice: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a client is shown of a choice, without nulls and what SDKs add; None for what is no choice."""
+    message = choice.get("message", choice)
+    if not isinstance(message, Mapping) or not message.keys() & {"content", "text", "reasoning", "tool_calls"}:
+        return None
+    output: dict[str, Any] = {"text": message.get("content", message.get("text")) or ""}
+    if reasoning := message.get("reasoning") or message.get("reasoning_content"):
+        output["reasoning"] = reasoning
+    calls = [*_list(message.get("tool_calls")), *filter(None, [message.get("function_call")])]
+    if calls:
+        output["tool_calls"] = [_call(call) for call in calls]
+    return output
+
+
+def _call(call: object) -> object:
+    if not isinstance(call, Mapping):
+        return call
+    function = call.get("function", call)
+    found = {"id": call.get("id")}
+    if isinstance(function, Mapping):
+        found |= {"name": function.get("name"), "arguments": function.get("arguments")}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _list(value: object) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _stated(
+    proofs: ToplocProofs,
+    choice: ChoiceProofs,
+    prompt: PromptDigest,
+    response: Mapping[str, Any],
+    shown: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything that a statement says but who signed what request, and when."""
+    response_id = response.get("id")
+    output = output_of(shown)
+    return {
+        "response_id": response_id if isinstance(response_id, str) else "",
+        "created": _seconds(response.get("created", response.get("created_at"))),
+        "model": proofs.model,
+        "dtype": proofs.dtype,
+        "rounded_from": proofs.rounded_from,
+        "choice": choice.index,
+        "prompt_tokens": prompt.num_tokens,
+        "prompt_sha256": prompt.sha256,
+        "tokens": len(choice.token_ids),
+        "token_ids_sha256": token_ids_sha256(choice.token_ids),
+        "proofs_sha256": digest(list(choice.proofs or ())),
+        "finish_reason": shown.get("finish_reason"),
+        "output_sha256": None if output is None else digest(output),
+    }
+
+
+def _seconds(value: object) -> int | None:
+    """An SDK may have made a float of it."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) else None
+
+
+DIFFERENCES = {
+    "response_id": "response_differs",
+    "created": "response_differs",
+    "finish_reason": "response_differs",
+    "model": "response_differs",
+    "dtype": "proofs_differ",
+    "rounded_from": "proofs_differ",
+    "choice": "response_differs",
+    "prompt_tokens": "prompt_differs",
+    "prompt_sha256": "prompt_differs",
+    "tokens": "tokens_differ",
+    "token_ids_sha256": "tokens_differ",
+    "proofs_sha256": "proofs_differ",
+    "output_sha256": "output_differs",
+}
+"""The reason, where the evidence has another value than the statement."""
+
+
+def _difference(statement: Statement, found: Mapping[str, Any], prompt: PromptDigest) -> tuple[str, str] | None:
+    for name, reason in DIFFERENCES.items():
+        stated = getattr(statement, name)
+        if found[name] != stated and not (name == "output_sha256" and stated is None):
+            return reason, f"the receipt is for another answer: its {name} is not this one's"
+    ids: Sequence[int] | None = prompt.token_ids
+    if ids is not None and token_ids_sha256(ids) != prompt.sha256:
+        return "prompt_differs", "the prompt's token ids are not those of its digest"
+    return None
