@@ -17,6 +17,8 @@ from .messages import (
     UNREADABLE,
     CountSlots,
     Discard,
+    Examine,
+    Examined,
     Finalize,
     Hello,
     Proofs,
@@ -124,8 +126,21 @@ class Channel:
         Raises:
             ProofUnavailable: with the worker's reason, or `channel_timeout`.
         """
-        request = Finalize(nonce, child, list(inputs))
-        asks = [worker.ask(request, self._timeout) for worker in self._workers]
+        reply = await self._ask_holder(Finalize(nonce, child, list(inputs)), self._timeout)
+        if not isinstance(reply, Proofs):
+            raise ProofUnavailable("channel_timeout", f"the worker did not answer within {self._timeout:g} s")
+        return reply.proofs
+
+    async def examine(self, request: Examine, timeout: float) -> Examined:
+        """What a prefill shows. Raises ProofUnavailable with the worker's reason, or `channel_timeout`."""
+        reply = await self._ask_holder(request, timeout)
+        if not isinstance(reply, Examined):
+            raise ProofUnavailable("channel_timeout", f"the worker did not answer within {timeout:g} s")
+        return reply
+
+    async def _ask_holder(self, request: Finalize | Examine, timeout: float) -> Reply | None:
+        """The reply of the worker that has the capture, None if one is silent; ProofUnavailable if it refuses."""
+        asks = [worker.ask(request, timeout) for worker in self._workers]
         # One needs no task of its own.
         tasks = [asyncio.ensure_future(ask) for ask in asks] if len(asks) > 1 else []
         silent = False
@@ -138,8 +153,8 @@ class Channel:
                     silent = True
                     continue
                 match reply:
-                    case Proofs(proofs):
-                        return proofs
+                    case Proofs() | Examined():
+                        return reply
                     # Engines that never saw the request say so; the one that did knows better.
                     case Refusal("capture_unknown"):
                         pass
@@ -151,7 +166,7 @@ class Channel:
             for unanswered in tasks:
                 unanswered.cancel()
         if silent and refusal.code == "capture_unknown":
-            raise ProofUnavailable("channel_timeout", f"the worker did not answer within {self._timeout:g} s")
+            return None
         raise refusal
 
     async def discard(self, nonce: str, children: Sequence[int]) -> None:

@@ -40,7 +40,22 @@ class CountSlots(msgspec.Struct, tag="count_slots", frozen=True):
     """How many captures do you hold?"""
 
 
-Request = Hello | Finalize | Discard | CountSlots
+class Examine(msgspec.Struct, tag="examine", frozen=True):
+    """What does the prefill under this nonce show of an answer? The prefill is forgotten whatever the reply.
+
+    Attributes:
+        prompt, token_ids: the prompt and the answer; what was prefilled is both, less the last token.
+        sampling: the request's options as the JSON of a `toploc.sampling.Sampling`; None for no scores.
+    """
+
+    nonce: str
+    prompt: list[int]
+    token_ids: list[int]
+    sampling: str | None
+    eos_token_ids: list[int]
+
+
+Request = Hello | Finalize | Discard | CountSlots | Examine
 
 
 class Welcome(msgspec.Struct, tag="welcome", frozen=True):
@@ -53,6 +68,7 @@ class Welcome(msgspec.Struct, tag="welcome", frozen=True):
     dtype: Literal["bfloat16", "float16"]
     rounded_from: Literal["float32"] | None
     slots: int
+    scores: bool = False
 
 
 class Proofs(msgspec.Struct, tag="proofs", frozen=True):
@@ -79,7 +95,22 @@ class Slots(msgspec.Struct, tag="slots", frozen=True):
     in_use: int
 
 
-Reply = Welcome | Proofs | Refusal | Done | Slots
+class Examined(msgspec.Struct, tag="examined", frozen=True):
+    """Top-k points of every chunk of an answer, and scores of its tokens.
+
+    Attributes:
+        indices, patterns: int32 and uint16 [chunks, 128].
+        rows: of each chunk.
+        scores: the columns of a `toploc.scores.TokenScores`, float64; none if they were not asked for or not to be had.
+    """
+
+    indices: bytes
+    patterns: bytes
+    rows: list[int]
+    scores: dict[str, bytes]
+
+
+Reply = Welcome | Proofs | Refusal | Done | Slots | Examined
 
 encode = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(Request).decode

@@ -17,6 +17,7 @@ from .messages import (
     CountSlots,
     Discard,
     Done,
+    Examine,
     Finalize,
     Hello,
     Proofs,
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
 
     from .messages import Reply, Request
     from .recorder import Recorder
+    from .verify_examine import Examiner
 
 HOUSEKEEPING_SECONDS = 1
 # How long a chunk may wait to be encoded while answers are being generated; they complete every 32 tokens.
 ENCODE_MILLISECONDS = 10
+EXAMINED = "inproc://examined"
 # Answers proven together: more than end in one step of any batch.
 ROUND = 1024
 
@@ -47,30 +50,52 @@ class Service:
     does not parse is dropped: only this server's own processes can reach the socket, so it is a bug, not traffic.
     """
 
-    def __init__(self, address: str, recorder: Recorder, welcome: Welcome, *, capture_ttl: float) -> None:
+    def __init__(
+        self,
+        address: str,
+        recorder: Recorder,
+        welcome: Welcome,
+        *,
+        capture_ttl: float,
+        examiner: Examiner | None = None,
+    ) -> None:
         self._address = address
         self._recorder = recorder
         self._welcome = welcome
         self._capture_ttl = capture_ttl
+        self._examiner = examiner
 
     def start(self) -> None:
         # A context of its own: vLLM's may be closed before, and a forked one must not be used.
-        socket = zmq.Context().socket(zmq.ROUTER)
+        context = zmq.Context()
+        socket = context.socket(zmq.ROUTER)
         socket.linger = 0
         socket.bind(self._address)
-        threading.Thread(target=self._run, args=(socket,), name="toploc-service", daemon=True).start()
+        # A socket is one thread's: the examiner's replies come through a pair of their own.
+        examined = context.socket(zmq.PULL)
+        examined.bind(EXAMINED)
+        self._examined = context.socket(zmq.PUSH)
+        self._examined.connect(EXAMINED)
+        threading.Thread(target=self._run, args=(socket, examined), name="toploc-service", daemon=True).start()
 
-    def _run(self, socket: zmq.Socket[bytes]) -> None:
+    def _run(self, socket: zmq.Socket[bytes], examined: zmq.Socket[bytes]) -> None:
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(examined, zmq.POLLIN)
         next_housekeeping = time.monotonic() + HOUSEKEEPING_SECONDS
         while True:
             # Also under constant traffic.
             if time.monotonic() >= next_housekeeping:
                 next_housekeeping = time.monotonic() + HOUSEKEEPING_SECONDS
                 expired = self._recorder.expire(self._capture_ttl)
+                if self._examiner is not None:
+                    expired += self._examiner.prefills.expire(self._capture_ttl)
                 if expired:
                     logger.warning("toploc: dropped %d captures whose proofs nobody asked for", expired)
-            if socket.poll(ENCODE_MILLISECONDS if self._recorder.slots_in_use else HOUSEKEEPING_SECONDS * 1000):
+            if poller.poll(ENCODE_MILLISECONDS if self._recorder.slots_in_use else HOUSEKEEPING_SECONDS * 1000):
                 self._serve(socket)
+                while examined.poll(0):
+                    socket.send_multipart(examined.recv_multipart())
             self._encode()
 
     def _encode(self) -> None:
@@ -86,6 +111,9 @@ class Service:
         finalize = [message for _, message in received if isinstance(message, Finalize)]
         proofs = iter(self._finalize(finalize))
         for envelope, message in received:
+            if isinstance(message, Examine):
+                self._examine(envelope, message)
+                continue
             reply = next(proofs) if isinstance(message, Finalize) else self._answer(message)
             socket.send_multipart([*envelope, encode(reply)])
 
@@ -102,6 +130,11 @@ class Service:
             for outcome in outcomes
         ]
 
+    def _examine(self, envelope: list[bytes], request: Examine) -> None:
+        if self._examiner is None:
+            raise RuntimeError("a worker without an examiner was asked for a verification")
+        self._examiner.submit(request, lambda reply: self._examined.send_multipart([*envelope, encode(reply)]))
+
     def _answer(self, request: Hello | Discard | CountSlots) -> Reply:
         match request:
             case Hello():
@@ -109,6 +142,8 @@ class Service:
             case Discard(nonce, children):
                 for child in children:
                     self._recorder.discard(Key(nonce, child))
+                if self._examiner is not None:
+                    self._examiner.prefills.take(nonce)
                 return Done()
             case CountSlots():
                 return Slots(self._welcome.slots, self._recorder.slots_in_use)

@@ -19,6 +19,8 @@ from .recorder import Recorder
 from .ring import ChunkRefs, HostRing, Rows
 from .runners.step import Step
 from .service import Service
+from .verify_examine import Examiner
+from .verify_rows import Prefills
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from .ring import Ring
     from .settings import Settings
+    from .verify_examine import Head
 
 # On a CPU the front end competes with the model for the cores and may lag behind by more steps; memory is untouched
 # until it is needed.
@@ -37,8 +40,9 @@ DTYPES: dict[torch.dtype, Literal["bfloat16", "float16"]] = {torch.bfloat16: "bf
 class Worker:
     """The adapters' view of the recorder: what they call before and after a forward pass."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, prefills: Prefills) -> None:
         self._recorder = recorder
+        self._prefills = prefills
 
     def before_step(self, scheduler_output: SchedulerOutput) -> None:
         """Lets go of finished requests, then registers those sent for the first time, or again after preemption.
@@ -47,14 +51,18 @@ class Worker:
         """
         if scheduler_output.finished_req_ids:
             self._recorder.finished(scheduler_output.finished_req_ids)
+            self._prefills.finished(scheduler_output.finished_req_ids)
         for request in scheduler_output.scheduled_new_reqs:
             params = request.sampling_params
             if params is not None and params.extra_args:
+                if self._prefills.register(request.req_id, params.extra_args):
+                    continue
                 prompt = request.prompt_token_ids
                 self._recorder.register(request.req_id, params.extra_args, None if prompt is None else len(prompt))
 
     def record(self, step: Step) -> None:
         self._recorder.record(step)
+        self._prefills.record(step)
 
 
 def make_ring(config: VllmConfig, device: torch.device) -> Ring:
@@ -79,9 +87,16 @@ def make_ring(config: VllmConfig, device: torch.device) -> Ring:
     return DeviceRing(slots, ring_rows(drafts), hidden_size, dtype, TOPK, device, max_step_rows=drafts + 1)
 
 
-def start_worker(settings: Settings, config: VllmConfig, runner: str, ring: Ring, device: torch.device) -> Worker:
-    """Answers on the side channel from here on."""
+def start_worker(
+    settings: Settings, config: VllmConfig, runner: str, ring: Ring, device: torch.device, head: Head
+) -> Worker:
+    """Answers on the side channel from here on. `head`: the model's, from hidden states to logits."""
     recorder = Recorder(ring, settings.secret, draft_tokens=draft_tokens(config))
+    prefills = Prefills(settings.secret)
+    # Across tensor-parallel ranks the head is collective; with LoRA it applies the adapters of the running batch.
+    apart = config.parallel_config.tensor_parallel_size == 1 and config.lora_config is None
+    examiner = Examiner(prefills, head if apart else None, device)
+    examiner.start()
     dtype, source = proof_dtype(config), config.model_config.dtype
     welcome = Welcome(
         protocol=PROTOCOL,
@@ -91,11 +106,12 @@ def start_worker(settings: Settings, config: VllmConfig, runner: str, ring: Ring
         dtype=DTYPES[dtype],
         rounded_from=None if dtype is source else "float32",
         slots=ring.num_slots,
+        scores=examiner.has_scores,
     )
     warm_up(ring, torch.zeros(1, config.model_config.get_hidden_size(), dtype=source, device=device))
     address = worker_address(settings.channel, config.parallel_config.data_parallel_index)
-    Service(address, recorder, welcome, capture_ttl=settings.capture_ttl).start()
-    return Worker(recorder)
+    Service(address, recorder, welcome, capture_ttl=settings.capture_ttl, examiner=examiner).start()
+    return Worker(recorder, prefills)
 
 
 def warm_up(ring: Ring, states: torch.Tensor) -> None:

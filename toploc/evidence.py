@@ -28,6 +28,7 @@ MAX_SHOWN: Final = 100
 """Characters of a message about foreign input, which may itself be megabytes."""
 
 TokenIds = tuple[TokenId, ...]
+Route = Literal["chat", "completion"]
 
 
 class _Message(BaseModel):
@@ -118,6 +119,7 @@ class Answer:
 class Evidence:
     """A request, its response, and their choices in order. `prompts` are texts or token ids; none for a chat."""
 
+    route: Route
     request: _Chat | _Completion
     sampling: Sampling
     models: tuple[str, ...]
@@ -141,22 +143,30 @@ class Evidence:
         stop = self.request.stop or []
         return (stop,) if isinstance(stop, str) else tuple(stop)
 
+    @property
+    def choices_per_prompt(self) -> int:
+        return self.request.n or 1
+
     def prompt_of(self, answer: Answer) -> str | TokenIds:
         """The prompt of a completion's choice; choices number through all prompts."""
-        return self.prompts[answer.index // (self.request.n or 1)]
+        return self.prompts[answer.index // self.choices_per_prompt]
 
 
 def parse_evidence(data: bytes | str, defaults: Mapping[str, Any] | None = None) -> Evidence:
     """The evidence in a JSON object. See `read_evidence`. Raises MalformedEvidence."""
     if len(data) > MAX_BYTES:
         raise MalformedEvidence("", f"more than {MAX_BYTES:,} bytes")
+    return read_evidence(load_json(data), defaults)
+
+
+def load_json(data: bytes | str) -> object:
+    """What a JSON text says, where it says one thing. Raises MalformedEvidence."""
     try:
-        value = json.loads(data, parse_constant=_no_constant, object_pairs_hook=_object)
+        return json.loads(data, parse_constant=_no_constant, object_pairs_hook=_object)
     except RecursionError:
         raise MalformedEvidence("", f"nested more than {MAX_DEPTH} deep") from None
     except ValueError as error:  # of JSON, of UTF-8, of integers with thousands of digits
         raise MalformedEvidence("", f"not JSON: {_short(error)}") from None
-    return read_evidence(value, defaults)
 
 
 def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> Evidence:
@@ -178,11 +188,12 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
     if unknown := value.keys() - {"request", "response"}:
         _fail(_short(min(unknown)), "unknown; evidence has `request` and `response`")
     body, sent = value["request"], value["response"]
+    route: Route
     kind: type[_Chat | _Completion]
     if "messages" in body and "prompt" not in body:  # 2
-        kind, expected = _Chat, "chat.completion"
+        route, kind, expected = "chat", _Chat, "chat.completion"
     elif "prompt" in body and "messages" not in body:
-        kind, expected = _Completion, "text_completion"
+        route, kind, expected = "completion", _Completion, "text_completion"
     else:
         _fail("request", "expected either `messages` or `prompt`: chat completions and completions can be verified")
     if FIELD_NAME not in sent:
@@ -202,7 +213,7 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
     if tokens > MAX_TOKENS:
         _fail(f"response.{FIELD_NAME}.choices", f"more than {MAX_TOKENS:,} tokens with their prompts")
     names = [name for name in (request.model, response.model, proofs.model) if name is not None]
-    return Evidence(request, sampling, tuple(names), proofs, answers, prompts, (body, sent))
+    return Evidence(route, request, sampling, tuple(names), proofs, answers, prompts, (body, sent))
 
 
 def _answers(response: _Response, proofs: ToplocProofs, *, chat: bool) -> tuple[Answer, ...]:

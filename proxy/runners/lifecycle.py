@@ -64,4 +64,4 @@ def _start(runner: Any, settings: Settings, name: str) -> Worker:
 
     # The CPU's runner has a load_model of its own.
     ring = runner.toploc_ring or make_ring(runner.vllm_config, runner.device)
-    return start_worker(settings, runner.vllm_config, name, ring, runner.device)
+    return start_worker(settings, runner.vllm_config, name, ring, runner.device, runner.model.compute_logits)

@@ -1,0 +1,247 @@
+"""The server as a verifier: one prefill in the running engine for each choice, and the checks on it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+from importlib import resources
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import numpy as np
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from toploc.chunks import Points
+from toploc.errors import InvalidThresholds, ProofUnavailable
+from toploc.evidence import read_evidence
+from toploc.proof import TOPK
+from toploc.report import Check, Report
+from toploc.sampling import Sampling
+from toploc.thresholds import Thresholds
+from toploc.verifier import Computed, Verifier, judge
+
+from .messages import Examine
+from .tag import EXTRA_ARG, Tag
+from .verify_examine import scores_of
+from .verify_limits import Places, TooLarge
+from .verify_rehearsal import Rehearsal, Unrenderable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+
+    from starlette.datastructures import State
+    from vllm.engine.protocol import EngineClient
+    from vllm.outputs import RequestOutput
+
+    from toploc.evidence import Answer, Evidence
+
+    from .channel import Channel
+    from .messages import Examined, Welcome
+    from .settings import Settings
+    from .verify_rehearsal import Call
+
+T = TypeVar("T")
+
+# Parsing and judging hold the GIL for milliseconds; two threads keep one long item from delaying all others.
+THREADS: Final = 2
+
+# Seconds for one item, most of it spent behind other requests in the engine's queue.
+TIMEOUT: Final = 600.0
+
+
+class EngineVerifier:
+    """Judges evidence by the engine that this server runs.
+
+    Args:
+        generate: the engine's own, not the one that proves.
+        state: the application's, whose routes render prompts.
+    """
+
+    def __init__(
+        self,
+        engine: EngineClient,
+        generate: Callable[..., AsyncGenerator[RequestOutput, None]],
+        channel: Channel,
+        welcome: Welcome,
+        settings: Settings,
+        state: State,
+        names: Sequence[str],
+    ) -> None:
+        config = engine.vllm_config
+        self._generate = generate
+        self._channel = channel
+        self._secret = settings.secret
+        self._rehearsal = Rehearsal(state)
+        self._models = getattr(state, "openai_serving_models", None)
+        self._priority = settings.verify_priority if config.scheduler_config.policy == "priority" else 0
+        self._has_scores = welcome.scores
+        self._dtype = welcome.dtype
+        self._vocabulary = int(config.model_config.get_vocab_size())
+        defaults = config.model_config.get_diff_sampling_param()
+        self._defaults = {name: value for name, value in defaults.items() if name in Sampling.model_fields}
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="toploc-verify")
+        self.names = tuple(names)
+        self.places = Places(settings.verify_concurrency, settings.verify_tokens)
+        # Routes use the engine's tokenizer at the same time, and a tokenizer is not to be shared between threads.
+        tokenizer = copy.deepcopy(engine.renderer.get_tokenizer())
+        ends = config.model_config.try_get_generation_config().get("eos_token_id")
+        listed = ends if isinstance(ends, list) else [ends]
+        self.verifier = Verifier(
+            names=self.names,
+            thresholds=choose_thresholds(settings.thresholds, config.model_config.model, welcome.dtype),
+            decode=lambda token_ids, skip: tokenizer.decode(list(token_ids), skip_special_tokens=skip),
+            eos_token_ids=frozenset(int(i) for i in (*listed, tokenizer.eos_token_id) if i is not None),
+            context_length=int(config.model_config.max_model_len),
+            secret=secrets.token_bytes(16),
+        )
+
+    async def parse(self, item: object) -> Evidence:
+        """Raises MalformedEvidence, or TooLarge."""
+        evidence = await self.in_thread(partial(read_evidence, item, self._defaults))
+        for answer in evidence.answers:
+            if answer.prompt.num_tokens + len(answer.token_ids) > self.places.tokens:
+                field = f"response.toploc_proofs.choices[{answer.index}]"
+                raise TooLarge(field, f"{field}: more than {self.places.tokens:,} tokens with its prompt")
+        return evidence
+
+    async def verify(self, evidence: Evidence) -> Report:
+        """The report.
+
+        Raises:
+            TimeoutError: the engine did not come to it.
+            Exception: whatever the engine raises.
+        """
+        async with asyncio.timeout(TIMEOUT):
+            calls: Sequence[Call] = ()
+            problem = "its prompt could not be rendered"
+            try:
+                calls = await self._rehearsal.calls(evidence.route, evidence.source[0])
+            except Unrenderable as error:
+                problem = str(error)
+            computed: list[Computed | Check] = []
+            for answer in evidence.answers:
+                place = answer.index // evidence.choices_per_prompt
+                if place < len(calls):
+                    computed.append(await self._compute(evidence, answer, calls[place]))
+                else:
+                    computed.append(
+                        _cannot("prompt", "unrenderable", answer, f"this server cannot render it: {problem}")
+                    )
+        verifier = replace(self.verifier, names=self.served_names())
+        return await self.in_thread(partial(judge, self._canonical(evidence), verifier, computed))
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def _compute(self, evidence: Evidence, answer: Answer, call: Call) -> Computed | Check:
+        """What the checks need of one choice, or why there is nothing.
+
+        1. The prompt is made of tokens.
+        2. Ids are in the vocabulary, and all together not more than the engine takes.
+        3. One prefill; what the worker says of it.
+        """
+        try:  # 1
+            prompt = call.token_ids
+        except Unrenderable as error:
+            return _cannot("prompt", "unrenderable", answer, str(error))
+        token_ids = answer.token_ids
+        for name, ids in (("prompt", prompt), ("answer", token_ids)):  # 2
+            place = next((i for i, token in enumerate(ids) if token >= self._vocabulary), None)
+            if place is not None:
+                text = f"token {place} of the {name}, {ids[place]}, is outside the vocabulary of {self._vocabulary}"
+                return _cannot("proofs", "token_id", answer, text)
+        most = self.verifier.context_length
+        if most is not None and len(prompt) + len(token_ids) > most:
+            text = f"{len(prompt)} + {len(token_ids)} tokens, this server takes {most}"
+            return _cannot("proofs", "context_length", answer, text)
+        try:  # 3
+            examined = await self._examine(evidence, prompt, token_ids, call)
+        except ProofUnavailable as error:
+            return _cannot("proofs", "not_computed", answer, f"{error.code}: {error}")
+        points = Points(
+            np.frombuffer(examined.indices, dtype=np.int32).reshape(-1, TOPK),
+            np.frombuffer(examined.patterns, dtype=np.uint16).reshape(-1, TOPK),
+            tuple(examined.rows),
+        )
+        return Computed(tuple(prompt), points, self._dtype, scores_of(examined))
+
+    async def _examine(
+        self, evidence: Evidence, prompt: Sequence[int], token_ids: Sequence[int], call: Call
+    ) -> Examined:
+        async with self.places.prefill(min(len(prompt) + len(token_ids), self.places.tokens)):
+            tag = Tag.new(start=len(prompt) - 1)
+            sampling = evidence.sampling
+            wanted = self._has_scores and not sampling.other
+            request = Examine(
+                tag.nonce,
+                list(prompt),
+                list(token_ids),
+                sampling.model_dump_json() if wanted else None,
+                sorted(self.verifier.eos_token_ids),
+            )
+            try:
+                await self._prefill([*prompt, *token_ids[:-1]], tag, call)
+                return await self._channel.examine(request, TIMEOUT)
+            except BaseException:
+                await asyncio.shield(self._channel.discard(tag.nonce, [0]))
+                raise
+
+    async def _prefill(self, ids: list[int], tag: Tag, call: Call) -> None:
+        """Runs the engine over the ids; what it says next is nobody's concern."""
+        params = SamplingParams(
+            max_tokens=1,
+            temperature=0.0,
+            detokenize=False,
+            # Rows of a cached prefix would never be computed.
+            skip_reading_prefix_cache=True,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            extra_args={EXTRA_ARG: tag.seal(self._secret)},
+        )
+        outputs = self._generate(
+            {"type": "token", "prompt_token_ids": ids},
+            params,
+            f"toploc-{tag.nonce}",
+            lora_request=call.lora_request,
+            priority=self._priority,
+        )
+        async with aclosing(outputs):
+            async for _ in outputs:
+                pass
+
+    def served_names(self) -> list[str]:
+        """Of the model and its adapters, which may be loaded while the server runs."""
+        return [*self.names, *getattr(self._models, "lora_requests", ())]
+
+    def _canonical(self, evidence: Evidence) -> Evidence:
+        """With one name in place of the server's own names for its model: vLLM answers under the first of them."""
+        models = tuple(self.names[0] if name in self.names else name for name in evidence.models)
+        return replace(evidence, models=models)
+
+
+def choose_thresholds(wanted: str | None, model: str, dtype: str) -> Thresholds:
+    """Those that were asked for; else those that were calibrated for a model of this name and dtype; else the paper's.
+
+    Raises InvalidThresholds for some that cannot be read, or are for another dtype.
+    """
+    if wanted is not None:
+        chosen = Thresholds.load(wanted)
+        if chosen.dtype != dtype:
+            raise InvalidThresholds(f"thresholds {chosen.name!r} are for {chosen.dtype}, this server proves {dtype}")
+        return chosen
+    name = model.rstrip("/").rpartition("/")[2]
+    folder = resources.files("toploc.configs") / "thresholds"
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".yaml"):
+            found = Thresholds.load(file.name.removesuffix(".yaml"))
+            if found.model in (model, name) and found.dtype == dtype:
+                return found
+    return Thresholds.paper(dtype)
+
+
+def _cannot(name: str, reason: str, answer: Answer, message: str) -> Check:
+    fields = {"name": name, "status": "error", "reason": reason, "choice": answer.index, "message": message}
+    return Check.model_validate(fields)

@@ -1,0 +1,126 @@
+"""What a worker computes of a prefill that verifies an answer: top-k points of its chunks, and its tokens' scores."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from toploc.chunks import CHUNK_SIZE, find_points, split
+from toploc.errors import InvalidActivations, ProofUnavailable
+from toploc.proof import TOPK
+from toploc.sampling import Sampling
+from toploc.scores import TokenScores, score_tokens
+
+from .log import logger
+from .messages import Examined, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .messages import Examine, Reply
+    from .verify_rows import Prefills
+
+    Head = Callable[[torch.Tensor], torch.Tensor]
+
+# Rows of logits held at once. In float32, and with what the scores need of them, about 300 MB at 128,000 tokens.
+LOGITS_ROWS = 64
+
+SCORES = ("margin", "best", "cut", "surprisal", "entropy", "variance", "cumulants")
+
+
+class Examiner:
+    """Examines prefills one after another on a thread of its own, beside the engine's and the side channel's.
+
+    Args:
+        prefills: where their rows are.
+        head: from hidden states [n, hidden] to logits [n, vocabulary]; None where they cannot be had apart from the
+            engine's own steps: with tensor parallelism the call is collective, with LoRA it is the batch's.
+        device: the model's.
+    """
+
+    def __init__(self, prefills: Prefills, head: Head | None, device: torch.device) -> None:
+        self.prefills = prefills
+        self._head = head
+        self._device = device
+        self._stream = _stream(device)
+        self._waiting: queue.SimpleQueue[tuple[Examine, Callable[[Reply], object]]] = queue.SimpleQueue()
+
+    @property
+    def has_scores(self) -> bool:
+        return self._head is not None
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="toploc-examiner", daemon=True).start()
+
+    def submit(self, request: Examine, reply: Callable[[Reply], object]) -> None:
+        """Calls `reply` once, from the examiner's thread."""
+        self._waiting.put((request, reply))
+
+    def _run(self) -> None:
+        while True:
+            request, reply = self._waiting.get()
+            reply(self.examine(request))
+
+    def examine(self, request: Examine) -> Reply:
+        """Everything that a verifier needs of one prefill, or why it cannot be had."""
+        prefill = self.prefills.take(request.nonce)
+        if prefill is None:
+            return Refusal("capture_unknown", "no hidden states were captured for this prefill")
+        try:
+            with torch.inference_mode(), torch.cuda.stream(self._stream):
+                return self._examine(request, prefill.states([*request.prompt[-1:], *request.token_ids[:-1]]))
+        except ProofUnavailable as error:
+            return Refusal(error.code, str(error))
+        except InvalidActivations as error:
+            return Refusal("activations_invalid", str(error))
+        except Exception:
+            # The thread must outlive any one answer.
+            logger.exception("toploc: examining a prefill failed")
+            return Refusal("internal_error", "examining the prefill failed; the server's log has the details")
+
+    def _examine(self, request: Examine, states: torch.Tensor) -> Examined:
+        states = states.to(self._device)
+        points = find_points(split(states, CHUNK_SIZE), TOPK)
+        scores = {}
+        if self._head is not None and request.sampling is not None:
+            sampling = Sampling.model_validate_json(request.sampling)
+            scored = score_tokens(
+                self._logits(self._head, states), request.prompt, request.token_ids, sampling, request.eos_token_ids
+            )
+            scores = {name: _bytes(getattr(scored, name)) for name in SCORES}
+        return Examined(points.indices.tobytes(), points.patterns.tobytes(), list(points.rows), scores)
+
+    def _logits(self, head: Head, states: torch.Tensor) -> Iterator[torch.Tensor]:
+        for first in range(0, len(states), LOGITS_ROWS):
+            # A copy, since scoring changes logits in place, and a model may keep its own.
+            yield head(states[first : first + LOGITS_ROWS]).float().clone()
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream | None:
+    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+
+def scores_of(examined: Examined) -> TokenScores | None:
+    """The scores in a worker's reply, None if it has none."""
+    if not examined.scores:
+        return None
+    columns = {name: np.frombuffer(examined.scores[name], dtype=np.float64) for name in SCORES}
+    count = len(columns["margin"])
+    return TokenScores(
+        margin=columns["margin"],
+        best=columns["best"].astype(np.int64),
+        cut=columns["cut"],
+        surprisal=columns["surprisal"],
+        entropy=columns["entropy"],
+        variance=columns["variance"],
+        cumulants=columns["cumulants"].reshape(count, -1),
+    )
+
+
+def _bytes(column: np.ndarray) -> bytes:
+    # Token ids are far below 2**53.
+    return np.ascontiguousarray(column, dtype=np.float64).tobytes()

@@ -1,0 +1,89 @@
+"""How much of the server verifications may take at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+from toploc.errors import ToplocError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+class TooMany(ToplocError):
+    """All places are taken."""
+
+
+class TooLarge(ToplocError):
+    """`field` is the path of what is beyond a limit."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Places:
+    """Places for requests, and for prefills within them, and a budget of tokens.
+
+    Args:
+        requests: HTTP requests at once, each of which may hold a body; more are refused. Prefills at once; more wait.
+        tokens: of prompts and answers in prefills at once, whose hidden states the worker holds in main memory.
+    """
+
+    def __init__(self, requests: int, tokens: int) -> None:
+        self.size = requests
+        self.tokens = tokens
+        self.requests = 0
+        self.running = 0
+        self.most_running = 0
+        self._free = tokens
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Raises TooMany."""
+        if self.requests >= self.size:
+            raise TooMany(f"{self.size} verifications are in progress, the most that this server does at once")
+        self.requests += 1
+        try:
+            yield
+        finally:
+            self.requests -= 1
+
+    @asynccontextmanager
+    async def prefill(self, tokens: int) -> AsyncIterator[None]:
+        """Waits for its turn. `tokens` are at most the budget."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = tokens, turn
+        self._waiting.append(entry)
+        self._admit()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._release(tokens)
+            else:
+                self._waiting.remove(entry)
+                self._admit()
+            raise
+        try:
+            yield
+        finally:
+            self._release(tokens)
+
+    def _admit(self) -> None:
+        """In order, so that a long answer is not passed over for ever."""
+        while self._waiting and self.running < self.size and self._waiting[0][0] <= self._free:
+            tokens, turn = self._waiting.popleft()
+            self._free -= tokens
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+            turn.set_result(None)
+
+    def _release(self, tokens: int) -> None:
+        self._free += tokens
+        self.running -= 1
+        self._admit()

@@ -1,0 +1,153 @@
+"""What the server itself would hand to the engine for a request, found by letting its own route run up to there.
+
+The routes of vLLM read the request, choose the adapter, render the prompt by the chat template, and then call
+`engine_client.generate`. A rehearsal ends there. So the prompt is the server's own in every version of vLLM and with
+every option of the server, and nothing is generated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from toploc.errors import ToplocError
+
+from .runners.checks import require_members
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping, Sequence
+
+    from starlette.datastructures import State
+    from vllm.sampling_params import SamplingParams
+
+PROTOCOLS = "vllm.entrypoints"
+
+# Where an answer is left to be fetched, or sent piece by piece: no part of what is asked.
+DELIVERY: Final = ("stream", "stream_options", "store", "background")
+
+
+class Unrenderable(ToplocError):
+    """The server's own route does not take the request. The message is its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """Where in vLLM an endpoint is: the application state's attribute, its method, and the request's class."""
+
+    attribute: str
+    method: str
+    module: str
+    request: str
+
+
+# The same in vLLM 0.26.0 and 0.32.0.
+HANDLERS: Final = {
+    "chat": Handler(
+        "openai_serving_chat", "create_chat_completion", "openai.chat_completion.protocol", "ChatCompletionRequest"
+    ),
+    "completion": Handler(
+        "openai_serving_completion", "create_completion", "openai.completion.protocol", "CompletionRequest"
+    ),
+    "response": Handler(
+        "openai_serving_responses", "create_responses", "openai.responses.protocol", "ResponsesRequest"
+    ),
+    "message": Handler(
+        "anthropic_serving_messages", "create_messages", "anthropic.protocol", "AnthropicMessagesRequest"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of `generate` that did not happen."""
+
+    prompt: Any
+    sampling_params: SamplingParams
+    lora_request: Any
+
+    @property
+    def token_ids(self) -> list[int]:
+        """Raises Unrenderable for prompts that are more than tokens."""
+        kind = self.prompt.get("type", "token") if isinstance(self.prompt, dict) else None
+        if kind != "token":
+            raise Unrenderable("a prompt with images, audio or embeddings cannot be verified")
+        return list(self.prompt["prompt_token_ids"])
+
+
+_calls: ContextVar[list[Call] | None] = ContextVar("toploc_rehearsal", default=None)
+
+
+def rehearsed(prompt: Any, sampling_params: SamplingParams, lora_request: Any) -> AsyncGenerator[Any, None] | None:
+    """What `generate` returns in a rehearsal, None outside of one."""
+    calls = _calls.get()
+    if calls is None:
+        return None
+    calls.append(Call(prompt, sampling_params, lora_request))
+    return _end()
+
+
+async def _end() -> AsyncGenerator[Any, None]:
+    # What routes take for a client that has gone, in silence.
+    raise asyncio.CancelledError
+    yield  # type: ignore[unreachable]
+
+
+class Rehearsal:
+    """The server's routes.
+
+    Raises:
+        UnsupportedEngine: this vLLM's are not where they are known to be.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._routes: dict[str, tuple[Any, Any]] = {}
+        for route, handler in HANDLERS.items():
+            serving = getattr(state, handler.attribute, None)
+            if serving is not None:
+                module = import_module(f"{PROTOCOLS}.{handler.module}")
+                require_members(module, [handler.request], module.__name__)
+                require_members(serving, [handler.method], handler.attribute)
+                self._routes[route] = getattr(module, handler.request), getattr(serving, handler.method)
+
+    async def calls(self, route: str, body: Mapping[str, Any]) -> Sequence[Call]:
+        """What the body leads to: a call for every prompt.
+
+        Raises:
+            Unrenderable: nothing.
+        """
+        if route not in self._routes:
+            raise Unrenderable("this server does not have the request's endpoint")
+        request_class, create = self._routes[route]
+        try:
+            request = request_class.model_validate({k: v for k, v in body.items() if k not in DELIVERY})
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            raise Unrenderable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        calls: list[Call] = []
+        token = _calls.set(calls)
+        refusal: Any = None
+        try:
+            with suppress(asyncio.CancelledError):
+                refusal = await create(request, None)
+        except Exception as error:
+            # Templates are programs that run on foreign input: anything may come out.
+            refusal = error
+        finally:
+            _calls.reset(token)
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
+        if not calls:
+            raise Unrenderable(_message(refusal))
+        return calls
+
+
+def _message(refusal: Any) -> str:
+    error = getattr(refusal, "error", refusal)
+    return str(getattr(error, "message", None) or error or "nothing was generated")[:200]

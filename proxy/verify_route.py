@@ -1,0 +1,215 @@
+"""`POST /v1/toploc/verify`: the report on an answer, or a stream of reports on up to a thousand."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from toploc.errors import MalformedEvidence
+from toploc.evidence import load_json
+
+from .errors import error_body
+from .log import logger
+from .verify_limits import TooLarge, TooMany
+from .verify_metrics import LATENCY, VERIFICATIONS
+from .verify_schema import OPENAPI
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from starlette.datastructures import State
+    from starlette.types import Receive, Scope, Send
+
+    from toploc.report import Report
+
+    from .settings import Settings
+    from .verify import EngineVerifier
+
+MAX_ITEMS: Final = 1000
+"""Of one request. Each is an object of its own when parsed, and has a line of the reply."""
+
+router = APIRouter()
+
+
+@router.post("/v1/toploc/verify", openapi_extra=OPENAPI, response_class=Response)
+async def verify(request: Request) -> Response:
+    """Is this answer what the model says to this request? One prefill for each choice."""
+    verifier: EngineVerifier = request.app.state.toploc_verifier
+    settings: Settings = request.app.state.toploc_settings
+    place = verifier.places.request()
+    try:
+        place.__enter__()
+    except TooMany as error:
+        return _error(429, str(error), None, "too_many_verifications", {"retry-after": "1"})
+    streaming = False
+    try:
+        value = await verifier.in_thread(partial(load_json, await _body(request, settings.verify_body_bytes)))
+        items = _items(value)
+        if items is not None:
+            streaming = True
+            return _Reports(_stream(verifier, items), place)
+        report = await _unless_gone(request, _report(verifier, value))
+        return Response(report.model_dump_json() if report else b"", media_type="application/json")
+    except Exception as error:
+        return _refusal(error)
+    finally:
+        if not streaming:
+            place.__exit__(None, None, None)
+
+
+class _Reports(StreamingResponse):
+    """Gives its place back at its end, also where the client is gone before the first line."""
+
+    def __init__(self, lines: AsyncIterator[bytes], place: AbstractContextManager[None]) -> None:
+        super().__init__(lines, media_type="application/x-ndjson")
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._place.__exit__(None, None, None)
+
+
+def description(state: State) -> dict[str, Any]:
+    """What `GET /v1/toploc` says of verification."""
+    verifier: EngineVerifier = state.toploc_verifier
+    settings: Settings = state.toploc_settings
+    thresholds = verifier.verifier.thresholds
+    return {
+        "role": settings.role.value,
+        "models": verifier.served_names(),
+        "thresholds": {
+            "name": thresholds.name,
+            "dtype": thresholds.dtype,
+            "provenance": thresholds.provenance,
+            "impostor_rate": thresholds.impostor_rate,
+        },
+        "limits": {
+            "verify_concurrency": settings.verify_concurrency,
+            "verify_tokens": settings.verify_tokens,
+            "verify_body_bytes": settings.verify_body_bytes,
+            "verify_items": MAX_ITEMS,
+            "context_length": verifier.verifier.context_length,
+        },
+    }
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """Raises TooLarge before more than the limit is held."""
+    message = f"the body has more than {limit:,} bytes"
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared[:20]) > limit:
+        raise TooLarge("", message)
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise TooLarge("", message)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _items(value: object) -> list[object] | None:
+    """The items of a body that has several. Raises MalformedEvidence."""
+    if not isinstance(value, dict) or "items" not in value:
+        return None
+    items = value["items"]
+    if len(value) > 1:
+        raise MalformedEvidence(_unknown(value), "unknown beside `items`")
+    if not isinstance(items, list) or not items:
+        raise MalformedEvidence("items", "expected a list of at least one item")
+    if len(items) > MAX_ITEMS:
+        raise TooLarge("items", f"items: more than {MAX_ITEMS:,}")
+    return items
+
+
+def _unknown(value: dict[str, Any]) -> str:
+    return str(min(value.keys() - {"items"}))[:100]
+
+
+async def _report(verifier: EngineVerifier, item: object) -> Report:
+    """Raises MalformedEvidence, TooLarge, and whatever the engine raises."""
+    began, verdict = time.monotonic(), "failed"
+    try:
+        evidence = await verifier.parse(item)
+        report = await verifier.verify(evidence)
+        verdict = report.verdict
+        LATENCY.observe(time.monotonic() - began)
+        return report
+    except (MalformedEvidence, TooLarge):
+        verdict = "malformed"
+        raise
+    finally:
+        VERIFICATIONS.labels(verdict).inc()
+
+
+async def _unless_gone(request: Request, work: Any) -> Report | None:
+    """None, with the work cancelled, once the client has gone. The body has been read."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return await task if task.done() else None
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _stream(verifier: EngineVerifier, items: Sequence[object]) -> AsyncIterator[bytes]:
+    """A line for each item, as they are done. At most half of the places' prefills are this request's."""
+    waiting: Iterator[tuple[int, object]] = iter(enumerate(items))
+    lines: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def work() -> None:
+        for index, item in waiting:
+            lines.put_nowait(await _line(verifier, index, item))
+
+    workers = [asyncio.create_task(work()) for _ in range(min(len(items), max(1, verifier.places.size // 2)))]
+    try:
+        for _ in items:
+            yield await lines.get()
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+
+async def _line(verifier: EngineVerifier, index: int, item: object) -> bytes:
+    try:
+        report = await _report(verifier, item)
+        return b'{"index":%d,"report":%s}\n' % (index, report.model_dump_json().encode())
+    except Exception as error:
+        # As in a response of its own: `{"error": {…}}`, with the index before it.
+        body = _refusal(error).body
+        return b'{"index":%d,%s\n' % (index, bytes(body)[1:])
+
+
+def _refusal(error: Exception) -> Response:
+    match error:
+        case MalformedEvidence():
+            return _error(400, str(error), error.field or None, "malformed_evidence")
+        case TooLarge():
+            return _error(413, str(error), error.field or None, "too_large")
+        case TimeoutError():
+            return _error(500, "the engine did not come to it in time", None, "verification_timeout")
+        case _:
+            logger.error("toploc: a verification failed", exc_info=error)
+            return _error(500, "the verification failed; the server's log has the details", None, "internal_error")
+
+
+def _error(status: int, message: str, param: str | None, code: str, headers: dict[str, str] | None = None) -> Response:
+    return Response(error_body(status, message, param, code), status, headers, media_type="application/json")
