@@ -31,6 +31,7 @@ class Call:
     Attributes:
         refusal: why this call cannot be proven, known before it starts.
         choices: by index, once their last token is out.
+        request_id: the engine's; that of the response too, where there is one call with one prompt.
     """
 
     model: str
@@ -38,6 +39,7 @@ class Call:
     refusal: ProofError | None = None
     prompt_token_ids: Sequence[int] = ()
     choices: dict[int, ChoiceProofs] = field(default_factory=dict)
+    request_id: str = ""
 
 
 @dataclass(slots=True)

@@ -15,7 +15,11 @@ from .messages import PROTOCOL
 from .metrics import watch_slots
 from .middleware import ProofMiddleware
 from .routes import router
-from .settings import Settings
+from .settings import Role, Settings
+from .signing import Signer
+from .verify import EngineVerifier
+from .verify_role import VerifierOnly
+from .verify_route import router as verify_router
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -41,7 +45,10 @@ class ToplocEndpoint:
         if settings is None:
             return
         app.include_router(router)
+        app.include_router(verify_router)
         app.add_middleware(ProofMiddleware, settings=settings)
+        if settings.role is Role.VERIFIER:
+            app.add_middleware(VerifierOnly)
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
         """Asks every worker who it is, then takes over `generate`.
@@ -61,7 +68,13 @@ class ToplocEndpoint:
         # Kept, since the event loop itself would let go of it.
         state.toploc_watch = asyncio.create_task(watch_slots(channel))
         state.toploc_welcome = welcome
+        state.toploc_signer = Signer.of(settings)
         state.toploc_served = Served(model, welcome.dtype, welcome.rounded_from)
+        names = args.served_model_name or [args.model]
+        state.toploc_settings = settings
+        state.toploc_verifier = EngineVerifier(
+            engine_client, engine_client.generate, channel, welcome, settings, state, names
+        )
         engine_client.generate = ProvingGenerate(engine_client.generate, channel, settings.secret)
         logger.info(
             "toploc: proving %s with %s hidden states of %d, model runner %s, %d slots a worker",

@@ -21,6 +21,7 @@ from . import metrics
 from .context import Call, RequestContext, current, to_error
 from .log import logger
 from .tag import EXTRA_ARG, Tag
+from .verify_rehearsal import rehearsed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -51,12 +52,16 @@ class ProvingGenerate:
     def __call__(
         self, prompt: Any, sampling_params: SamplingParams, *args: Any, **kwargs: Any
     ) -> AsyncGenerator[RequestOutput, None]:
+        rehearsal = rehearsed(prompt, sampling_params, kwargs.get("lora_request"))
+        if rehearsal is not None:
+            return rehearsal
         # Here and not in the generator, which may be advanced in another context than this call's.
         context = current.get()
         if context is None:
             return self._generate(prompt, _without_tag(sampling_params), *args, **kwargs)
         lora = kwargs.get("lora_request")
         call = Call(lora.lora_name if lora else context.served.model, sampling_params.n, _refusal(context, prompt))
+        call.request_id = kwargs.get("request_id") or (args[0] if args else "")
         context.calls.append(call)
         if call.refusal is not None:
             context.settled = True

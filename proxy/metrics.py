@@ -18,6 +18,7 @@ POLL_SECONDS = 1.0
 
 PROOFS = Counter("toploc:proofs", "Proofs delivered, one per chunk of 32 tokens.")
 ANSWERS = Counter("toploc:answers", "Choices that came to their end: `proven`, or the error's code.", ["outcome"])
+RECEIPTS = Counter("toploc:receipts", "Receipts: `signed`, of these `not_stored`, and `failed` to sign.", ["outcome"])
 LATENCY = Histogram(
     "toploc:proof_latency_seconds", "From a choice's last token to its proofs.", buckets=LATENCY_BUCKETS
 )

@@ -17,11 +17,13 @@ from toploc.protocol import OPTIONS_NAME, ProofError, RequestOptions
 from .context import RequestContext, current
 from .errors import send_error
 from .responder import Responder, media_type
+from .signing import Signature
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from .settings import Settings
+    from .signing import Signer
 
 
 class ProofMiddleware:
@@ -35,11 +37,18 @@ class ProofMiddleware:
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or not _is_json(scope["headers"]):
+        if (
+            scope["type"] != "http"
+            or scope["method"] != "POST"
+            # Verification has a limit of its own for its body, which may not be read in full before.
+            or scope["path"].startswith("/v1/toploc/")
+            or not _is_json(scope["headers"])
+        ):
             await self.app(scope, receive, send)
             return
         messages = await _read_body(receive)
-        body = _parse(b"".join(message.get("body", b"") for message in messages))
+        data = b"".join(message.get("body", b"") for message in messages)
+        body = _parse(data)
         try:
             given = body.get(OPTIONS_NAME)
             options = RequestOptions.model_validate({} if given is None else given, strict=True)
@@ -51,10 +60,13 @@ class ProofMiddleware:
         if not enabled:
             await self.app(scope, replayed, send)
             return
-        context = RequestContext(scope["app"].state.toploc_served, options, _refusal(body))
+        state = scope["app"].state
+        context = RequestContext(state.toploc_served, options, _refusal(body))
+        signer: Signer | None = getattr(state, "toploc_signer", None)
+        signature = None if signer is None else Signature(signer, data)
         token = current.set(context)
         try:
-            await self.app(scope, replayed, Responder(context, send, self._settings.on_error))
+            await self.app(scope, replayed, Responder(context, send, self._settings.on_error, signature))
         finally:
             current.reset(token)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from toploc.protocol import ToplocProofs
 
     from .context import RequestContext
+    from .signing import Signature
 
 # What the events that end a choice contain, and few others: chat and completions; /v1/messages; /v1/responses.
 # Inside a JSON string the quotes would be escaped, so generated text cannot look like this.
@@ -34,10 +35,13 @@ BODY_HEADERS = (b"content-length", b"etag", b"content-md5", b"digest", b"content
 class Responder:
     """Decides by a response's head what to do with its body; what is not ours passes as it came."""
 
-    def __init__(self, context: RequestContext, send: Send, on_error: OnError) -> None:
+    def __init__(
+        self, context: RequestContext, send: Send, on_error: OnError, signature: Signature | None = None
+    ) -> None:
         self._context = context
         self._send = send
         self._on_error = on_error
+        self._signature = signature
         self._head: Message | None = None
         self._body: list[Message] = []
         self._streams = False
@@ -46,6 +50,8 @@ class Responder:
     def __call__(self, message: Message) -> Awaitable[None]:
         # No coroutine of ours around what every token of every stream goes through.
         if self._streams and not self._context.settled:
+            if self._signature is not None:
+                self._signature.keep(message.get("body", b""))
             return self._send(message)
         return self._handle(message)
 
@@ -81,6 +87,9 @@ class Responder:
             await send_error(self._send, 500, failure.message, None, failure.code)
             return
         body = b"".join(part.get("body", b"") for part in self._body)
+        if self._signature is not None:
+            await self._signature.prepare()
+            proofs = self._signature.sign_body(proofs, body)
         try:
             body = add_field(body, FIELD_NAME, proofs.to_json())
         except ValueError:
@@ -95,10 +104,14 @@ class Responder:
     async def _stream(self, message: Message) -> None:
         """Events since a choice was settled; those before, which may have ended in the middle, went by as they came."""
         data, more = message.get("body", b""), message.get("more_body", False)
+        if self._signature is not None:
+            self._signature.keep(data)
         whole = data.endswith(b"\n\n") and not self._events.waiting
         if more and whole and MAY_END_CHOICE.search(data) is None:
             await self._send(message)
             return
+        if self._signature is not None:
+            await self._signature.prepare()
         body = b"".join(self._extend(event) for event in self._events.feed(data))
         if not more:
             body += self._events.flush()
@@ -117,17 +130,23 @@ class Responder:
 
     def _extend_json(self, document: bytes) -> bytes:
         """Raises ValueError or RecursionError if the document cannot be read."""
+        index: int | None = None
+        within: str | None = None
         match orjson.loads(document):
-            case {"choices": [{"index": int(index), "finish_reason": str()}]}:
-                proofs, within = self._proofs(index), None
+            case {"choices": [{"index": int(i), "finish_reason": str()}]} as head:
+                index = i
             case {"type": "message_delta", "delta": {"stop_reason": str()}}:
-                proofs, within = self._proofs(), None
-            case {"type": "response.completed" | "response.incomplete", "response": dict()}:
-                proofs, within = self._proofs(), "response"
+                # The response's id was in its first event.
+                head = {"id": next((call.request_id for call in self._context.calls), "")}
+            case {"type": "response.completed" | "response.incomplete", "response": dict(head)}:
+                within = "response"
             case _:
                 return document
+        proofs = self._proofs(index)
         if (failure := self._failure(proofs)) is not None:
             return error_body(500, failure.message, None, failure.code)
+        if self._signature is not None:
+            proofs = self._signature.sign_event(proofs, head, index)
         if within is None:
             return add_field(document, FIELD_NAME, proofs.to_json())
         return add_field_within(document, within, FIELD_NAME, proofs.to_json())

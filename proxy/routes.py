@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import vllm
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from toploc.protocol import CHUNK_SIZE, SCHEME, TOPK, VERSION
 
+from .errors import error_body
+from .log import logger
+from .receipt_store import ReceiptStoreError
+from .verify_route import description
+
 if TYPE_CHECKING:
+    from starlette.datastructures import State
+
     from .messages import Welcome
+    from .signing import Signer
 
 router = APIRouter()
 
@@ -28,5 +36,32 @@ async def describe(request: Request) -> dict[str, Any]:
         "model": state.toploc_served.model,
         "dtype": welcome.dtype,
         "hidden_size": welcome.hidden_size,
+        "keys": published_keys(state),
+        **description(state),
         "engine": {"name": "vllm", "version": vllm.__version__, "model_runner": welcome.runner},
     }
+
+
+@router.get("/v1/toploc/receipts/{response_id}")
+async def receipts(response_id: str, request: Request) -> Response:
+    """The recent receipts of a response: digests and names, no text of anybody's."""
+    signer: Signer | None = request.app.state.toploc_signer
+    if signer is None:
+        return _error(404, "this server does not sign answers", "not_signing")
+    try:
+        found = await signer.store.get(response_id)
+    except ReceiptStoreError:
+        logger.exception("toploc: receipts cannot be read")
+        return _error(503, "the receipts cannot be read", "receipts_unavailable")
+    if not found:
+        return _error(404, "no recent receipt is of this response", "receipt_not_found")
+    return Response(b'{"receipts":[' + ",".join(found).encode() + b"]}", media_type="application/json")
+
+
+def published_keys(state: State) -> list[dict[str, Any]]:
+    signer: Signer | None = state.toploc_signer
+    return [key.model_dump(mode="json", exclude_none=True) for key in signer.keys] if signer else []
+
+
+def _error(status: int, message: str, code: str) -> Response:
+    return Response(error_body(status, message, None, code), status, media_type="application/json")

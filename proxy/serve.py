@@ -9,14 +9,18 @@ import shutil
 import tempfile
 from argparse import ArgumentTypeError
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toploc.errors import UnsupportedEngine
+from toploc.errors import InvalidKey, UnsupportedEngine
+from toploc.keys import load_signing_keys
+from toploc.thresholds import Thresholds
 
-from .settings import OnError, Settings
+from .log import logger
+from .settings import OnError, Role, Settings
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import ArgumentParser, Namespace, _ArgumentGroup
     from collections.abc import Iterator, Sequence
 
 PLUGIN = "toploc"
@@ -52,6 +56,7 @@ def main(arguments: Sequence[str]) -> None:
     args = parser.parse_args(["serve", *arguments])
     _configure_logging(args)
     refuse_unsupported(args)
+    check_signing(args)
     serve.validate(args)
     with channel_directory() as channel:
         settings_from(args, channel).to_environ()
@@ -94,6 +99,57 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="SECONDS",
         help="Longest wait for a worker's proofs after an answer's last token.",
     )
+    group.add_argument(
+        "--toploc-signing-key",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Sign answers with this key (`toploc keygen`). Given again: older keys, private or public, that are "
+        "published beside it.",
+    )
+    group.add_argument(
+        "--toploc-receipts",
+        metavar="FILE",
+        help="Keep recent receipts in this SQLite file, which API servers of one host share (default: in memory).",
+    )
+    add_verify_options(group)
+
+
+def add_verify_options(group: _ArgumentGroup) -> None:
+    group.add_argument(
+        "--toploc-role",
+        choices=[role.value for role in Role],
+        default=Role.PROVER.value,
+        help="`verifier`: answer nothing but verifications and descriptions; all else is a 404.",
+    )
+    group.add_argument(
+        "--toploc-thresholds",
+        metavar="NAME|FILE",
+        help="Bounds that answers are held against: a name in configs/thresholds, or a YAML file (default: those "
+        "calibrated for a model of this name and dtype, else the paper's).",
+    )
+    limits = {
+        "concurrency": (64, "Most verifications at once; more are an HTTP 429."),
+        "tokens": (2**17, "Most tokens, with their prompts, in verifications at once; one item of more is a 413."),
+        "body-bytes": (8 * 2**20, "Longest body of a verification; a longer one is a 413."),
+    }
+    for name, (default, text) in limits.items():
+        group.add_argument(f"--toploc-max-verify-{name}", type=_positive, default=default, metavar="N", help=text)
+    group.add_argument(
+        "--toploc-verify-priority",
+        type=int,
+        default=1,
+        metavar="N",
+        help="Of verifications in the engine's queue; more is later, and answers have 0. Without vLLM's "
+        "--scheduling-policy priority all are served in order of arrival.",
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ArgumentTypeError(f"{text} is not a positive number")
+    return number
 
 
 def _seconds(text: str) -> float:
@@ -109,7 +165,39 @@ def settings_from(args: Namespace, channel: str) -> Settings:
         proofs=not args.toploc_only_on_request,
         on_error=OnError(args.toploc_on_error),
         finalize_timeout=args.toploc_finalize_timeout,
+        role=Role(args.toploc_role),
+        thresholds=_absolute(args.toploc_thresholds),
+        verify_concurrency=args.toploc_max_verify_concurrency,
+        verify_tokens=args.toploc_max_verify_tokens,
+        verify_body_bytes=args.toploc_max_verify_body_bytes,
+        verify_priority=args.toploc_verify_priority,
+        signing_keys=tuple(str(Path(path).absolute()) for path in args.toploc_signing_key),
+        receipts=str(Path(args.toploc_receipts).absolute()) if args.toploc_receipts else None,
     )
+
+
+def check_signing(args: Namespace) -> None:
+    """Raises InvalidKey or ReceiptStoreError for files with which answers could not be signed, before anything is
+    loaded."""
+    from .receipt_store import check_store
+
+    paths = args.toploc_signing_key
+    if args.toploc_receipts and not paths:
+        raise InvalidKey("toploc: --toploc-receipts needs --toploc-signing-key")
+    if paths:
+        load_signing_keys(paths)
+        if Path(paths[0]).stat().st_mode & 0o077:
+            logger.warning("toploc: %s can be read by others than its user", paths[0])
+    if args.toploc_receipts:
+        check_store(args.toploc_receipts)
+
+
+def _absolute(thresholds: str | None) -> str | None:
+    """Names stay; files do not depend on where a process runs. Raises InvalidThresholds before anything is loaded."""
+    if thresholds is None:
+        return None
+    Thresholds.load(thresholds)
+    return str(Path(thresholds).absolute()) if thresholds.endswith((".yaml", ".yml")) else thresholds
 
 
 def refuse_unsupported(args: Namespace) -> None:

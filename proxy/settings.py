@@ -20,6 +20,13 @@ class OnError(StrEnum):
     FAIL = "fail"  # HTTP 500
 
 
+class Role(StrEnum):
+    """What a server is there for."""
+
+    PROVER = "prover"  # answers, and verifies
+    VERIFIER = "verifier"  # verifies alone
+
+
 class Settings(BaseModel):
     """Start-up settings. Children of the server process inherit them; nothing else configures a worker."""
 
@@ -31,6 +38,14 @@ class Settings(BaseModel):
     on_error: OnError = OnError.REPORT
     finalize_timeout: float = Field(default=10.0, gt=0, description="seconds to wait for a worker's proofs")
     capture_ttl: float = Field(default=120.0, gt=0, description="seconds an abandoned capture is kept")
+    signing_keys: tuple[str, ...] = Field(default=(), description="files of keys; the first signs, all are published")
+    receipts: str | None = Field(default=None, description="SQLite file of receipts; none: in memory")
+    role: Role = Role.PROVER
+    thresholds: str | None = Field(default=None, description="a name or a file; none: by model and dtype")
+    verify_concurrency: int = Field(default=64, gt=0, description="verifications at once")
+    verify_tokens: int = Field(default=2**17, gt=0, description="tokens of prompts and answers in them at once")
+    verify_body_bytes: int = Field(default=8 * 2**20, gt=0, description="the longest body of a verification")
+    verify_priority: int = Field(default=1, description="the engine's; more is later, and answers have 0")
 
     def to_environ(self) -> None:
         """Publishes the settings to processes started from here on."""

@@ -12,6 +12,7 @@ import openai
 import pytest
 from toploc_proxy.local_server import LocalServer
 
+from toploc.keys import SigningKey
 from toploc.prefill import TransformersPrefill
 from toploc.protocol import ToplocProofs, num_chunks, token_ids_sha256
 from toploc.thresholds import Thresholds
@@ -19,6 +20,8 @@ from toploc.verify import verify_activations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from toploc.keys import PublicKey
 
 MODEL = Path(__file__).parents[2] / "models" / "toploc-mini"
 NAME = "toploc-mini"
@@ -78,8 +81,16 @@ def launch() -> Callable[..., LocalServer]:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[LocalServer]:
-    with LocalServer([str(MODEL), *SERVE, *TOOLS]) as local:
+def signing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PublicKey]:
+    """The file of the server's key and its public half."""
+    path = tmp_path_factory.mktemp("keys") / "key.pem"
+    return path, SigningKey.create(path).public
+
+
+@pytest.fixture(scope="session")
+def server(signing: tuple[Path, PublicKey]) -> Iterator[LocalServer]:
+    options = ["--toploc-signing-key", str(signing[0]), "--toploc-receipts", str(signing[0].with_name("receipts.db"))]
+    with LocalServer([str(MODEL), *SERVE, *TOOLS, *options]) as local:
         yield local
 
 

@@ -17,6 +17,7 @@ from toploc_proxy import serve
 from toploc_proxy.serve import (
     add_options,
     channel_directory,
+    check_signing,
     plugin_allow_list,
     refuse_unsupported,
     settings_from,
@@ -24,7 +25,8 @@ from toploc_proxy.serve import (
 from toploc_proxy.settings import ENVIRONMENT_VARIABLE, OnError, Settings
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from toploc.errors import UnsupportedEngine
+from toploc.errors import ToplocError, UnsupportedEngine
+from toploc.keys import SigningKey
 
 # Plugins
 
@@ -96,6 +98,8 @@ def test_defaults() -> None:
         "on_error": OnError.REPORT,
         "finalize_timeout": 10.0,
         "capture_ttl": 120.0,
+        "signing_keys": (),
+        "receipts": None,
     }
     assert len(found.secret) == 64
     assert found.secret != settings().secret
@@ -113,6 +117,30 @@ def test_defaults() -> None:
 def test_options(arguments: list[str], changed: dict[str, object]) -> None:
     skip = {"secret"}
     assert settings(*arguments).model_dump(exclude=skip) == {**settings().model_dump(exclude=skip), **changed}
+
+
+def test_keys_are_looked_at_before_anything_is_loaded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    key, old, store = (str(tmp_path / name) for name in ("key.pem", "old.json", "receipts.db"))
+    Path(old).write_text(SigningKey.create(Path(key)).public.model_dump_json())
+    signing = ["--toploc-signing-key", key, "--toploc-signing-key", old]
+    check_signing(parse("model"))
+    with caplog.at_level("WARNING", "vllm.toploc"):
+        check_signing(parse("model", *signing, "--toploc-receipts", store))
+        assert "can be read" not in caplog.text
+        Path(key).chmod(0o644)
+        check_signing(parse("model", *signing))
+        assert "can be read by others" in caplog.text
+    assert settings(*signing, "--toploc-receipts", "x").signing_keys == (key, old)
+    assert settings(*signing, "--toploc-receipts", "x").receipts == str(Path.cwd() / "x")
+    for arguments in (
+        ["--toploc-signing-key", old],
+        ["--toploc-signing-key", str(tmp_path / "none")],
+        [*signing, "--toploc-receipts", str(tmp_path / "none" / "x")],
+        ["--toploc-receipts", store],
+    ):
+        with pytest.raises(ToplocError) as caught:
+            check_signing(parse("model", *arguments))
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("only_on_request", "proofs"), [("true", False), ("on", False), ("false", True), ("no", True)])

@@ -1,0 +1,98 @@
+"""What receipts cost an API server, part by part, on one core.
+
+python benchmarks/receipts/run.py
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from toploc_proxy.delivered import Delivered
+
+from toploc.keys import SigningKey
+from toploc.protocol import ChoiceProofs, PromptDigest, ToplocProofs, num_chunks
+from toploc.receipt import issue, request_digest, verify_receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEY = SigningKey.of(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+TOKENS = 256
+
+
+def field(tokens: int) -> ToplocProofs:
+    proof = b64encode(bytes(258)).decode()
+    choice = ChoiceProofs(index=0, token_ids=tuple(range(tokens)), proofs=(proof,) * num_chunks(tokens))
+    return ToplocProofs(dtype="bfloat16", model="model", prompt=PromptDigest.of(range(128)), choices=(choice,))
+
+
+def event(token: int, finish: str | None = None) -> bytes:
+    """A chunk as vLLM 0.32 sends it."""
+    head = {"id": "chatcmpl-806250e4a06a6a72", "object": "chat.completion.chunk", "created": 1795506999, "model": "m"}
+    choice = {
+        "index": 0,
+        "delta": {"content": f" word{token}"},
+        "logprobs": None,
+        "finish_reason": finish,
+        "token_ids": None,
+    }
+    return b"data: " + json.dumps({**head, "choices": [choice]}, separators=(",", ":")).encode() + b"\n\n"
+
+
+def microseconds(function: Callable[[], Any], repeats: int = 15, number: int = 100) -> float:
+    """The median of repeats, each a mean."""
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        for _ in range(number):
+            function()
+        times.append((time.perf_counter() - begin) / number * 1e6)
+    return statistics.median(times)
+
+
+def main() -> None:
+    chat = {"model": "m", "messages": [{"role": "user", "content": "word " * 400}] * 6, "temperature": 0.7}
+    body = json.dumps(chat).encode()
+    ids = json.dumps({"model": "m", "prompt": list(range(100_000))}).encode()
+    message = {"index": 0, "message": {"content": "word " * TOKENS}, "finish_reason": "stop"}
+    response = {"id": "chatcmpl-806250e4a06a6a72", "created": 1, "choices": [message]}
+    proofs = field(TOKENS)
+    events = [event(i) for i in range(TOKENS)]
+
+    def sign() -> ToplocProofs:
+        return issue(KEY, proofs, response, request_sha256="0" * 64, outputs={0: message}, issued_at=1)
+
+    def stream(*, read: bool) -> None:
+        delivered = Delivered()
+        for data in events[:-1]:
+            delivered.keep(data)
+        if read:
+            delivered.choice(0)
+
+    signed = {**response, "toploc_proofs": json.loads(sign().to_json())}
+    kept = microseconds(lambda: stream(read=False)) / TOKENS
+    rows = {
+        "Ed25519 signature alone": microseconds(lambda: KEY.sign(b"x" * 800)),
+        f"receipt of a choice of {TOKENS} tokens, without the request": microseconds(sign),
+        f"digest of a chat request, {len(body):,} bytes": microseconds(lambda: request_digest(body)),
+        f"digest of 100,000 token ids, {len(ids):,} bytes (in a thread)": microseconds(
+            lambda: request_digest(ids), 3, 1
+        ),
+        "stream: passing a token's event": kept,
+        "stream: reading it, when 256 have passed or the choice ends": microseconds(lambda: stream(read=True)) / TOKENS
+        - kept,
+        f"verifying a receipt of {TOKENS} tokens, with its request": microseconds(
+            lambda: verify_receipt(chat, signed, [KEY.public])
+        ),
+    }
+    for name, value in rows.items():
+        print(f"| {name} | {value:,.2f} |" if value < 10 else f"| {name} | {value:,.0f} |")
+
+
+if __name__ == "__main__":
+    main()

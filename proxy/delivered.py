@@ -1,0 +1,133 @@
+"""What a stream has said of each choice, for the receipt that its last event carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from .sse import event_json
+
+FOLD: Final = 256
+"""Messages that are kept before they are read: bounds the memory of a stream to what it says and some 64 KB."""
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _CallDelta(msgspec.Struct):
+    index: int
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_CallDelta] | None = None
+
+
+class _ChoiceDelta(msgspec.Struct):
+    index: int
+    delta: _Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Event(msgspec.Struct):
+    """A chunk; events of /v1/responses and /v1/messages have a `type` instead."""
+
+    choices: list[_ChoiceDelta] = []
+    type: str | None = None
+
+
+_DECODER = msgspec.json.Decoder(_Event)
+
+
+@dataclass(slots=True)
+class _Call:
+    id: str | None = None
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Choice:
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    calls: dict[int, _Call] = field(default_factory=dict)
+    finish_reason: str | None = None
+
+
+class Delivered:
+    """Puts the events of a chat completion or completion together, as a client does.
+
+    A message costs an append as it passes; it is read with many others, or when a choice ends.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[bytes] = []
+        self._rest = b""
+        self._choices: dict[int, _Choice] = {}
+        self._readable = True
+
+    def keep(self, data: bytes) -> None:
+        if self._readable:
+            self._kept.append(data)
+            if len(self._kept) >= FOLD:
+                self._fold()
+
+    def choice(self, index: int) -> dict[str, Any]:
+        """The choice as `choices` of a response that is no stream has it; nothing if the events are of another kind."""
+        self._fold()
+        choice = self._choices.get(index)
+        if choice is None or not self._readable:
+            return {}
+        calls = [
+            {"id": call.id, "function": {"name": call.name, "arguments": "".join(call.arguments)}}
+            for _, call in sorted(choice.calls.items())
+        ]
+        message = {"content": "".join(choice.text), "reasoning": "".join(choice.reasoning), "tool_calls": calls}
+        return {"index": index, "finish_reason": choice.finish_reason, "message": message}
+
+    def _fold(self) -> None:
+        data, self._kept = (self._rest + b"".join(self._kept)).replace(b"\r\n", b"\n"), []
+        *events, self._rest = data.split(b"\n\n")
+        for event in events:
+            document = event[6:] if event.startswith(b"data: {") else event_json(event)
+            if document is not None:
+                try:
+                    self._add(_DECODER.decode(document))
+                except msgspec.DecodeError:
+                    self._readable = False
+
+    def _add(self, event: _Event) -> None:
+        if event.type is not None:
+            self._readable = False
+        for part in event.choices:
+            choice = self._choices.get(part.index)
+            if choice is None:
+                choice = self._choices[part.index] = _Choice()
+            delta = part.delta
+            text = part.text if delta is None else delta.content
+            if text:
+                choice.text.append(text)
+            if delta is not None and (delta.reasoning or delta.reasoning_content):
+                choice.reasoning.append(delta.reasoning or delta.reasoning_content or "")
+            if delta is not None and delta.tool_calls:
+                _add_calls(choice, delta.tool_calls)
+            if part.finish_reason:
+                choice.finish_reason = part.finish_reason
+
+
+def _add_calls(choice: _Choice, deltas: list[_CallDelta]) -> None:
+    for delta in deltas:
+        call = choice.calls.setdefault(delta.index, _Call())
+        function = delta.function or _Function()
+        call.id = call.id or delta.id
+        call.name += function.name or ""
+        call.arguments.append(function.arguments or "")

@@ -1,0 +1,115 @@
+"""Receipts of a real server, as clients of each route put their answers together."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import corpus
+import pytest
+from openai.lib.streaming.chat import ChatCompletionStreamState
+
+from toploc.checks.receipt import check_receipt
+from toploc.evidence import parse_evidence
+from toploc.keys import parse_keys
+from toploc.receipt import verify_receipt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import openai
+    from conftest import Api
+
+    from toploc.keys import PublicKey
+
+    Signing = tuple[Path, PublicKey]
+
+NAME = "toploc-mini"
+SUM = [{"role": "user", "content": "What is 17 + 25?"}]
+STORY = [{"role": "user", "content": "Tell me a story."}]
+CHATS: dict[str, dict[str, Any]] = {
+    "plain": {"messages": SUM, "temperature": 0.0, "max_tokens": 60},
+    "tools": {"messages": SUM, "temperature": 0, "tools": list(corpus.TOOLS.values())},
+    "stop string": {"messages": STORY, "temperature": 0, "stop": ["wind w"], "max_tokens": 200},
+    "echo": {"messages": STORY, "echo": True, "max_tokens": 20, "ignore_eos": True},
+    "special tokens": {"messages": SUM, "skip_special_tokens": False, "max_tokens": 40},
+    "choices": {"messages": STORY, "n": 3, "max_tokens": 40, "ignore_eos": True, "logprobs": True},
+}
+
+
+def streamed(client: openai.OpenAI, request: dict[str, Any]) -> dict[str, Any]:
+    """A chat completion put together by the SDK, and its field by hand: choices in one list."""
+    known = {"messages", "tools", "stop", "max_tokens", "temperature", "n", "logprobs"}
+    extra = {name: value for name, value in request.items() if name not in {*known, "model", "stream"}}
+    state, fields = ChatCompletionStreamState(), []
+    for chunk in client.chat.completions.create(
+        model=NAME, stream=True, extra_body=extra, **{name: request[name] for name in known & request.keys()}
+    ):
+        fields += [chunk.toploc_proofs] if "toploc_proofs" in (chunk.model_extra or {}) else []
+        state.handle_chunk(chunk)
+    # `get_final_completion` refuses answers that ended by length.
+    response = state.current_completion_snapshot.model_dump()
+    choices = sorted((choice for field in fields for choice in field["choices"]), key=lambda choice: choice["index"])
+    return {**response, "toploc_proofs": {**fields[0], "choices": choices}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", CHATS)
+def test_chats(client: openai.OpenAI, api: Api, signing: Signing, kind: str, stream: bool) -> None:
+    request = {"model": NAME, **CHATS[kind], **({"stream": True} if stream else {})}
+    if stream:
+        response = streamed(client, request)
+    else:
+        response = api.chat(CHATS[kind]["messages"], **{k: v for k, v in CHATS[kind].items() if k != "messages"})
+    results = verify_receipt(request, response, [signing[1]])
+    assert [result.reason for result in results] == [None] * CHATS[kind].get("n", 1)
+    assert all(result.statement.output_sha256 for result in results)
+    for choice in response["choices"]:
+        choice["message"]["content"] = (choice["message"]["content"] or "") + "x"
+    assert {result.reason for result in verify_receipt(request, response, [signing[1]])} == {"output_differs"}
+
+
+def test_several_prompts(api: Api, signing: Signing) -> None:
+    body: dict[str, Any] = {"prompt": ["one, two", "January"], "n": 2, "max_tokens": 20, "ignore_eos": True}
+    response = api.post("/v1/completions", **body)
+    request = {"model": NAME, **body}
+    assert [r.reason for r in verify_receipt(request, response, [signing[1]])] == [None] * 4
+    text = json.dumps({"request": request, "response": response})
+    checks = check_receipt(parse_evidence(text), [signing[1]])
+    assert [(check.status, check.choice) for check in checks] == [("passed", i) for i in range(4)]
+    events = api.stream("/v1/completions", **body, echo=True)
+    fields = [event["toploc_proofs"] for event in events if "toploc_proofs" in event]
+    texts = ["".join(c["text"] for e in events for c in e["choices"] if c["index"] == i) for i in range(4)]
+    for field in fields:
+        [choice] = field["choices"]
+        shown = {"index": choice["index"], "text": texts[choice["index"]], "finish_reason": "length"}
+        answer = {**events[0], "choices": [shown], "toploc_proofs": field}
+        result = verify_receipt({**request, "echo": True, "stream": True}, answer, [signing[1]])[0]
+        assert (result.reason, bool(result.statement.output_sha256)) == (None, True)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/messages", {"messages": SUM, "max_tokens": 50}), ("/v1/responses", {"input": "What is 17 + 25?"})],
+)
+def test_other_routes(api: Api, signing: Signing, path: str, body: dict[str, Any], stream: bool) -> None:
+    if not stream:
+        response = api.post(path, **body)
+    elif path == "/v1/responses":
+        response = api.stream(path, **body)[-1]["response"]
+    else:
+        events = api.stream(path, **body)
+        [field] = [event["toploc_proofs"] for event in events if "toploc_proofs" in event]
+        response = {**events[0]["message"], "toploc_proofs": field}
+    request = {"model": NAME, **body, **({"stream": True} if stream else {})}
+    [result] = verify_receipt(request, response, [signing[1]])
+    assert (result.reason, result.message) == (None, result.message)
+    assert result.statement.response_id == response["id"]
+    found = api.http.get(f"/v1/toploc/receipts/{response['id']}").json()["receipts"]
+    assert found == [response["toploc_proofs"]["choices"][0]["receipt"]]
+
+
+def test_keys_are_published(api: Api, signing: Signing) -> None:
+    assert parse_keys(api.http.get("/v1/toploc").json()) == (signing[1],)
+    assert api.metric("toploc:receipts_total") > 0

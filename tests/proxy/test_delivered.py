@@ -1,0 +1,121 @@
+"""What a stream said, put together as a client does it."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletionChunk
+from toploc_proxy import delivered
+from toploc_proxy.delivered import Delivered
+
+from toploc.receipt import output_of
+
+
+def chunk(index: int = 0, finish: str | None = None, **delta: Any) -> bytes:
+    choice = {"index": index, "delta": delta, "finish_reason": finish}
+    document = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+    return b"data: " + json.dumps(document).encode() + b"\n\n"
+
+
+def call(index: int, arguments: str, **first: Any) -> dict[str, Any]:
+    name = first.pop("name", None)
+    return {"index": index, "function": {"arguments": arguments, **({"name": name} if name else {})}, **first}
+
+
+STREAM = [
+    chunk(role="assistant", content=""),
+    chunk(1, role="assistant", content=""),
+    chunk(reasoning="Hm."),
+    chunk(1, content="zwölf "),
+    b": ping\n\n",
+    chunk(reasoning=" So.", content=None),
+    chunk(content="é"),
+    chunk(tool_calls=[call(0, "", id="x", type="function", name="add")]),
+    chunk(tool_calls=[call(0, '{"a"')]),
+    chunk(1, content="🙂", finish="stop"),
+    chunk(tool_calls=[call(0, ": 1}"), call(1, "{}", id="y", type="function", name="sub")]),
+    chunk(finish="tool_calls"),
+    b"data: [DONE]\n\n",
+]
+FIRST = {
+    "text": "é",
+    "reasoning": "Hm. So.",
+    "tool_calls": [
+        {"id": "x", "name": "add", "arguments": '{"a": 1}'},
+        {"id": "y", "name": "sub", "arguments": "{}"},
+    ],
+}
+
+
+@given(st.lists(st.integers(0, len(b"".join(STREAM))), max_size=8), st.integers(1, 4))
+def test_however_it_is_cut(cuts: list[int], fold: int) -> None:
+    data = b"".join(STREAM)
+    parts = Delivered()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delivered, "FOLD", fold)
+        for start, end in pairwise([0, *sorted(cuts), len(data)]):
+            parts.keep(data[start:end])
+    assert output_of(parts.choice(0)) == FIRST
+    assert parts.choice(0)["finish_reason"] == "tool_calls"
+    assert output_of(parts.choice(1)) == {"text": "zwölf 🙂"}
+    assert parts.choice(2) == {}
+
+
+def test_other_line_ends_and_fields() -> None:
+    parts = Delivered()
+    for event in STREAM:
+        data = b"id: 7\r\n" + event.replace(b"\n", b"\r\n")
+        parts.keep(data[:-3])
+        parts.keep(data[-3:])
+    assert output_of(parts.choice(0)) == FIRST
+
+
+def test_as_the_sdk_does_it() -> None:
+    state = ChatCompletionStreamState()
+    for event in STREAM:
+        if event.startswith(b"data: {"):
+            state.handle_chunk(ChatCompletionChunk.model_validate_json(event.removeprefix(b"data: ")))
+    parts = Delivered()
+    parts.keep(b"".join(STREAM))
+    for choice in state.get_final_completion().model_dump()["choices"]:
+        own = parts.choice(choice["index"])
+        if choice["index"] == 1:
+            assert output_of(choice) == output_of(own)
+        assert choice["finish_reason"] == own["finish_reason"]
+        assert output_of(choice)["text"] == output_of(own)["text"]
+        assert output_of(choice).get("tool_calls") == output_of(own).get("tool_calls")
+
+
+def test_completions() -> None:
+    parts = Delivered()
+    for text, reason in (("a", None), ("", None), ("b", "stop")):
+        choice = {"index": 0, "text": text, "finish_reason": reason}
+        parts.keep(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n")
+    assert output_of(parts.choice(0)) == {"text": "ab"}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"type": "response.created"}\n\n',
+        b"data: {broken\n\n",
+        b'data: {"choices": [{}]}\n\n',
+        b'data: {"choices": 5}\n\n',
+        b'data: {"choices": [{"index": 0, "delta": {"content": 5}}]}\n\n',
+        b'data: {"choices": [{"index": 0, "delta": []}]}\n\n',
+    ],
+)
+def test_events_of_another_kind_are_not_vouched_for(event: bytes) -> None:
+    parts = Delivered()
+    parts.keep(chunk(content="a"))
+    parts.keep(event)
+    parts.keep(chunk(content="b"))
+    assert parts.choice(0) == {}
+    parts.keep(event)
+    assert parts._kept == []
