@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toploc.errors import InvalidKey, UnsupportedEngine
-from toploc.keys import load_signing_keys
+from toploc.keys import load_signing_keys, load_trusted_keys
 from toploc.thresholds import Thresholds
 
 from .log import logger
@@ -112,6 +112,12 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="Keep recent receipts in this SQLite file, which API servers of one host share (default: in memory).",
     )
+    group.add_argument(
+        "--toploc-trusted-keys",
+        metavar="FILE",
+        help="Public keys of the providers whose receipts count in verifications: what `toploc keygen` printed, or "
+        "their GET /v1/toploc.",
+    )
     add_verify_options(group)
 
 
@@ -172,13 +178,13 @@ def settings_from(args: Namespace, channel: str) -> Settings:
         verify_body_bytes=args.toploc_max_verify_body_bytes,
         verify_priority=args.toploc_verify_priority,
         signing_keys=tuple(str(Path(path).absolute()) for path in args.toploc_signing_key),
+        trusted_keys=str(Path(args.toploc_trusted_keys).absolute()) if args.toploc_trusted_keys else None,
         receipts=str(Path(args.toploc_receipts).absolute()) if args.toploc_receipts else None,
     )
 
 
 def check_signing(args: Namespace) -> None:
-    """Raises InvalidKey or ReceiptStoreError for files with which answers could not be signed, before anything is
-    loaded."""
+    """Raises InvalidKey or ReceiptStoreError for files that cannot be used, before anything is loaded."""
     from .receipt_store import check_store
 
     paths = args.toploc_signing_key
@@ -190,6 +196,8 @@ def check_signing(args: Namespace) -> None:
             logger.warning("toploc: %s can be read by others than its user", paths[0])
     if args.toploc_receipts:
         check_store(args.toploc_receipts)
+    if args.toploc_trusted_keys:
+        load_trusted_keys(args.toploc_trusted_keys)
 
 
 def _absolute(thresholds: str | None) -> str | None:

@@ -39,6 +39,9 @@ class Settings(BaseModel):
     finalize_timeout: float = Field(default=10.0, gt=0, description="seconds to wait for a worker's proofs")
     capture_ttl: float = Field(default=120.0, gt=0, description="seconds an abandoned capture is kept")
     signing_keys: tuple[str, ...] = Field(default=(), description="files of keys; the first signs, all are published")
+    trusted_keys: str | None = Field(
+        default=None, description="file of public keys, whose receipts verifications count"
+    )
     receipts: str | None = Field(default=None, description="SQLite file of receipts; none: in memory")
     role: Role = Role.PROVER
     thresholds: str | None = Field(default=None, description="a name or a file; none: by model and dtype")

@@ -18,6 +18,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from toploc.chunks import Points
 from toploc.errors import InvalidThresholds, ProofUnavailable
 from toploc.evidence import read_evidence
+from toploc.keys import load_trusted_keys
 from toploc.proof import TOPK
 from toploc.report import Check, Report
 from toploc.sampling import Sampling
@@ -97,6 +98,7 @@ class EngineVerifier:
             eos_token_ids=frozenset(int(i) for i in (*listed, tokenizer.eos_token_id) if i is not None),
             context_length=int(config.model_config.max_model_len),
             secret=secrets.token_bytes(16),
+            trusted_keys=load_trusted_keys(settings.trusted_keys) if settings.trusted_keys else (),
         )
 
     async def parse(self, item: object) -> Evidence:

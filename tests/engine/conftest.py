@@ -89,7 +89,8 @@ def signing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PublicKey]:
 
 @pytest.fixture(scope="session")
 def server(signing: tuple[Path, PublicKey]) -> Iterator[LocalServer]:
-    options = ["--toploc-signing-key", str(signing[0]), "--toploc-receipts", str(signing[0].with_name("receipts.db"))]
+    key, store = str(signing[0]), str(signing[0].with_name("receipts.db"))
+    options = ["--toploc-signing-key", key, "--toploc-receipts", store, "--toploc-trusted-keys", key]
     with LocalServer([str(MODEL), *SERVE, *TOOLS, *options]) as local:
         yield local
 

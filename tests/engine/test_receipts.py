@@ -110,6 +110,21 @@ def test_other_routes(api: Api, signing: Signing, path: str, body: dict[str, Any
     assert found == [response["toploc_proofs"]["choices"][0]["receipt"]]
 
 
+def test_reports_show_them(api: Api) -> None:
+    request = {"model": NAME, **CHATS["plain"]}
+    response = api.post("/v1/chat/completions", **request)
+
+    def checked(response: Any) -> tuple[str, str, str | None]:
+        report = api.http.post("/v1/toploc/verify", json={"request": request, "response": response}).json()
+        [check] = [check for check in report["checks"] if check["name"] == "receipt"]
+        return report["verdict"], check["status"], check["reason"]
+
+    assert checked(response) == ("accepted", "passed", None)
+    assert checked({**response, "id": "chatcmpl-another"}) == ("rejected", "failed", "response_differs")
+    del response["toploc_proofs"]["choices"][0]["receipt"]
+    assert checked(response) == ("accepted", "skipped", "no_receipt")
+
+
 def test_keys_are_published(api: Api, signing: Signing) -> None:
     assert parse_keys(api.http.get("/v1/toploc").json()) == (signing[1],)
     assert api.metric("toploc:receipts_total") > 0

@@ -22,7 +22,7 @@ from toploc_proxy.serve import (
     refuse_unsupported,
     settings_from,
 )
-from toploc_proxy.settings import ENVIRONMENT_VARIABLE, OnError, Settings
+from toploc_proxy.settings import ENVIRONMENT_VARIABLE, OnError, Role, Settings
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from toploc.errors import ToplocError, UnsupportedEngine
@@ -99,7 +99,14 @@ def test_defaults() -> None:
         "finalize_timeout": 10.0,
         "capture_ttl": 120.0,
         "signing_keys": (),
+        "trusted_keys": None,
         "receipts": None,
+        "role": Role.PROVER,
+        "thresholds": None,
+        "verify_concurrency": 64,
+        "verify_tokens": 2**17,
+        "verify_body_bytes": 8 * 2**20,
+        "verify_priority": 1,
     }
     assert len(found.secret) == 64
     assert found.secret != settings().secret
@@ -125,7 +132,7 @@ def test_keys_are_looked_at_before_anything_is_loaded(tmp_path: Path, caplog: py
     signing = ["--toploc-signing-key", key, "--toploc-signing-key", old]
     check_signing(parse("model"))
     with caplog.at_level("WARNING", "vllm.toploc"):
-        check_signing(parse("model", *signing, "--toploc-receipts", store))
+        check_signing(parse("model", *signing, "--toploc-receipts", store, "--toploc-trusted-keys", old))
         assert "can be read" not in caplog.text
         Path(key).chmod(0o644)
         check_signing(parse("model", *signing))
@@ -137,6 +144,7 @@ def test_keys_are_looked_at_before_anything_is_loaded(tmp_path: Path, caplog: py
         ["--toploc-signing-key", str(tmp_path / "none")],
         [*signing, "--toploc-receipts", str(tmp_path / "none" / "x")],
         ["--toploc-receipts", store],
+        ["--toploc-trusted-keys", store],
     ):
         with pytest.raises(ToplocError) as caught:
             check_signing(parse("model", *arguments))
