@@ -40,6 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     Args:
         arguments: those of `vllm serve`, and ours, which begin with `--toploc-`.
     """
+    require_plugins()
     # Read by vLLM when it is imported and in every process it starts.
     os.environ["VLLM_PLUGINS"] = plugin_allow_list(os.environ.get("VLLM_PLUGINS"))
     from vllm.entrypoints.cli.serve import ServeSubcommand
@@ -61,6 +62,17 @@ def main(arguments: Sequence[str]) -> None:
     with channel_directory() as channel:
         settings_from(args, channel).to_environ()
         serve.cmd(args)
+
+
+def require_plugins() -> None:
+    """Raises UnsupportedEngine if vLLM would not find our plugins, and so serve without proofs: a checkout on the path
+    can be imported, but has no entry points."""
+    for group in ("vllm.general_plugins", "vllm.endpoint_plugins"):
+        if PLUGIN not in [point.name for point in entry_points(group=group)]:
+            raise UnsupportedEngine(
+                f"toploc: the package's entry point in {group} is not installed, so vLLM would serve without proofs; "
+                "pip install toploc-proxy, or a checkout with pip install --editable"
+            )
 
 
 def plugin_allow_list(given: str | None) -> str:

@@ -16,6 +16,7 @@ import re
 import statistics
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,13 +112,22 @@ def main() -> None:
     parser.add_argument("--output-len", type=int, default=256)
     parser.add_argument("--range-ratio", type=float, default=0.5, help="by how much lengths vary")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no pair after so long")
+    parser.add_argument("--proofs-first", action="store_true", help="start that server first: memory differs by order")
     parser.add_argument("--output", type=Path, help="every run's figures as JSON")
     split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     options = parser.parse_args(sys.argv[1:split])
     flags = [options.model, "--served-model-name", "bench", *sys.argv[split + 1 :]]
     runs: list[dict[str, Any]] = []
     began = time.monotonic()
-    with LocalServer(flags, command=PLAIN) as plain, LocalServer(flags) as proofs:
+    commands = {"plain": PLAIN, "proofs": None}
+    with ExitStack() as stack:
+        started = {
+            name: stack.enter_context(
+                LocalServer(flags, command=commands[name]) if commands[name] else LocalServer(flags)
+            )
+            for name in (reversed(commands) if options.proofs_first else commands)
+        }
+        plain, proofs = started["plain"], started["proofs"]
         print(f"both servers up after {time.monotonic() - began:.0f} s", flush=True)
         assert "toploc_proofs" in complete(proofs)
         assert "toploc_proofs" not in complete(plain)

@@ -66,6 +66,15 @@ def test_groups_are_those_of_vllm() -> None:
     assert groups - set(serve.PLUGIN_GROUPS) <= {"vllm.endpoint_plugins"}
 
 
+@pytest.mark.parametrize("missing", ["vllm.general_plugins", "vllm.endpoint_plugins"])
+def test_a_plugin_that_vllm_would_not_find(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the server would come up and answer without proofs, and nobody would be told."""
+    installed = {group: ["toploc"] for group in ("vllm.general_plugins", "vllm.endpoint_plugins") if group != missing}
+    monkeypatch.setattr(serve, "entry_points", entry_points(installed))
+    with pytest.raises(UnsupportedEngine, match=f"{missing}.*pip install"):
+        serve.main(["model"])
+
+
 def test_our_plugins_are_installed() -> None:
     from importlib.metadata import entry_points
 
