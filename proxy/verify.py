@@ -29,6 +29,7 @@ from .messages import Examine
 from .tag import EXTRA_ARG, Tag
 from .verify_examine import scores_of
 from .verify_limits import Places, TooLarge
+from .verify_metrics import RUNNING
 from .verify_rehearsal import Rehearsal, Unrenderable
 
 if TYPE_CHECKING:
@@ -174,23 +175,30 @@ class EngineVerifier:
     async def _examine(
         self, evidence: Evidence, prompt: Sequence[int], token_ids: Sequence[int], call: Call
     ) -> Examined:
-        async with self.places.prefill(min(len(prompt) + len(token_ids), self.places.tokens)):
-            tag = Tag.new(start=len(prompt) - 1)
-            sampling = evidence.sampling
-            wanted = self._has_scores and not sampling.other
-            request = Examine(
-                tag.nonce,
-                list(prompt),
-                list(token_ids),
-                sampling.model_dump_json() if wanted else None,
-                sorted(self.verifier.eos_token_ids),
-            )
-            try:
-                await self._prefill([*prompt, *token_ids[:-1]], tag, call)
-                return await self._channel.examine(request, TIMEOUT)
-            except BaseException:
-                await asyncio.shield(self._channel.discard(tag.nonce, [0]))
-                raise
+        tokens = min(len(prompt) + len(token_ids), self.places.tokens)
+        async with self.places.prefill(tokens):
+            with RUNNING.track_inprogress():
+                return await self._examine_now(evidence, prompt, token_ids, call)
+
+    async def _examine_now(
+        self, evidence: Evidence, prompt: Sequence[int], token_ids: Sequence[int], call: Call
+    ) -> Examined:
+        tag = Tag.new(start=len(prompt) - 1)
+        sampling = evidence.sampling
+        wanted = self._has_scores and not sampling.other
+        request = Examine(
+            tag.nonce,
+            list(prompt),
+            list(token_ids),
+            sampling.model_dump_json() if wanted else None,
+            sorted(self.verifier.eos_token_ids),
+        )
+        try:
+            await self._prefill([*prompt, *token_ids[:-1]], tag, call)
+            return await self._channel.examine(request, TIMEOUT)
+        except BaseException:
+            await asyncio.shield(self._channel.discard(tag.nonce, [0]))
+            raise
 
     async def _prefill(self, ids: list[int], tag: Tag, call: Call) -> None:
         """Runs the engine over the ids; what it says next is nobody's concern."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from toploc.errors import ToplocError
 
+from .verify_metrics import REQUESTS
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
@@ -49,7 +51,8 @@ class Places:
             raise TooMany(f"{self.size} verifications are in progress, the most that this server does at once")
         self.requests += 1
         try:
-            yield
+            with REQUESTS.track_inprogress():
+                yield
         finally:
             self.requests -= 1
 

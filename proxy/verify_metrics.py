@@ -12,3 +12,4 @@ VERIFICATIONS = Counter(
 )
 LATENCY = Histogram("toploc:verification_latency_seconds", "From evidence to its report.", buckets=BUCKETS)
 RUNNING = Gauge("toploc:verifications_running", "Prefills for verifications in progress.", multiprocess_mode="livesum")
+REQUESTS = Gauge("toploc:verify_requests", "Requests of the verify route in progress.", multiprocess_mode="livesum")

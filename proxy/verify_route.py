@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from toploc.errors import MalformedEvidence
 from toploc.evidence import load_json
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 MAX_ITEMS: Final = 1000
 """Of one request. Each is an object of its own when parsed, and has a line of the reply."""
+
+BODY_SECONDS: Final = 60.0
+"""For a body to arrive. Stops clients that take all places and send nothing."""
 
 router = APIRouter()
 
@@ -108,11 +112,17 @@ async def _body(request: Request, limit: int) -> bytes:
     if declared.isdecimal() and int(declared[:20]) > limit:
         raise TooLarge("", message)
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise TooLarge("", message)
-        parts.append(part)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise TooLarge("", message)
+                parts.append(part)
+    except TimeoutError:
+        raise MalformedEvidence("", f"the body did not come within {BODY_SECONDS:g} s") from None
+    except ClientDisconnect:
+        raise MalformedEvidence("", "the body ended early") from None
     return b"".join(parts)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, Type
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .as_chat import MessageObject, MessageRequest, ResponseObject, ResponseRequest
 from .errors import MalformedEvidence
 from .protocol import FIELD_NAME, ChoiceProofs, PromptDigest, TokenId, ToplocProofs
 from .sampling import Sampling
@@ -28,7 +29,7 @@ MAX_SHOWN: Final = 100
 """Characters of a message about foreign input, which may itself be megabytes."""
 
 TokenIds = tuple[TokenId, ...]
-Route = Literal["chat", "completion"]
+Route = Literal["chat", "completion", "response", "message"]
 
 
 class _Message(BaseModel):
@@ -129,6 +130,8 @@ class Evidence:
     prompts: tuple[str | TokenIds, ...]
     source: tuple[Mapping[str, Any], Mapping[str, Any]] = field(default=({}, {}), repr=False)
     """Request and response as they were read: what a receipt is about."""
+    renderable: bool = True
+    """Whether `request` has the prompt's messages; if not, only the server's own route can render them."""
 
     @property
     def model(self) -> str:
@@ -173,7 +176,7 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
     """The evidence in what a JSON parser gave: `{"request": …, "response": …}`.
 
     1. It is not nested deeper than `MAX_DEPTH`, and its numbers and texts are ones that JSON can carry on.
-    2. Request and response are of one route that can be verified: chat completions or completions.
+    2. Request and response are of one route: chat completions, completions, responses or messages.
     3. Every field that a check reads is there and of its type; no choice, token or text is beyond a limit.
     4. The response and its proofs have the same choices, numbered from 0, as many as the request asked for.
 
@@ -188,16 +191,22 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
     if unknown := value.keys() - {"request", "response"}:
         _fail(_short(min(unknown)), "unknown; evidence has `request` and `response`")
     body, sent = value["request"], value["response"]
-    route: Route
-    kind: type[_Chat | _Completion]
-    if "messages" in body and "prompt" not in body:  # 2
-        route, kind, expected = "chat", _Chat, "chat.completion"
-    elif "prompt" in body and "messages" not in body:
-        route, kind, expected = "completion", _Completion, "text_completion"
-    else:
-        _fail("request", "expected either `messages` or `prompt`: chat completions and completions can be verified")
+    route = _route(body, sent)  # 2
     if FIELD_NAME not in sent:
         _fail(f"response.{FIELD_NAME}", "missing: the answer carries no proofs")
+    source, renderable = (body, sent), True
+    if route in ("response", "message"):
+        form: ResponseRequest | MessageRequest
+        if route == "response":
+            form = _parse(ResponseRequest, body, "request")  # 3
+            made = _parse(ResponseObject, sent, "response").chat()
+        else:
+            form = _parse(MessageRequest, body, "request")
+            made = _parse(MessageObject, sent, "response").chat()
+        renderable = form.renderable
+        body, sent = form.chat(body), {**made, FIELD_NAME: sent[FIELD_NAME]}
+    kind: type[_Chat | _Completion] = _Completion if route == "completion" else _Chat
+    expected = "text_completion" if route == "completion" else "chat.completion"
     request = _parse(kind, body, "request")  # 3
     sampling = _parse_sampling(body, defaults)
     response = _parse(_Response, sent, "response")
@@ -213,7 +222,21 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
     if tokens > MAX_TOKENS:
         _fail(f"response.{FIELD_NAME}.choices", f"more than {MAX_TOKENS:,} tokens with their prompts")
     names = [name for name in (request.model, response.model, proofs.model) if name is not None]
-    return Evidence(route, request, sampling, tuple(names), proofs, answers, prompts, (body, sent))
+    return Evidence(route, request, sampling, tuple(names), proofs, answers, prompts, source, renderable)
+
+
+def _route(body: Mapping[str, Any], sent: Mapping[str, Any]) -> Route:
+    """By what the request asks with; of two that ask with messages, by the response."""
+    asks = {name for name in ("messages", "prompt", "input") if name in body}
+    if asks == {"messages"}:
+        return "message" if sent.get("type") == "message" else "chat"
+    if asks == {"prompt"}:
+        return "completion"
+    if asks not in ({"input"}, {"input", "prompt"}):
+        _fail("request", "expected one of `messages`, `prompt` and `input`")
+    if sent.get("object") != "response":
+        _fail("response.object", f"expected 'response' for this request, got {_short(sent.get('object'))}")
+    return "response"
 
 
 def _answers(response: _Response, proofs: ToplocProofs, *, chat: bool) -> tuple[Answer, ...]:

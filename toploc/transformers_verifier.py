@@ -86,7 +86,7 @@ class TransformersVerifier:
         3. One forward pass; top-k of its states, scores of its logits.
         """
         rendered: list[list[int]] = []  # 1
-        problem = "it has a template or truncation of its own, or is empty"
+        problem = "it is not plain messages, has a template or truncation of its own, or is empty"
         for render in self._renderings(evidence, answer):
             try:
                 rendered.append(render())
@@ -121,7 +121,7 @@ class TransformersVerifier:
         request = evidence.chat
         if request is None:
             yield partial(self._completion_prompt, evidence, answer)
-        elif request.chat_template is None and request.truncate_prompt_tokens is None:
+        elif evidence.renderable and request.chat_template is None and request.truncate_prompt_tokens is None:
             template: dict[str, Any] = dict(request.chat_template_kwargs or {})
             for name in (*sorted(RENDERING), "reasoning_effort"):
                 value = getattr(request, name)

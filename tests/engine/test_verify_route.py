@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import corpus
+import httpx
+import numpy as np
 import pytest
 
+from toploc.field import PRIME
 from toploc.thresholds import Thresholds
 from toploc.transformers_verifier import TransformersVerifier
 
 if TYPE_CHECKING:
-    import httpx
+    from collections.abc import Callable, Iterator
 
     from toploc.prefill import TransformersPrefill
 
@@ -60,3 +67,317 @@ def test_both_backends_come_to_the_same_verdicts(http: httpx.Client, reference: 
         "int4-sampled",
         "other-system",
     }
+
+
+def choice(item: dict[str, Any], index: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = item["response"]["toploc_proofs"]["choices"][index]
+    return found
+
+
+def forged(change: Callable[[dict[str, Any]], object], name: str = "greedy") -> dict[str, Any]:
+    item = evidence(name)
+    change(item)
+    return item
+
+
+def proofs(change: Callable[[list[str]], list[str]]) -> Callable[[dict[str, Any]], None]:
+    return lambda item: choice(item).update(proofs=change(choice(item)["proofs"]))
+
+
+def encoded(modulus: int, *coefficients: int) -> str:
+    return base64.b64encode(np.array([modulus, *coefficients, *[0] * (128 - len(coefficients))], ">u2")).decode()
+
+
+def swap_choices(item: dict[str, Any]) -> None:
+    one, two = item["response"]["choices"]
+    one["message"], two["message"] = two["message"], one["message"]
+
+
+def swap_proofs(item: dict[str, Any]) -> None:
+    one, two = choice(item), choice(item, 1)
+    one["proofs"], two["proofs"] = two["proofs"], one["proofs"]
+
+
+FORGERIES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "constant polynomial": (
+        forged(proofs(lambda made: [encoded(PRIME, 0x4100)] * len(made))),
+        "rejected",
+        "activations",
+    ),
+    "tiny modulus": (
+        forged(proofs(lambda made: [encoded(16, 0x4100)] * len(made))),
+        "error",
+        "malformed_proof.modulus",
+    ),
+    "other encoding": (
+        forged(proofs(lambda made: [encoded(PRIME, PRIME + 1), *made[1:]])),
+        "error",
+        "malformed_proof.coefficient",
+    ),
+    "unpadded base64": (forged(proofs(lambda made: [made[0] + "=", *made[1:]])), "error", "malformed_proof.length"),
+    "one proof less": (forged(proofs(lambda made: made[:-1])), "error", "malformed_proof.count"),
+    "one proof more": (forged(proofs(lambda made: [*made, made[0]])), "error", "malformed_proof.count"),
+    "reversed": (forged(proofs(lambda made: made[::-1])), "rejected", "activations"),
+    "replayed": (
+        forged(proofs(lambda made: choice(evidence("sampled"))["proofs"][: len(made)])),
+        "rejected",
+        "activations",
+    ),
+    "replayed last chunk": (
+        forged(proofs(lambda made: [*made[:-1], choice(evidence("greedy-short"))["proofs"][-1]])),
+        "rejected",
+        "activations",
+    ),
+    "another token": (
+        forged(lambda item: choice(item)["token_ids"].__setitem__(40, choice(item)["token_ids"][40] + 1)),
+        "rejected",
+        "activations",
+    ),
+    "another prompt": (
+        forged(lambda item: item["request"]["messages"].append({"role": "user", "content": "And to 50?"})),
+        "rejected",
+        "prompt_length",
+    ),
+    "another text": (
+        forged(lambda item: item["response"]["choices"][0]["message"].update(content="1, 3, 2")),
+        "rejected",
+        "text_differs",
+    ),
+    "swapped choices": (forged(swap_choices, "two-choices"), "rejected", "text_differs"),
+    "swapped proofs": (forged(swap_proofs, "two-choices"), "rejected", "activations"),
+    "beyond the vocabulary": (
+        forged(lambda item: choice(item)["token_ids"].__setitem__(3, 2**32 - 1)),
+        "error",
+        "token_id",
+    ),
+    "beyond the context": (
+        forged(lambda item: item["request"].update(messages=[{"role": "user", "content": "one two " * 2000}])),
+        "error",
+        "unrenderable",
+    ),
+    "no such model": (forged(lambda item: item["request"].update(model="gpt-5")), "rejected", "model_differs"),
+}
+
+
+def test_every_forgery_is_found_as_the_other_backend_finds_it(
+    http: httpx.Client, reference: TransformersVerifier
+) -> None:
+    response = http.post(PATH, json={"items": [item for item, _, _ in FORGERIES.values()]})
+    lines = sorted((json.loads(line) for line in response.text.splitlines()), key=lambda line: line["index"])
+    for line, (name, (item, verdict, reason)) in zip(lines, FORGERIES.items(), strict=True):
+        report = line["report"]
+        assert report["verdict"] == verdict, (name, report)
+        assert reason in {check["reason"] for check in report["checks"]}, (name, report)
+        assert reference.verify(json.dumps(item)).verdict == verdict, name
+
+
+MALFORMED: dict[str, tuple[bytes, str | None]] = {
+    "not json": (b"{", None),
+    "a list": (b"[]", None),
+    "nothing": (b"", None),
+    "key twice": (b'{"request":{},"request":{},"response":{}}', None),
+    "nan": (b'{"request":{"a":NaN},"response":{}}', None),
+    "infinity": (b'{"request":{"a":1e999},"response":{}}', None),
+    "nested": (b'{"request":' + b"[" * 100_000 + b"]" * 100_000 + b"}", None),
+    "no response": (b'{"request":{"messages":[{}]}}', "response"),
+    "unknown key": (b'{"request":{},"response":{},"weights":1}', "weights"),
+    "no items": (b'{"items":[]}', "items"),
+    "items beside": (b'{"items":[{}],"request":{}}', "request"),
+}
+
+
+def of(change: Callable[[dict[str, Any]], object], name: str = "greedy-short") -> bytes:
+    return json.dumps(forged(change, name)).encode()
+
+
+CHOICES = "response.toploc_proofs.choices"
+MALFORMED |= {
+    "token id of text": (of(lambda e: choice(e).update(token_ids=["5"])), f"{CHOICES}[0].token_ids[0]"),
+    "huge token id": (of(lambda e: choice(e).update(token_ids=[2**32])), f"{CHOICES}[0].token_ids[0]"),
+    "negative token id": (of(lambda e: choice(e).update(token_ids=[-1])), f"{CHOICES}[0].token_ids[0]"),
+    "no tokens": (of(lambda e: choice(e).update(token_ids=[], proofs=[])), f"{CHOICES}[0].token_ids"),
+    "proof of a number": (of(lambda e: choice(e).update(proofs=[5])), f"{CHOICES}[0].proofs[0]"),
+    "choice twice": (of(lambda e: choice(e, 1).update(index=0), "two-choices"), CHOICES),
+    "choices of another number": (of(lambda e: e["request"].update(n=3), "two-choices"), "response.choices"),
+    "thousands of choices": (
+        of(lambda e: e["response"].update(choices=[e["response"]["choices"][0]] * 2000)),
+        "response.choices",
+    ),
+    "wrong object": (of(lambda e: e["response"].update(object="text_completion")), "response.object"),
+    "wrong version": (of(lambda e: e["response"]["toploc_proofs"].update(version=2)), "response.toploc_proofs.version"),
+    "temperature of text": (of(lambda e: e["request"].update(temperature="0")), "request.temperature"),
+    "hot": (of(lambda e: e["request"].update(temperature=-1)), "request.temperature"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_evidence_is_a_400_that_names_the_field(http: httpx.Client, name: str) -> None:
+    body, param = MALFORMED[name]
+    response = http.post(PATH, content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 400, response.text
+    error = response.json()["error"]
+    assert (error["type"], error["param"], error["code"]) == ("BadRequestError", param, "malformed_evidence")
+    assert len(error["message"]) < 400
+
+
+QUESTION = "What is 17 + 25?"
+ROUTES: dict[str, tuple[str, dict[str, Any]]] = {
+    "response": ("/v1/responses", {"input": QUESTION, "instructions": "Answer briefly.", "temperature": 0}),
+    "response cut short": ("/v1/responses", {"input": "Tell me a story.", "max_output_tokens": 33, "temperature": 1}),
+    "message": (
+        "/v1/messages",
+        {"messages": [{"role": "user", "content": QUESTION}], "system": "Answer briefly.", "max_tokens": 50},
+    ),
+    "message that stops": (
+        "/v1/messages",
+        {
+            "messages": [{"role": "user", "content": "Tell me a story."}],
+            "max_tokens": 200,
+            "stop_sequences": ["wind w"],
+            "temperature": 0,
+        },
+    ),
+    "tool call of a message": (
+        "/v1/messages",
+        {
+            "messages": [{"role": "user", "content": QUESTION}],
+            "max_tokens": 200,
+            "temperature": 0,
+            "tools": [
+                {"name": f["name"], "description": f["description"], "input_schema": f["parameters"]}
+                for f in (tool["function"] for tool in corpus.TOOLS.values())
+            ],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_responses_and_messages(api: Any, reference: TransformersVerifier, name: str) -> None:
+    path, body = ROUTES[name]
+    item = {"request": {"model": "toploc-mini", **body}, "response": api.post(path, **body)}
+    response = api.http.post(PATH, json=item)
+    report = response.json()
+    assert report["verdict"] == "accepted", report
+    assert reference.verify(json.dumps(item)).verdict == "accepted"
+    item["response"]["model"] = "another"
+    assert api.http.post(PATH, json=item).json()["verdict"] == "rejected"
+
+
+def test_a_conversation_with_tool_results_is_rendered_by_its_own_route(api: Any) -> None:
+    """Another engine cannot know how the server's route puts these items together."""
+    tools = [{"type": "function", **tool["function"]} for tool in corpus.TOOLS.values()]
+    body: dict[str, Any] = {"input": [{"role": "user", "content": QUESTION}], "tools": tools, "temperature": 0}
+    first = api.post("/v1/responses", **body)
+    [call] = first["output"]
+    result = {"type": "function_call_output", "call_id": call["call_id"], "output": "42"}
+    body["input"] = [*body["input"], call, result]
+    item = {"request": {"model": "toploc-mini", **body}, "response": api.post("/v1/responses", **body)}
+    assert api.http.post(PATH, json=item).json()["verdict"] == "accepted"
+
+
+def test_malformed_items_do_not_stop_the_others(http: httpx.Client) -> None:
+    items = [{"request": 5}, evidence("greedy-short"), evidence("no-proofs")]
+    lines = [json.loads(line) for line in http.post(PATH, json={"items": items}).text.splitlines()]
+    found = {line["index"]: line for line in lines}
+    assert found[1]["report"]["verdict"] == "accepted"
+    assert [found[i]["error"]["param"] for i in (0, 2)] == ["request", "response.toploc_proofs"]
+    response = http.post(PATH, json={"items": [{}] * 1001})
+    assert (response.status_code, response.json()["error"]["param"]) == (413, "items")
+
+
+def test_chat_answers_while_a_hundred_verifications_run(http: httpx.Client, api: Any) -> None:
+    before = api.metric("toploc:verifications_total")
+    item = json.dumps({"items": [evidence("greedy")] * 100})
+    answered = 0
+    with http.stream("POST", PATH, content=item, headers={"content-type": "application/json"}) as stream:
+        lines = stream.iter_lines()
+        verdicts = [json.loads(next(lines))["report"]["verdict"]]
+        while api.metric("toploc:verifications_total") - before < 100 and answered < 3:
+            chat = api.chat([{"role": "user", "content": "What is 17 + 25?"}], temperature=0)
+            assert "42" in chat["choices"][0]["message"]["content"]
+            answered += 1
+        assert answered, "all verifications were over before the first chat"
+        verdicts += [json.loads(line)["report"]["verdict"] for line in lines]
+    assert verdicts == ["accepted"] * 100
+    assert api.metric("toploc:verifications_total") - before == 100
+    assert api.metric("toploc:verifications_running") == 0
+
+
+@pytest.fixture(scope="module")
+def verifier(launch: Callable[..., Any]) -> Iterator[Any]:
+    limits = {"concurrency": 2, "tokens": 300, "body-bytes": 200_000}
+    flags = [part for name, value in limits.items() for part in (f"--toploc-max-verify-{name}", str(value))]
+    with launch(
+        "--toploc-role", "verifier", "--api-key", "s3cret", "--toploc-thresholds", "paper-bfloat16", *flags
+    ) as s:
+        yield s
+
+
+@pytest.fixture(scope="module")
+def own(verifier: Any) -> Iterator[httpx.Client]:
+    headers = {"authorization": "Bearer s3cret"}
+    with httpx.Client(base_url=verifier.url, headers=headers, timeout=120) as client:
+        yield client
+
+
+def test_a_verifier_describes_itself_and_generates_nothing(own: httpx.Client) -> None:
+    described = own.get("/v1/toploc").json()
+    assert described["role"] == "verifier"
+    assert described["models"] == ["toploc-mini"]
+    assert described["thresholds"]["name"] == "paper-bfloat16"
+    assert (described["limits"]["verify_tokens"], described["limits"]["verify_concurrency"]) == (300, 2)
+    chat = {"model": "toploc-mini", "messages": [{"role": "user", "content": "Hi"}]}
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/inference/v1/generate"):
+        response = own.post(path, json=chat)
+        assert (response.status_code, response.json()["error"]["code"]) == (404, "verifier_only"), path
+    assert own.get("/v1/models").status_code == 200
+    report = own.post(PATH, json=evidence("greedy")).json()
+    assert report["verdict"] == "accepted"
+    [check] = [check for check in report["checks"] if check["name"] == "proofs"]
+    assert check["thresholds"]["name"] == "paper-bfloat16"
+
+
+def test_the_route_is_behind_the_api_key(verifier: Any) -> None:
+    assert httpx.post(verifier.url + PATH, json=evidence("greedy")).status_code == 401
+    assert httpx.get(verifier.url + "/v1/toploc").status_code == 401
+
+
+def test_sizes_beyond_the_limits(own: httpx.Client) -> None:
+    response = own.post(PATH, content=b" " * 200_001)
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "too_large")
+    chunks = (b" " * 100_000 for _ in range(3))
+    assert own.post(PATH, content=chunks).status_code == 413
+    response = own.post(
+        PATH, json=forged(lambda item: item["response"]["toploc_proofs"]["prompt"].update(num_tokens=200))
+    )
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (413, "response.toploc_proofs.choices[0]")
+
+
+def test_places_are_limited_and_given_back_when_clients_go(own: httpx.Client, verifier: Any) -> None:
+    head = b"POST /v1/toploc/verify HTTP/1.1\r\nhost: x\r\nauthorization: Bearer s3cret\r\ncontent-length: 9\r\n\r\n{"
+
+    def held() -> bool:
+        return "toploc:verify_requests 2.0" in own.get("/metrics").text
+
+    for _ in range(2):
+        sockets = [socket.create_connection(("127.0.0.1", verifier.port)) for _ in range(2)]
+        for one in sockets:
+            one.sendall(head)
+        wait_for(held)
+        refused = own.post(PATH, json=evidence("greedy-short"))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_verifications")
+        assert refused.headers["retry-after"] == "1"
+        for one in sockets:
+            one.close()
+        wait_for(lambda: not held())
+        assert own.post(PATH, json=evidence("greedy-short")).status_code == 200
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come")

@@ -1,0 +1,174 @@
+"""Requests and responses of `/v1/responses` and `/v1/messages` in the form of a chat, which the checks read.
+
+Only what the checks need is carried over. Where a prompt is not plain messages of text, it is not put into that form:
+then only the server's own route can render it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Json = dict[str, Any]
+Limit = Annotated[int, Field(ge=0, lt=2**32)]
+
+RESPONSE_PROMPT: Final = frozenset(
+    """background include input instructions max_output_tokens max_tool_calls metadata previous_response_id prompt
+    prompt_cache_key reasoning text tools truncation""".split()  # noqa: SIM905
+)
+MESSAGE_PROMPT: Final = frozenset(
+    ("max_tokens", "messages", "metadata", "stop_sequences", "system", "thinking", "tools")
+)
+"""Options that change the prompt, the length or nothing; the others are a chat's and keep their names."""
+
+STOP_REASONS: Final = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "tool_use": "tool_calls",
+    "max_tokens": "length",
+}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
+
+class ResponseRequest(_Strict):
+    """Of `/v1/responses`, as far as it is read here."""
+
+    input: str | list[Json] = Field(min_length=1)
+    instructions: str | None = None
+    max_output_tokens: Limit | None = None
+    tools: list[Json] | None = None
+    text: Json | None = None
+
+    def chat(self, body: Json) -> Json:
+        kept = {name: value for name, value in body.items() if name not in RESPONSE_PROMPT}
+        form = (self.text or {}).get("format")
+        if form not in (None, {"type": "text"}):
+            kept["response_format"] = form
+        system = [{"role": "system", "content": self.instructions}] if self.instructions else []
+        given = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
+        tools = [{"type": "function", "function": _without(tool, "type")} for tool in self.tools or ()]
+        return {**kept, "messages": [*system, *given], "max_tokens": self.max_output_tokens, "tools": tools or None}
+
+    @property
+    def renderable(self) -> bool:
+        """Whether the messages are a chat's as they stand."""
+        plain = isinstance(self.input, str) or all(_is_plain(item) for item in self.input)
+        return plain and all(tool.get("type") == "function" for tool in self.tools or ())
+
+
+class MessageRequest(_Strict):
+    """Of `/v1/messages`, as far as it is read here."""
+
+    messages: list[Json] = Field(min_length=1)
+    max_tokens: Limit
+    system: str | list[Json] | None = None
+    stop_sequences: list[str] | None = None
+    tools: list[Json] | None = None
+    tool_choice: Json | None = None
+    thinking: Json | None = None
+
+    def chat(self, body: Json) -> Json:
+        kept = {name: value for name, value in body.items() if name not in MESSAGE_PROMPT}
+        if self.tool_choice in ({"type": "auto"}, {"type": "none"}):
+            kept["tool_choice"] = self.tool_choice["type"] if self.tool_choice else None
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        tools = [
+            {
+                "type": "function",
+                "function": {
+                    "name": tool.get("name"),
+                    "description": tool.get("description"),
+                    "parameters": tool.get("input_schema"),
+                },
+            }
+            for tool in self.tools or ()
+        ]
+        return {
+            **kept,
+            "messages": [*system, *self.messages],
+            "max_tokens": self.max_tokens,
+            "stop": self.stop_sequences,
+            "tools": tools or None,
+        }
+
+    @property
+    def renderable(self) -> bool:
+        plain = all(_is_plain(message) for message in self.messages)
+        return plain and isinstance(self.system, str | None) and not self.thinking
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    type: str
+    text: str | None = None
+
+
+class _Item(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    type: str
+    content: tuple[_Part, ...] | None = None
+
+
+class _Incomplete(BaseModel):
+    reason: str | None = None
+
+
+class ResponseObject(BaseModel):
+    """What `/v1/responses` gives."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    status: str
+    output: tuple[_Item, ...]
+    incomplete_details: _Incomplete | None = None
+
+    def chat(self) -> Json:
+        kinds = {item.type for item in self.output}
+        parts = [part for item in self.output if item.type == "message" for part in item.content or ()]
+        text = "".join(part.text or "" for part in parts if part.type == "output_text")
+        cut = self.incomplete_details is not None and self.incomplete_details.reason == "max_output_tokens"
+        reason = "length" if cut else "stop" if self.status == "completed" else self.status
+        return _choice(self.model, text, reason, calls="function_call" in kinds, reasoning="reasoning" in kinds)
+
+
+class MessageObject(BaseModel):
+    """What `/v1/messages` gives."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    content: tuple[_Part, ...]
+    stop_reason: str | None = None
+
+    def chat(self) -> Json:
+        kinds = {part.type for part in self.content}
+        text = "".join(part.text or "" for part in self.content if part.type == "text")
+        reason = STOP_REASONS.get(self.stop_reason or "", self.stop_reason)
+        return _choice(self.model, text, reason, calls="tool_use" in kinds, reasoning="thinking" in kinds)
+
+
+def _choice(model: str, text: str, reason: str | None, *, calls: bool, reasoning: bool) -> Json:
+    message: Json = {
+        "role": "assistant",
+        "content": text,
+        "tool_calls": [{}] if calls else None,
+        "reasoning": "…" if reasoning else None,
+    }
+    choice = {"index": 0, "finish_reason": (reason or "")[:40] or None, "message": message}
+    return {"object": "chat.completion", "model": model, "choices": [choice]}
+
+
+def _is_plain(message: Json) -> bool:
+    """A message with one text, as every template takes it."""
+    return message.keys() <= {"role", "content", "type"} and isinstance(message.get("content"), str)
+
+
+def _without(value: Json, name: str) -> Json:
+    return {key: item for key, item in value.items() if key != name}
