@@ -38,11 +38,26 @@ class _ChoiceDelta(msgspec.Struct):
     finish_reason: str | None = None
 
 
+class _Block(msgspec.Struct):
+    """The start of a content block, a change to it, or the end of the message."""
+
+    type: str | None = None
+    id: str | None = None
+    name: str | None = None
+    text: str | None = None
+    thinking: str | None = None
+    partial_json: str | None = None
+    stop_reason: str | None = None
+
+
 class _Event(msgspec.Struct):
-    """A chunk; events of /v1/responses and /v1/messages have a `type` instead."""
+    """A chunk, or an event of /v1/messages, which has a `type`."""
 
     choices: list[_ChoiceDelta] = []
     type: str | None = None
+    index: int = 0
+    content_block: _Block | None = None
+    delta: _Block | str | None = None
 
 
 _DECODER = msgspec.json.Decoder(_Event)
@@ -64,7 +79,7 @@ class _Choice:
 
 
 class Delivered:
-    """Puts the events of a chat completion or completion together, as a client does.
+    """Puts the events of a chat completion, completion or message together, as a client does.
 
     A message costs an append as it passes; it is read with many others, or when a choice ends.
     """
@@ -74,6 +89,7 @@ class Delivered:
         self._rest = b""
         self._choices: dict[int, _Choice] = {}
         self._readable = True
+        self._is_message = False
 
     def keep(self, data: bytes) -> None:
         if self._readable:
@@ -88,11 +104,15 @@ class Delivered:
         if choice is None or not self._readable:
             return {}
         calls = [
-            {"id": call.id, "function": {"name": call.name, "arguments": "".join(call.arguments)}}
+            {"id": call.id, "name": call.name, "arguments": self._arguments("".join(call.arguments))}
             for _, call in sorted(choice.calls.items())
         ]
         message = {"content": "".join(choice.text), "reasoning": "".join(choice.reasoning), "tool_calls": calls}
         return {"index": index, "finish_reason": choice.finish_reason, "message": message}
+
+    def _arguments(self, text: str) -> Any:
+        """A message that is no stream has them as an object."""
+        return msgspec.json.decode(text or "{}") if self._is_message else text
 
     def _fold(self) -> None:
         data, self._kept = (self._rest + b"".join(self._kept)).replace(b"\r\n", b"\n"), []
@@ -107,7 +127,7 @@ class Delivered:
 
     def _add(self, event: _Event) -> None:
         if event.type is not None:
-            self._readable = False
+            self._add_block(event)
         for part in event.choices:
             choice = self._choices.get(part.index)
             if choice is None:
@@ -122,6 +142,25 @@ class Delivered:
                 _add_calls(choice, delta.tool_calls)
             if part.finish_reason:
                 choice.finish_reason = part.finish_reason
+
+    def _add_block(self, event: _Event) -> None:
+        """A message is choice 0, and its blocks of tool use are calls. Events of /v1/responses are not read: the last
+        one has the whole."""
+        if event.type is None or event.type.startswith("response."):
+            self._readable = False
+            return
+        self._is_message = True
+        choice = self._choices.setdefault(0, _Choice())
+        block = event.content_block or event.delta
+        if not isinstance(block, _Block):
+            return
+        choice.text.append(block.text or "")
+        choice.reasoning.append(block.thinking or "")
+        choice.finish_reason = block.stop_reason or choice.finish_reason
+        if block.type == "tool_use":
+            choice.calls[event.index] = _Call(block.id, block.name or "")
+        elif block.partial_json and event.index in choice.calls:
+            choice.calls[event.index].arguments.append(block.partial_json)
 
 
 def _add_calls(choice: _Choice, deltas: list[_CallDelta]) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
 
 from toploc.keys import load_signing_keys
-from toploc.receipt import choices_of, issue, request_digest
+from toploc.receipt import issue, request_digest, shown_in
 
 from . import metrics
 from .delivered import Delivered
@@ -18,7 +19,7 @@ from .log import logger
 from .receipt_store import MemoryStore, SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from toploc.keys import PublicKey, SigningKey
     from toploc.protocol import ToplocProofs
@@ -73,26 +74,31 @@ class Signature:
         """The field of a JSON response."""
         try:
             response = orjson.loads(body)
-            return self._sign(proofs, response, choices_of(response))
+            return self._sign(proofs, response, partial(shown_in, response))
         except Exception:
             return self._failed(proofs)
 
     def sign_event(self, proofs: ToplocProofs, head: Mapping[str, Any], index: int | None) -> ToplocProofs:
-        """The field of an event that ends choice `index`, or the whole response. `head` has the response's id."""
+        """The field of an event that ends choice `index`, or the whole response.
+
+        `head` has the response's id, and if it is one of /v1/responses, all else.
+        """
         try:
-            return self._sign(proofs, head, {} if index is None else {index: self._delivered.choice(index)})
+            if "object" in head and index is None:
+                return self._sign(proofs, head, partial(shown_in, head))
+            return self._sign(proofs, head, self._delivered.choice)
         except Exception:
             return self._failed(proofs)
 
     def _sign(
-        self, proofs: ToplocProofs, head: Mapping[str, Any], outputs: Mapping[int, Mapping[str, Any]]
+        self, proofs: ToplocProofs, head: Mapping[str, Any], shown: Callable[[int], Mapping[str, Any]]
     ) -> ToplocProofs:
         signed = issue(
             self._signer.key,
             proofs,
             head,
             request_sha256=self._request_sha256,
-            outputs=outputs,
+            shown=shown,
             issued_at=int(time.time()),
         )
         receipts = [choice.receipt for choice in signed.choices or () if choice.receipt is not None]

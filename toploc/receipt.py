@@ -18,7 +18,7 @@ from .errors import MalformedEvidence
 from .protocol import FIELD_NAME, ChoiceProofs, PromptDigest, Receipt, Statement, ToplocProofs, token_ids_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from .keys import PublicKey, SigningKey
 
@@ -29,13 +29,12 @@ def issue(
     response: Mapping[str, Any],
     *,
     request_sha256: str | None,
-    outputs: Mapping[int, Mapping[str, Any]],
+    shown: Callable[[int], Mapping[str, Any]],
     issued_at: int,
 ) -> ToplocProofs:
     """The field with a receipt in each choice that has proofs.
 
-    `response`: its `id`, and its time if it has one. `outputs`: what was delivered of each choice, as `choices` of the
-    response has it.
+    `response`: its `id`, and its time if it has one. `shown`: what was delivered of a choice, as `shown_in` has it.
     """
     signed = []
     for choice in proofs.choices or ():
@@ -47,7 +46,7 @@ def issue(
             key_id=key.public.key_id,
             issued_at=issued_at,
             request_sha256=request_sha256,
-            **_stated(proofs, choice, prompt, response, outputs.get(choice.index, {})),
+            **_stated(proofs, choice, prompt, response, shown(choice.index)),
         )
         receipt = Receipt(statement=statement, signature=key.sign(canonical(statement)))
         signed.append(choice.model_copy(update={"receipt": receipt}))
@@ -98,7 +97,6 @@ def check_receipts(
     trusted = {key.key_id: key for key in keys}
     if not proofs.choices:
         return (ReceiptResult(None, "skipped", "no_receipt", "an answer without proofs has no receipt"),)
-    outputs = choices_of(response)
     body = digest(request) if any(choice.receipt for choice in proofs.choices) else None
     results = []
     for choice in proofs.choices:
@@ -108,7 +106,7 @@ def check_receipts(
             continue
         statement = receipt.statement
         key = trusted.get(statement.key_id)
-        found = _stated(proofs, choice, prompt, response, outputs.get(choice.index, {}))
+        found = _stated(proofs, choice, prompt, response, shown_in(response, choice.index))
         problem: tuple[str, str] | None = None
         if trusted and key is None:  # 1
             problem = "unknown_key", f"signed with key {statement.key_id}, which is not trusted"
@@ -160,10 +158,49 @@ def request_digest(body: bytes) -> str | None:
         return None
 
 
-def choices_of(response: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
-    """The choices of a chat completion or completion by index; none of another response."""
-    choices = [choice for choice in _list(response.get("choices")) if isinstance(choice, Mapping)]
-    return {choice["index"]: choice for choice in choices if isinstance(choice.get("index"), int)}
+def shown_in(response: Mapping[str, Any], index: int) -> Mapping[str, Any]:
+    """What a client is shown of a choice, in the form of `choices` of a chat completion; nothing of another route.
+
+    A response of /v1/responses is shown as one, whatever turns it took, and so is a message of /v1/messages.
+    """
+    if response.get("object") == "response":
+        return _of_response(response)
+    if response.get("type") == "message":
+        return _of_message(response)
+    choices = _objects(response.get("choices"))
+    return next((choice for choice in choices if choice.get("index") == index), {})
+
+
+def _of_response(response: Mapping[str, Any]) -> Mapping[str, Any]:
+    items = _objects(response.get("output"))
+    texts, thoughts = (
+        [
+            part.get("text")
+            for item in items
+            if item.get("type") == kind
+            for name in names
+            for part in _objects(item.get(name))
+        ]
+        for kind, names in (("message", ("content",)), ("reasoning", ("summary", "content")))
+    )
+    calls = [{**item, "id": item.get("call_id")} for item in items if item.get("type") == "function_call"]
+    cut = response.get("incomplete_details")
+    reason = cut.get("reason") if isinstance(cut, Mapping) else response.get("status")
+    return _choice(reason, texts, thoughts, calls)
+
+
+def _of_message(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    parts = _objects(message.get("content"))
+    texts = [part.get("text") for part in parts if part.get("type") == "text"]
+    thoughts = [part.get("thinking") for part in parts if part.get("type") == "thinking"]
+    calls = [{**part, "arguments": part.get("input")} for part in parts if part.get("type") == "tool_use"]
+    return _choice(message.get("stop_reason"), texts, thoughts, calls)
+
+
+def _choice(reason: object, texts: list[Any], thoughts: list[Any], calls: list[Any]) -> Mapping[str, Any]:
+    content, reasoning = ("".join(str(text) for text in listed if text) for listed in (texts, thoughts))
+    message = {"content": content, "reasoning": reasoning, "tool_calls": calls}
+    return {"finish_reason": reason, "message": message}
 
 
 def output_of(choice: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -188,6 +225,10 @@ def _call(call: object) -> object:
     if isinstance(function, Mapping):
         found |= {"name": function.get("name"), "arguments": function.get("arguments")}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    return [item for item in _list(value) if isinstance(item, Mapping)]
 
 
 def _list(value: object) -> list[Any]:

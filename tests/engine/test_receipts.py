@@ -88,24 +88,55 @@ def test_several_prompts(api: Api, signing: Signing) -> None:
         assert (result.reason, bool(result.statement.output_sha256)) == (None, True)
 
 
+TOOLS = list(corpus.TOOLS.values())
+FLAT = [{"type": "function", **tool["function"]} for tool in TOOLS]
+ANTHROPIC = [
+    {"name": tool["name"], "description": tool["description"], "input_schema": tool["parameters"]} for tool in FLAT
+]
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "message": ("/v1/messages", {"messages": SUM, "max_tokens": 50}),
+    "message with a tool": ("/v1/messages", {"messages": SUM, "max_tokens": 90, "temperature": 0, "tools": ANTHROPIC}),
+    "response": ("/v1/responses", {"input": "What is 17 + 25?"}),
+    "response cut short": ("/v1/responses", {"input": STORY, "max_output_tokens": 33}),
+    "response with a tool": ("/v1/responses", {"input": SUM, "temperature": 0, "tools": FLAT}),
+}
+
+
+def message_of(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """A message put together from its events, as its SDK does."""
+    message: dict[str, Any] = dict(events[0]["message"])
+    blocks: list[dict[str, Any]] = []
+    for event in events:
+        delta = event.get("delta", {})
+        if event["type"] == "content_block_start":
+            blocks.append({**event["content_block"], "partial": ""})
+        elif event["type"] == "content_block_delta" and delta["type"] == "text_delta":
+            blocks[event["index"]]["text"] += delta["text"]
+        elif event["type"] == "content_block_delta":
+            blocks[event["index"]]["partial"] += delta["partial_json"]
+        elif event["type"] == "message_delta":
+            message |= {"stop_reason": delta["stop_reason"], "toploc_proofs": event["toploc_proofs"]}
+    for block in blocks:
+        if block["type"] == "tool_use":
+            block["input"] = json.loads(block["partial"])
+    return {**message, "content": blocks}
+
+
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [("/v1/messages", {"messages": SUM, "max_tokens": 50}), ("/v1/responses", {"input": "What is 17 + 25?"})],
-)
-def test_other_routes(api: Api, signing: Signing, path: str, body: dict[str, Any], stream: bool) -> None:
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_routes(api: Api, signing: Signing, kind: str, stream: bool) -> None:
+    path, body = OTHERS[kind]
     if not stream:
         response = api.post(path, **body)
-    elif path == "/v1/responses":
-        response = api.stream(path, **body)[-1]["response"]
     else:
         events = api.stream(path, **body)
-        [field] = [event["toploc_proofs"] for event in events if "toploc_proofs" in event]
-        response = {**events[0]["message"], "toploc_proofs": field}
+        response = events[-1]["response"] if path == "/v1/responses" else message_of(events)
     request = {"model": NAME, **body, **({"stream": True} if stream else {})}
     [result] = verify_receipt(request, response, [signing[1]])
-    assert (result.reason, result.message) == (None, result.message)
+    assert (result.reason, bool(result.statement.output_sha256)) == (None, True)
     assert result.statement.response_id == response["id"]
+    shown = json.dumps(response.get("output", response.get("content")))
+    assert ("add" in shown) == ("tool" in kind)
     found = api.http.get(f"/v1/toploc/receipts/{response['id']}").json()["receipts"]
     assert found == [response["toploc_proofs"]["choices"][0]["receipt"]]
 

@@ -92,6 +92,30 @@ def test_as_the_sdk_does_it() -> None:
         assert output_of(choice).get("tool_calls") == output_of(own).get("tool_calls")
 
 
+def test_messages() -> None:
+    parts = Delivered()
+    for event in (
+        {"type": "message_start", "message": {"id": "m", "content": [], "stop_reason": None}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "Hm."}},
+        {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}},
+        {"type": "ping"},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "42"}},
+        {
+            "type": "content_block_start",
+            "index": 2,
+            "content_block": {"type": "tool_use", "id": "x", "name": "add", "input": {}},
+        },
+        {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": '{"a"'}},
+        {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": ": 1}"}},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}},
+    ):
+        parts.keep(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
+    calls = [{"id": "x", "name": "add", "arguments": {"a": 1}}]
+    assert output_of(parts.choice(0)) == {"text": "42", "reasoning": "Hm.", "tool_calls": calls}
+    assert parts.choice(0)["finish_reason"] == "tool_use"
+
+
 def test_completions() -> None:
     parts = Delivered()
     for text, reason in (("a", None), ("", None), ("b", "stop")):

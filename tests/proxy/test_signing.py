@@ -82,6 +82,7 @@ async def messages(request: Request) -> Any:
     async def events() -> AsyncIterator[str]:
         yield f'event: message_start\ndata: {{"type": "message_start", "message": {{"id": "{HEAD["id"]}"}}}}\n\n'
         generate(1)
+        yield 'data: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "42"}}\n\n'
         yield 'event: message_delta\ndata: {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}\n\n'
 
     return StreamingResponse(events(), media_type="text/event-stream")
@@ -156,8 +157,15 @@ def test_answers_are_signed(signer: Signer, n: int, stream: bool) -> None:
 def test_streams_of_other_routes_carry_the_responses_id(signer: Signer) -> None:
     answer = ask(application(signer), {"max_tokens": 1}, "/messages")
     [event] = [json.loads(line[6:]) for line in answer.text.split("\n") if "toploc_proofs" in line]
-    result = verify_receipt({"max_tokens": 1}, {**event, "id": HEAD["id"]}, [KEY.public])[0]
-    assert (result.reason, result.statement.output_sha256) == (None, None)
+    whole = {
+        "id": HEAD["id"],
+        "type": "message",
+        "content": [{"type": "text", "text": "42"}],
+        "stop_reason": "end_turn",
+    }
+    whole["toploc_proofs"] = event["toploc_proofs"]
+    result = verify_receipt({"max_tokens": 1}, whole, [KEY.public])[0]
+    assert (result.reason, bool(result.statement.output_sha256)) == (None, True)
 
 
 def test_a_choice_without_proofs_is_not_signed(signer: Signer) -> None:

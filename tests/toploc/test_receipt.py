@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from base64 import b64decode, b64encode
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from toploc.errors import MalformedEvidence
 from toploc.evidence import read_evidence
 from toploc.keys import PublicKey, SigningKey
 from toploc.protocol import ToplocProofs
-from toploc.receipt import canonical, choices_of, digest, issue, output_of, request_digest, verify_receipt
+from toploc.receipt import canonical, digest, issue, output_of, request_digest, shown_in, verify_receipt
 
 ROOT = Path(__file__).parents[2]
 VECTORS = json.loads((ROOT / "docs" / "receipt-vectors.json").read_text("utf-8"))
@@ -38,7 +39,7 @@ def signed(name: str, key: SigningKey = KEY) -> tuple[dict[str, Any], dict[str, 
         ToplocProofs.model_validate(response["toploc_proofs"]),
         response,
         request_sha256=request_digest(json.dumps(request).encode()),
-        outputs=choices_of(response),
+        shown=partial(shown_in, response),
         issued_at=VECTORS["issued_at"],
     )
     return request, {**response, "toploc_proofs": json.loads(made.to_json())}
@@ -58,7 +59,7 @@ def test_vectors(case: dict[str, Any]) -> None:
     assert canonical(receipt.statement).decode() == case["statement"]
     assert receipt.signature == case["signature"]
     assert digest(json.loads(case["request"])) == receipt.statement.request_sha256 == digest(request)
-    output = output_of(choices_of(response)[case["choice"]])
+    output = output_of(shown_in(response, case["choice"]))
     assert output == json.loads(case["output"])
     assert digest(output) == receipt.statement.output_sha256
     assert PublicKey.model_validate(VECTORS["public_key"]) == KEY.public
@@ -192,6 +193,34 @@ def test_the_check_of_a_report() -> None:
     assert [(c.status, c.reason) for c in check_receipt(evidence, [OTHER.public])] == [("failed", "unknown_key")] * 2
 
 
+def test_what_other_routes_show() -> None:
+    thought, call = (
+        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]},
+        {
+            "type": "function_call",
+            "call_id": "x",
+            "name": "add",
+            "arguments": '{"a": 1}',
+        },
+    )
+    said = {"type": "message", "content": [{"type": "output_text", "text": "4"}, {"type": "output_text", "text": "2"}]}
+    response = {"object": "response", "status": "completed", "output": [thought, call, said]}
+    called = [{"id": "x", "name": "add", "arguments": '{"a": 1}'}]
+    assert output_of(shown_in(response, 3)) == {"text": "42", "reasoning": "Hm.", "tool_calls": called}
+    assert shown_in(response, 0)["finish_reason"] == "completed"
+    cut = {**response, "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+    assert shown_in(cut, 0)["finish_reason"] == "max_output_tokens"
+    blocks = [
+        {"type": "thinking", "thinking": "Hm."},
+        {"type": "text", "text": "42"},
+        {"type": "tool_use", "id": "x", "name": "add", "input": {"a": 1}},
+    ]
+    message = {"type": "message", "content": blocks, "stop_reason": "tool_use"}
+    used = [{"id": "x", "name": "add", "arguments": {"a": 1}}]
+    assert output_of(shown_in(message, 0)) == {"text": "42", "reasoning": "Hm.", "tool_calls": used}
+    assert shown_in(message, 0)["finish_reason"] == "tool_use"
+
+
 def test_answers_without_a_receipt() -> None:
     for name in ("greedy", "no-proofs", "no-output"):
         evidence = json.loads((ROOT / "tests" / "toploc" / "evidence" / f"{name}.json").read_text("utf-8"))
@@ -222,7 +251,7 @@ def test_requests_without_a_canonical_form() -> None:
         ToplocProofs.model_validate(response["toploc_proofs"]),
         response,
         request_sha256=None,
-        outputs=choices_of(response),
+        shown=partial(shown_in, response),
         issued_at=1,
     )
     response = {**response, "toploc_proofs": json.loads(made.to_json())}
@@ -259,6 +288,9 @@ def test_hostile_responses_raise_nothing_else(value: Any) -> None:
         verify_receipt(request, {**response, field: value}, [KEY.public])
     for field in ("message", "text", "index", "finish_reason"):
         verify_receipt(request, {**response, "choices": [{"index": 0, field: value}]}, [KEY.public])
+    for field in ("output", "status", "incomplete_details", "content", "stop_reason"):
+        verify_receipt(request, {**response, "object": "response", field: value}, [KEY.public])
+        verify_receipt(request, {**response, "type": "message", field: value}, [KEY.public])
     for field in ("content", "tool_calls", "function_call", "reasoning"):
         message = {"content": "", field: value}
         verify_receipt(request, {**response, "choices": [{"index": 0, "message": message}]}, [KEY.public])
