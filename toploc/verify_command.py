@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from .errors import ToplocError
 from .evidence import MAX_BYTES
@@ -15,7 +16,7 @@ from .keys import load_trusted_keys
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from .transformers_verifier import TransformersVerifier
+    from .report import Report
 
 DESCRIPTION = """\
 Holds stored answers against a model on this machine: was it this model, this prompt, and are the tokens what it says?
@@ -41,9 +42,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("file", metavar="FILE", help="evidence: JSON or JSONL; - is standard input")
     made.add_argument("--backend", choices=["transformers"], default="transformers", help="what computes the prefill")
-    made.add_argument(
-        "--model", required=True, metavar="PATH", help="the claimed model's weights, or its name on the hub"
+    where = made.add_mutually_exclusive_group(required=True)
+    where.add_argument("--model", metavar="PATH", help="the claimed model's weights, or its name on the hub")
+    where.add_argument(
+        "--verifier", metavar="URL", help="a server that verifies instead (toploc serve); options about a model are its"
     )
+    made.add_argument("--api-key-env", metavar="NAME", help="environment variable with that server's API key")
     made.add_argument(
         "--name",
         action="append",
@@ -118,8 +122,19 @@ def _open(name: str) -> nullcontext[BinaryIO] | BinaryIO:
         raise ToplocError(f"{name}: {error.strerror}") from None
 
 
-def _load(args: argparse.Namespace) -> TransformersVerifier:
+class _Verifier(Protocol):
+    def verify(self, data: bytes | str) -> Report: ...
+
+
+def _load(args: argparse.Namespace) -> _Verifier:
     """The verifier; torch and transformers are imported only here, so that `--help` is quick."""
+    if args.verifier:
+        from .server_verifier import ServerVerifier
+
+        key = os.environ.get(args.api_key_env) if args.api_key_env else None
+        if args.api_key_env and not key:
+            raise ToplocError(f"--api-key-env: {args.api_key_env} is not set")
+        return ServerVerifier(args.verifier, api_key=key)
     from .thresholds import Thresholds
 
     thresholds = Thresholds.load(args.thresholds) if args.thresholds else None

@@ -14,9 +14,11 @@ import httpx
 import numpy as np
 import pytest
 
+from toploc.errors import ToplocError
 from toploc.field import PRIME
 from toploc.thresholds import Thresholds
 from toploc.transformers_verifier import TransformersVerifier
+from toploc.verify_command import main as verify_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -341,6 +343,19 @@ def test_a_verifier_describes_itself_and_generates_nothing(own: httpx.Client) ->
 def test_the_route_is_behind_the_api_key(verifier: Any) -> None:
     assert httpx.post(verifier.url + PATH, json=evidence("greedy")).status_code == 401
     assert httpx.get(verifier.url + "/v1/toploc").status_code == 401
+
+
+def test_the_command_asks_a_server(
+    verifier: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KEY", "s3cret")
+    asked = ["--verifier", f"{verifier.url}/v1", "--api-key-env", "KEY"]
+    assert verify_command([str(EVIDENCE / "greedy.json"), *asked]) == 0
+    assert "ACCEPTED  toploc-mini" in capsys.readouterr().out
+    assert verify_command([str(EVIDENCE / "other-system.json"), *asked]) == 1
+    assert verify_command([str(EVIDENCE / "no-proofs.json"), *asked]) == 2
+    with pytest.raises(ToplocError, match="HTTP 401"):
+        verify_command([str(EVIDENCE / "greedy.json"), *asked[:2]])
 
 
 def test_sizes_beyond_the_limits(own: httpx.Client) -> None:

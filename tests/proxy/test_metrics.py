@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import prometheus_client
-from toploc_proxy import metrics
+from toploc_proxy import metrics, verify_metrics
 from toploc_proxy.messages import Slots
 
 if TYPE_CHECKING:
@@ -53,10 +53,11 @@ def test_slots_are_watched_through_silence(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_dashboard_reads_metrics_that_exist() -> None:
     metrics.ANSWERS.labels("proven").inc()
+    verify_metrics.VERIFICATIONS.labels("accepted").inc()
     exported = set(re.findall(r"^(toploc:\w+)", prometheus_client.generate_latest().decode(), re.MULTILINE))
     expressions = [
         target["expr"] for panel in json.loads(DASHBOARD.read_text())["panels"] for target in panel["targets"]
     ]
     read = {name for expression in expressions for name in re.findall(r"toploc:\w+", expression)}
     assert read <= exported
-    assert len(read) == 5
+    assert len(read) == 9
