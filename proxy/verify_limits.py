@@ -60,16 +60,14 @@ class Places:
     async def prefill(self, tokens: int) -> AsyncIterator[None]:
         """Waits for its turn. `tokens` are at most the budget."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = tokens, turn
-        self._waiting.append(entry)
+        self._waiting.append((tokens, turn))
         self._admit()
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if not turn.cancelled():
                 self._release(tokens)
             else:
-                self._waiting.remove(entry)
                 self._admit()
             raise
         try:
@@ -79,8 +77,13 @@ class Places:
 
     def _admit(self) -> None:
         """In order, so that a long answer is not passed over for ever."""
-        while self._waiting and self.running < self.size and self._waiting[0][0] <= self._free:
-            tokens, turn = self._waiting.popleft()
+        while self._waiting:
+            tokens, turn = self._waiting[0]
+            if not turn.cancelled() and (self.running >= self.size or tokens > self._free):
+                return
+            self._waiting.popleft()
+            if turn.cancelled():
+                continue
             self._free -= tokens
             self.running += 1
             self.most_running = max(self.most_running, self.running)

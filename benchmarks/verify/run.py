@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 SHAPE = Path(__file__).parents[1] / "serving" / "shape.py"
 NAME = "bench"
-VOCABULARY = 16, 400
-"""Prompts are of these token ids, which every model has."""
+VOCABULARY = 270, 400
+"""Prompts are of these token ids: whole words, or parts, in the bundled tokenizer."""
 
 
 class Bench:

@@ -1,0 +1,110 @@
+"""The verify route where the engine fails, or the client goes."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from toploc_proxy.verify_limits import Places
+from toploc_proxy.verify_route import router
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Broken:
+    """A verifier whose engine does what it is told."""
+
+    def __init__(self, engine: Callable[[], Any]) -> None:
+        self.places = Places(1, 100)
+        self._engine = engine
+
+    async def in_thread(self, work: Callable[[], Any]) -> Any:
+        return work()
+
+    async def parse(self, item: object) -> object:
+        return item
+
+    async def verify(self, _: object) -> Any:
+        return await self._engine()
+
+
+def app_of(verifier: Broken) -> FastAPI:
+    app = FastAPI()
+    app.include_router(router)
+    app.state.toploc_verifier = verifier
+    app.state.toploc_settings = SimpleNamespace(verify_body_bytes=1000)
+    return app
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(RuntimeError("the engine is dead"), "internal_error"), (TimeoutError(), "verification_timeout")],
+)
+def test_an_engine_that_fails_is_a_500_and_gives_its_place_back(error: Exception, code: str) -> None:
+    async def fail() -> None:
+        raise error
+
+    async def run() -> None:
+        verifier = Broken(fail)
+        transport = httpx.ASGITransport(app_of(verifier))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            for _ in range(2):
+                response = await client.post("/v1/toploc/verify", json={"request": {}, "response": {}})
+                assert (response.status_code, response.json()["error"]["code"]) == (500, code)
+                assert "dead" not in response.text
+            response = await client.post("/v1/toploc/verify", json={"items": [{}, {}]})
+            assert response.text.count(code) == 2
+        assert verifier.places.requests == 0
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("body", [b'{"request":{},"response":{}}', b'{"items":[{},{}]}'])
+def test_a_client_that_goes_ends_its_verification(body: bytes) -> None:
+    async def run() -> None:
+        began, ended = asyncio.Event(), asyncio.Event()
+
+        async def for_ever() -> None:
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        verifier = Broken(for_ever)
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def receive() -> Any:
+            message = next(messages, None)
+            if message is None:
+                await began.wait()
+                return {"type": "http.disconnect"}
+            return message
+
+        async def send(_: Any) -> None:
+            pass
+
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": "POST",
+            "path": "/v1/toploc/verify",
+            "raw_path": b"/v1/toploc/verify",
+            "query_string": b"",
+            "headers": [],
+            "scheme": "http",
+            "client": None,
+            "server": None,
+        }
+        async with asyncio.timeout(10):
+            await app_of(verifier)(scope, receive, send)
+            await ended.wait()
+        assert verifier.places.requests == 0
+
+    asyncio.run(run())

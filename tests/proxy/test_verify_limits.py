@@ -1,0 +1,65 @@
+"""Places and tokens of verifications: never more than there are, and none lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from toploc_proxy.verify_limits import Places, TooMany
+
+
+def test_requests_beyond_the_places_are_refused() -> None:
+    places = Places(2, 100)
+    with places.request(), places.request(), pytest.raises(TooMany), places.request():
+        pass
+    assert places.requests == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_prefills_wait_for_places_and_tokens(seed: int) -> None:
+    """A hundred at once, a third of them cancelled at any point."""
+    places, chance, tokens = Places(4, 100), random.Random(seed), 0
+    most = []
+
+    async def work(size: int, steps: int) -> None:
+        nonlocal tokens
+        async with places.prefill(size):
+            tokens += size
+            most.append((places.running, tokens))
+            try:
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+            finally:
+                tokens -= size
+
+    async def run() -> None:
+        tasks = [asyncio.create_task(work(chance.randint(1, 100), chance.randint(0, 5))) for _ in range(100)]
+        while not all(task.done() for task in tasks):
+            await asyncio.sleep(0)
+            if chance.random() < 0.3:
+                chance.choice(tasks).cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.timeout(5), places.prefill(100):
+            pass
+
+    asyncio.run(run())
+    assert max(running for running, _ in most) <= 4
+    assert max(held for _, held in most) <= 100
+    assert places.most_running <= 4
+    assert places.running == tokens == 0
+
+
+def test_a_long_one_is_not_passed_over() -> None:
+    async def run() -> list[int]:
+        places, order = Places(10, 100), []
+
+        async def work(size: int) -> None:
+            async with places.prefill(size):
+                order.append(size)
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(work(size) for size in (60, 100, 10, 20)))
+        return order
+
+    assert asyncio.run(run()) == [60, 100, 10, 20]

@@ -1,0 +1,127 @@
+"""Rows of prefills that verify, from steps as the runners hand them over, to what a verifier is told of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from toploc_proxy.messages import Examine, Examined, Refusal
+from toploc_proxy.runners.step import Step
+from toploc_proxy.tag import EXTRA_ARG, Tag
+from toploc_proxy.verify_examine import Examiner, scores_of
+from toploc_proxy.verify_rows import Prefills
+
+from toploc.chunks import find_points, split
+from toploc.sampling import Sampling
+from toploc.scores import score_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SECRET = "secret"
+PROMPT, ANSWER, HIDDEN, VOCABULARY = 50, 70, 256, 300
+IDS = np.random.default_rng(1).integers(0, VOCABULARY, PROMPT + ANSWER).tolist()
+STATES = torch.randn(PROMPT + ANSWER, HIDDEN, generator=torch.manual_seed(1)).bfloat16()
+HEAD = torch.randn(VOCABULARY, HIDDEN, generator=torch.manual_seed(2)).bfloat16() / 16
+
+
+def step(pieces: Sequence[tuple[str, int, int]], *, wrong: int | None = None) -> Step:
+    """Rows first … end - 1 of each request; `wrong` is a position whose input is another token."""
+    positions = np.concatenate([np.arange(first, end) for _, first, end in pieces])
+    counts = np.array([end - first for _, first, end in pieces])
+    ids = np.array(IDS)[positions]
+    if wrong is not None:
+        ids[positions == wrong] += 1
+    return Step(
+        [name for name, _, _ in pieces],
+        np.array([first for _, first, _ in pieces]),
+        counts,
+        np.cumsum(counts) - counts,
+        # Padding, as of a CUDA graph.
+        torch.cat([STATES[positions], torch.full((3, HIDDEN), torch.nan, dtype=torch.bfloat16)]),
+        torch.tensor([*positions, 0, 0, 0]),
+        torch.tensor([*ids, 0, 0, 0], dtype=torch.int32),
+    )
+
+
+@pytest.fixture
+def prefills() -> Prefills:
+    return Prefills(SECRET)
+
+
+def begin(prefills: Prefills, name: str) -> str:
+    tag = Tag.new(start=PROMPT - 1)
+    assert prefills.register(name, {EXTRA_ARG: tag.seal(SECRET)})
+    return tag.nonce
+
+
+def ask(prefills: Prefills, nonce: str, *, sampling: Sampling | None = None) -> Examined | Refusal:
+    examiner = Examiner(prefills, lambda states: states @ HEAD.T, torch.device("cpu"))
+    options = None if sampling is None else sampling.model_dump_json()
+    reply = examiner.examine(Examine(nonce, IDS[:PROMPT], IDS[PROMPT:], options, [5]))
+    assert isinstance(reply, Examined | Refusal)
+    return reply
+
+
+END = PROMPT + ANSWER - 1
+WHOLE = [[("a", 0, END)]]
+WAYS = {
+    "at once": WHOLE,
+    "in chunks": [[("a", 0, 20)], [("a", 20, 53)], [("a", 53, END)]],
+    "beside others": [[("x", 0, 9), ("a", 0, 60)], [("a", 60, END), ("x", 9, 40)]],
+    "preempted and run again": [[("a", 0, 100)], [("a", 0, 64)], [("a", 64, END)]],
+    "with a step too many": [[("a", 0, END)], [("a", END, END + 1)]],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_points_and_scores_are_those_of_the_whole_answer(prefills: Prefills, way: str) -> None:
+    nonce = begin(prefills, "a")
+    for pieces in WAYS[way]:
+        prefills.record(step(pieces))
+    sampling = Sampling(temperature=0.8, top_p=0.9, repetition_penalty=1.1)
+    reply = ask(prefills, nonce, sampling=sampling)
+    assert isinstance(reply, Examined)
+    rows = STATES[PROMPT - 1 : END]
+    points = find_points(split(rows, 32), 128)
+    assert reply.indices == points.indices.tobytes()
+    assert reply.patterns == points.patterns.tobytes()
+    assert reply.rows == [32, 32, 6]
+    expected = score_tokens([(rows @ HEAD.T).float()], IDS[:PROMPT], IDS[PROMPT:], sampling, [5])
+    found = scores_of(reply)
+    for name in ("margin", "best", "cut", "surprisal", "entropy", "variance", "cumulants"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-4)
+    assert prefills.held == 0
+
+
+def test_rows_that_are_not_the_answers(prefills: Prefills) -> None:
+    for pieces, wrong, code in (
+        ([("a", 0, END - 1)], None, "rows_missing"),
+        ([("a", 0, END)], 90, "rows_mismatch"),
+        ([("b", 0, END)], None, "rows_missing"),
+    ):
+        nonce = begin(prefills, "a")
+        prefills.record(step(pieces, wrong=wrong))
+        reply = ask(prefills, nonce)
+        assert isinstance(reply, Refusal)
+        assert reply.code == code
+    assert ask(prefills, "f" * 32).code == "capture_unknown"
+
+
+def test_only_tags_of_this_server_with_a_start(prefills: Prefills) -> None:
+    assert not prefills.register("a", {EXTRA_ARG: Tag.new().seal(SECRET)})
+    assert not prefills.register("a", {EXTRA_ARG: Tag.new(start=3).seal("another secret")})
+    assert not prefills.register("a", {})
+    assert prefills.held == 0
+
+
+def test_prefills_that_nobody_asks_about_are_forgotten(prefills: Prefills) -> None:
+    begin(prefills, "a")
+    prefills.record(step(WHOLE[0]))
+    assert prefills.expire(0) == 0
+    prefills.finished(["a"])
+    assert prefills.expire(60) == 0
+    assert prefills.expire(-1) == 1
+    assert prefills.held == 0
