@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import httpx
 from pydantic import ValidationError
 
 from .errors import ToplocError
 from .report import Report, malformed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PATH: Final = "/v1/toploc/verify"
 TIMEOUT: Final = 660.0
@@ -26,14 +23,15 @@ class ServerVerifier:
     """
 
     def __init__(self, url: str, *, api_key: str | None = None) -> None:
-        headers: Mapping[str, str] = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._url = url.rstrip("/").removesuffix("/v1") + PATH
-        self._http = httpx.Client(headers=headers, timeout=TIMEOUT)
+        self._headers = {"content-type": "application/json"}
+        if api_key:
+            self._headers["authorization"] = f"Bearer {api_key}"
 
     def verify(self, data: bytes | str) -> Report:
         """The report on a JSON object of evidence. Raises ToplocError where the server gives none."""
         try:
-            response = self._http.post(self._url, content=data, headers={"content-type": "application/json"})
+            response = httpx.post(self._url, content=data, headers=self._headers, timeout=TIMEOUT)
             if response.status_code == 400:
                 return malformed("malformed", str(response.json()["error"]["message"]))
             if response.is_success:

@@ -147,6 +147,16 @@ FORGERIES: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "swapped choices": (forged(swap_choices, "two-choices"), "rejected", "text_differs"),
     "swapped proofs": (forged(swap_proofs, "two-choices"), "rejected", "activations"),
+    "honest states of text that greedy decoding would not say": (
+        forged(lambda item: item["request"].update(temperature=0), "sampled"),
+        "rejected",
+        "margin",
+    ),
+    "text more surprising than its temperature": (
+        forged(lambda item: item["request"].update(temperature=0.1), "sampled"),
+        "rejected",
+        "surprisal",
+    ),
     "beyond the vocabulary": (
         forged(lambda item: choice(item)["token_ids"].__setitem__(3, 2**32 - 1)),
         "error",
