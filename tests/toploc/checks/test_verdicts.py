@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import alter
 import pytest
 import torch
+from corpus import exchange
 from transformers import AutoModelForCausalLM
 
 from toploc.poly import build_proofs_base64
@@ -307,14 +309,23 @@ def forge(
     return make
 
 
+# Of which one has to be found; which ones are, and how many, is a matter of the processor's rounding.
+QUESTIONS = 6
+
+
 def test_text_by_a_4_bit_copy_with_honest_proofs(verify: Verify, find: Find, forge: Any) -> None:
-    """Every check on activations passes; only the tokens tell."""
-    messages = [{"role": "user", "content": "65 + 45"}]
-    report = verify(forge({"messages": messages, "temperature": 0}, {"do_sample": False}))
-    tokens = find(report, "tokens")
-    assert {check.status for check in report.checks if check.name not in ("tokens", "receipt")} == {"passed"}
-    assert (report.verdict, tokens.status, tokens.reason) == ("rejected", "failed", "margin")
-    assert tokens.figures["worst"] > tokens.thresholds["margin"]
+    """Every check on activations passes; only the tokens tell, and only in some answers of a copy as near as this."""
+    found = []
+    for seed in range(QUESTIONS):
+        messages = [{"role": "user", "content": exchange(Random(seed)).question}]
+        report = verify(forge({"messages": messages, "temperature": 0}, {"do_sample": False}))
+        tokens = find(report, "tokens")
+        assert {check.status for check in report.checks if check.name not in ("tokens", "receipt")} == {"passed"}
+        if tokens.status == "failed":
+            assert (report.verdict, tokens.reason) == ("rejected", "margin")
+            assert tokens.figures["worst"] > tokens.thresholds["margin"]
+            found.append(seed)
+    assert found
 
 
 def test_text_at_a_higher_temperature_with_honest_proofs(verify: Verify, find: Find, forge: Any) -> None:
