@@ -112,8 +112,9 @@ class Channel:
         self._timeout = timeout
 
     @classmethod
-    def connect(cls, directory: str, engines: int, timeout: float) -> Self:
-        return cls([WorkerChannel(worker_address(directory, i)) for i in range(engines)], timeout)
+    def connect(cls, directory: str, engines: int, timeout: float, *, first: int = 0) -> Self:
+        """Engines number `first` to `first + engines - 1`."""
+        return cls([WorkerChannel(worker_address(directory, i)) for i in range(first, first + engines)], timeout)
 
     async def hello(self, timeout: float) -> list[Welcome]:
         """Every worker's description of itself. Raises TimeoutError if one does not answer."""

@@ -61,7 +61,12 @@ class ToplocEndpoint:
         if settings is None or engine_client is None:
             return
         parallel = engine_client.vllm_config.parallel_config
-        channel = Channel.connect(settings.channel, parallel.data_parallel_size, settings.finalize_timeout)
+        # Behind a load balancer that is not vLLM's own, a front end has the engines of its node alone
+        # (vllm/v1/engine/core_client.py, engine_ranks_managed).
+        local = parallel.data_parallel_hybrid_lb or parallel.data_parallel_external_lb
+        engines = parallel.data_parallel_size_local if local else parallel.data_parallel_size
+        first = parallel.data_parallel_index if local else 0
+        channel = Channel.connect(settings.channel, engines, settings.finalize_timeout, first=first)
         welcome = await handshake(channel)
         model = args.served_model_name[0] if args.served_model_name else args.model
         state.toploc_channel = channel

@@ -5,25 +5,31 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import secrets
 import shutil
 import tempfile
 from argparse import ArgumentTypeError
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from toploc.errors import InvalidKey, UnsupportedEngine
 from toploc.keys import load_signing_keys, load_trusted_keys
 from toploc.thresholds import Thresholds
 
 from .log import logger
-from .settings import OnError, Role, Settings
+from .relay import Relay, read_secret
+from .settings import ENVIRONMENT_VARIABLE, OnError, Role, Settings
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _ArgumentGroup
     from collections.abc import Iterator, Sequence
 
 PLUGIN = "toploc"
+
+# Names of variables that Ray hands to workers besides vLLM's own (vllm/ray/ray_env.py).
+RAY_COPIES = "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
 
 # Groups that vLLM loads whole unless VLLM_PLUGINS is set (vllm/plugins/__init__.py).
 PLUGIN_GROUPS = (
@@ -43,6 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     require_plugins()
     # Read by vLLM when it is imported and in every process it starts.
     os.environ["VLLM_PLUGINS"] = plugin_allow_list(os.environ.get("VLLM_PLUGINS"))
+    os.environ[RAY_COPIES] = ray_copies(os.environ.get(RAY_COPIES))
     from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -60,8 +67,10 @@ def main(arguments: Sequence[str]) -> None:
     check_signing(args)
     serve.validate(args)
     with channel_directory() as channel:
-        settings_from(args, channel).to_environ()
-        serve.cmd(args)
+        settings = settings_from(args, channel)
+        settings.to_environ()
+        with relay_of(args, settings):
+            serve.cmd(args)
 
 
 def require_plugins() -> None:
@@ -89,6 +98,11 @@ def plugin_allow_list(given: str | None) -> str:
     return ",".join(dict.fromkeys([*names, PLUGIN]))
 
 
+def ray_copies(given: str | None) -> str:
+    """The value of VLLM_RAY_EXTRA_ENV_VARS_TO_COPY that has Ray's workers told of our settings too."""
+    return ",".join(filter(None, (given, ENVIRONMENT_VARIABLE)))
+
+
 def add_options(parser: ArgumentParser) -> None:
     """Our options, as a group of vLLM's own parser, so that `--help` and `--config` files know them."""
     group = parser.add_argument_group("toploc", "Proofs of inference (toploc-proxy).")
@@ -110,6 +124,19 @@ def add_options(parser: ArgumentParser) -> None:
         default=10.0,
         metavar="SECONDS",
         help="Longest wait for a worker's proofs after an answer's last token.",
+    )
+    group.add_argument(
+        "--toploc-channel",
+        type=_address,
+        metavar="tcp://HOST:PORT",
+        help="Where workers on other machines fetch what they prove: an address of the head, which binds it; the same "
+        "on all machines. Without it, workers are reached through sockets in a directory.",
+    )
+    group.add_argument(
+        "--toploc-channel-secret",
+        metavar="FILE",
+        help="File with the secret that all machines share, 32 characters or more; needed with --toploc-channel "
+        "wherever `toploc serve` is started on several machines.",
     )
     group.add_argument(
         "--toploc-signing-key",
@@ -170,6 +197,14 @@ def _positive(text: str) -> int:
     return number
 
 
+def _address(text: str) -> str:
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(text)
+        if parts.scheme == "tcp" and parts.hostname and parts.port and not (parts.path or parts.query):
+            return text
+    raise ArgumentTypeError(f"{text} is not tcp://HOST:PORT")
+
+
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not 0 < seconds < math.inf:
@@ -178,8 +213,12 @@ def _seconds(text: str) -> float:
 
 
 def settings_from(args: Namespace, channel: str) -> Settings:
+    """Raises UnsupportedEngine if the side channel's secret cannot be used."""
+    path = args.toploc_channel_secret
     return Settings(
+        secret=read_secret(path) if path else secrets.token_hex(32),
         channel=channel,
+        remote=args.toploc_channel,
         proofs=not args.toploc_only_on_request,
         on_error=OnError(args.toploc_on_error),
         finalize_timeout=args.toploc_finalize_timeout,
@@ -257,14 +296,51 @@ def reasons_to_refuse(args: Namespace) -> Iterator[tuple[bool, str]]:
         ),
     )
     yield (
-        getattr(args, "distributed_executor_backend", None) == "ray"
-        or getattr(args, "nnodes", 1) > 1
-        or bool(getattr(args, "headless", False)),
+        bool(getattr(args, "enable_elastic_ep", False)),
+        "engines that come and go are not tested with proofs; leave out --enable-elastic-ep",
+    )
+    ray, several = uses_ray(args), uses_several_machines(args)
+    channel, secret = (getattr(args, f"toploc_channel{name}", None) for name in ("", "_secret"))
+    yield (
+        (ray or several) and not channel,
         (
-            "workers on other machines cannot reach the side channel yet; "
-            "leave out --distributed-executor-backend ray, --nnodes and --headless"
+            "workers on other machines cannot reach a local side channel (Ray, --nnodes, --headless, "
+            "--data-parallel-size-local); add --toploc-channel tcp://HOST:PORT"
         ),
     )
+    yield (
+        several and not secret,
+        "each machine has to know the side channel's secret; add --toploc-channel-secret FILE, the same on all",
+    )
+    yield bool(secret) and not channel, "--toploc-channel-secret needs --toploc-channel tcp://HOST:PORT"
+
+
+def uses_ray(args: Namespace) -> bool:
+    """Ray starts workers, here or elsewhere, and hands them the environment."""
+    return "ray" in (
+        getattr(args, "distributed_executor_backend", None),
+        getattr(args, "data_parallel_backend", None),
+    )
+
+
+def uses_several_machines(args: Namespace) -> bool:
+    """`toploc serve` is started on each."""
+    local = getattr(args, "data_parallel_size_local", None)
+    elsewhere = local is not None and local < (getattr(args, "data_parallel_size", None) or 1)
+    return (
+        (getattr(args, "nnodes", None) or 1) > 1
+        or bool(getattr(args, "headless", False))
+        or (elsewhere and not getattr(args, "data_parallel_hybrid_lb", False) and not uses_ray(args))
+    )
+
+
+def relay_of(args: Namespace, settings: Settings) -> contextlib.AbstractContextManager[object]:
+    """What workers over TCP connect to, if this is the head of a server that has such."""
+    head = not getattr(args, "headless", False) and not (getattr(args, "node_rank", None) or 0)
+    if settings.remote is None or not head:
+        return contextlib.nullcontext()
+    engines = range(getattr(args, "data_parallel_size", None) or 1)
+    return Relay(settings.channel, engines, settings.remote, settings.secret)
 
 
 @contextlib.contextmanager

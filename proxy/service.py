@@ -29,7 +29,7 @@ from .messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .messages import Reply, Request
     from .recorder import Recorder
@@ -44,7 +44,8 @@ ROUND = 1024
 
 
 class Service:
-    """Binds `address` and serves until the process ends.
+    """Serves on a ROUTER socket that is bound to `address`, until the process ends; over TCP on a DEALER socket that is
+    connected to the relay, which puts the client's frame before a request itself.
 
     Each request is three frames (client, sequence number, message); the reply repeats the first two. A message that
     does not parse is dropped: only this server's own processes can reach the socket, so it is a bug, not traffic.
@@ -58,8 +59,10 @@ class Service:
         *,
         capture_ttl: float,
         examiner: Examiner | None = None,
+        connect: Callable[[zmq.Socket[bytes]], None] | None = None,
     ) -> None:
         self._address = address
+        self._connect = connect
         self._recorder = recorder
         self._welcome = welcome
         self._capture_ttl = capture_ttl
@@ -68,9 +71,12 @@ class Service:
     def start(self) -> None:
         # A context of its own: vLLM's may be closed before, and a forked one must not be used.
         context = zmq.Context()
-        socket = context.socket(zmq.ROUTER)
+        socket = context.socket(zmq.ROUTER if self._connect is None else zmq.DEALER)
         socket.linger = 0
-        socket.bind(self._address)
+        if self._connect is None:
+            socket.bind(self._address)
+        else:
+            self._connect(socket)
         # A socket is one thread's: the examiner's replies come through a pair of their own.
         examined = context.socket(zmq.PULL)
         examined.bind(EXAMINED)

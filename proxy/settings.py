@@ -33,7 +33,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     channel: str = Field(description="directory of the side channel's sockets, readable by this user alone")
-    secret: str = Field(default_factory=lambda: secrets.token_hex(32), description="keys the tags' MAC")
+    remote: str | None = Field(default=None, description="tcp://HOST:PORT where workers connect; none: local sockets")
+    secret: str = Field(
+        default_factory=lambda: secrets.token_hex(32), description="keys the tags' MAC and the side channel over TCP"
+    )
     proofs: bool = Field(default=True, description="prove requests that do not say otherwise")
     on_error: OnError = OnError.REPORT
     finalize_timeout: float = Field(default=10.0, gt=0, description="seconds to wait for a worker's proofs")

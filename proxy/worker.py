@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from .capture import Chunk
 from .channel import worker_address
 from .messages import PROTOCOL, Welcome
 from .recorder import Recorder
+from .relay import connect_worker
 from .ring import ChunkRefs, HostRing, Rows
 from .runners.step import Step
 from .service import Service
@@ -23,6 +25,9 @@ from .verify_examine import Examiner
 from .verify_rows import Prefills
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import zmq
     from vllm.config import VllmConfig
     from vllm.v1.core.sched.output import SchedulerOutput
 
@@ -109,8 +114,13 @@ def start_worker(
         scores=examiner.has_scores,
     )
     warm_up(ring, torch.zeros(1, config.model_config.get_hidden_size(), dtype=source, device=device))
-    address = worker_address(settings.channel, config.parallel_config.data_parallel_index)
-    Service(address, recorder, welcome, capture_ttl=settings.capture_ttl, examiner=examiner).start()
+    engine = config.parallel_config.data_parallel_index
+    connect: Callable[[zmq.Socket[bytes]], None] | None = None
+    if settings.remote is not None:
+        connect = partial(connect_worker, address=settings.remote, secret=settings.secret, engine=engine)
+    address = worker_address(settings.channel, engine)
+    service = Service(address, recorder, welcome, capture_ttl=settings.capture_ttl, examiner=examiner, connect=connect)
+    service.start()
     return Worker(recorder, prefills)
 
 

@@ -19,6 +19,7 @@ from toploc_proxy.serve import (
     channel_directory,
     check_signing,
     plugin_allow_list,
+    ray_copies,
     refuse_unsupported,
     settings_from,
 )
@@ -103,6 +104,7 @@ def test_defaults() -> None:
     found = settings()
     assert found.model_dump(exclude={"secret"}) == {
         "channel": "/channel",
+        "remote": None,
         "proofs": True,
         "on_error": OnError.REPORT,
         "finalize_timeout": 10.0,
@@ -180,6 +182,10 @@ def test_config_file(tmp_path: Path, only_on_request: str, proofs: bool) -> None
         ["--toploc-finalize-timeout=-1"],
         ["--toploc-finalize-timeout", "nan"],
         ["--toploc-finalize-timeout", "inf"],
+        ["--toploc-channel", "10.0.0.1:9000"],
+        ["--toploc-channel", "tcp://10.0.0.1"],
+        ["--toploc-channel", "tcp://10.0.0.1:port"],
+        ["--toploc-channel", "ipc:///tmp/x"],
         ["--toploc-unknown"],
     ],
 )
@@ -219,9 +225,15 @@ def test_damaged_settings_are_refused(monkeypatch: pytest.MonkeyPatch, text: str
         ({}, "1", "VLLM_USE_RUST_FRONTEND"),
         ({"prefill_context_parallel_size": 2}, None, "--prefill-context-parallel-size"),
         ({"speculative_config": {"enable_adaptive_verification": True}}, None, "enable_adaptive_verification"),
-        ({"distributed_executor_backend": "ray"}, None, "ray"),
-        ({"nnodes": 2}, None, "--nnodes"),
-        ({"headless": True}, None, "--headless"),
+        ({"enable_elastic_ep": True}, None, "--enable-elastic-ep"),
+        ({"distributed_executor_backend": "ray"}, None, "Ray.*--toploc-channel tcp"),
+        ({"data_parallel_backend": "ray"}, None, "Ray.*--toploc-channel tcp"),
+        ({"nnodes": 2}, None, "--nnodes.*--toploc-channel tcp"),
+        ({"headless": True}, None, "--headless.*--toploc-channel tcp"),
+        ({"data_parallel_size": 2, "data_parallel_size_local": 1}, None, "size-local.*--toploc-channel tcp"),
+        ({"nnodes": 2, "toploc_channel": "tcp://h:1"}, None, "--toploc-channel-secret FILE"),
+        ({"headless": True, "toploc_channel": "tcp://h:1"}, None, "--toploc-channel-secret FILE"),
+        ({"toploc_channel_secret": "f"}, None, "needs --toploc-channel"),
     ],
 )
 def test_unsupported_is_refused_in_one_line(
@@ -235,6 +247,38 @@ def test_unsupported_is_refused_in_one_line(
     message = str(caught.value)
     assert message.startswith("toploc: ")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"distributed_executor_backend": "ray", "toploc_channel": "tcp://h:1"},
+        {"nnodes": 2, "toploc_channel": "tcp://h:1", "toploc_channel_secret": "f"},
+        {"headless": True, "toploc_channel": "tcp://h:1", "toploc_channel_secret": "f"},
+        {"data_parallel_size": 4, "data_parallel_size_local": 2, "data_parallel_hybrid_lb": True},
+        {"data_parallel_size": 2, "data_parallel_size_local": 2},
+    ],
+)
+def test_several_machines_with_a_channel(args: dict[str, Any]) -> None:
+    refuse_unsupported(Namespace(**args))
+
+
+def test_the_secret_of_several_machines(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("s" * 32 + "\n")
+    shared = ["--toploc-channel", "tcp://[::1]:9", "--toploc-channel-secret", str(file)]
+    assert settings(*shared).secret == settings(*shared).secret == "s" * 32
+    assert settings(*shared).remote == "tcp://[::1]:9"
+    file.write_text("s" * 31)
+    for arguments in (shared, [*shared, "--toploc-channel-secret", str(tmp_path / "none")]):
+        with pytest.raises(UnsupportedEngine, match="--toploc-channel-secret") as caught:
+            settings(*arguments)
+        assert "\n" not in str(caught.value)
+
+
+def test_ray_is_told_what_to_copy() -> None:
+    assert ray_copies(None) == ray_copies("") == ENVIRONMENT_VARIABLE
+    assert ray_copies("A,B") == f"A,B,{ENVIRONMENT_VARIABLE}"
 
 
 @pytest.mark.parametrize("environment", [None, "", "0"])
