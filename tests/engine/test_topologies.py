@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from adapter import MODEL
 from corpus import exchange
 
 if TYPE_CHECKING:
@@ -20,8 +26,11 @@ if TYPE_CHECKING:
 
     from toploc.protocol import ToplocProofs
 
+SERVE = ["--served-model-name", "toploc-mini", "--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "32"]
+
 # vLLM binds a worker to the cores of one NUMA node and finds none for the second; it need not bind them.
-ENVIRONMENT = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+# Connections stay, to be counted at the end.
+ENVIRONMENT = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "600"}
 
 SPLIT = {
     "TP": ["--tensor-parallel-size", "2"],
@@ -46,6 +55,39 @@ def replicated(launch: Callable[..., LocalServer]) -> Iterator[LocalServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def machines(launch: Callable[..., LocalServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """Two engines, each started as on a machine of its own, whose workers are reached over TCP."""
+    secret = tmp_path_factory.mktemp("channel") / "secret"
+    secret.write_text("7" * 64)
+    rpc, channel = _free_port(), _free_port()
+    shared = [
+        *("--data-parallel-size", "2", "--data-parallel-size-local", "1"),
+        *("--data-parallel-address", "127.0.0.1", "--data-parallel-rpc-port", str(rpc)),
+        *("--toploc-channel", f"tcp://127.0.0.1:{channel}", "--toploc-channel-secret", str(secret)),
+    ]
+    command = [sys.executable, "-m", "toploc", "serve", str(MODEL), *SERVE, *shared]
+    environment = {**os.environ, **ENVIRONMENT, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen(
+        [*command, "--headless", "--data-parallel-start-rank", "1"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as second:
+        try:
+            with launch(*shared, "--api-server-count", "2", **ENVIRONMENT) as server:
+                yield server
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(second.pid, signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def processes(server: LocalServer) -> dict[str, psutil.Process]:
     """By the title vLLM gives them."""
     children = psutil.Process(server.pid).children(recursive=True)
@@ -57,7 +99,7 @@ def ask_each(apis: list[Api]) -> list[tuple[list[dict[str, Any]], list[dict[str,
 
     def ask(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         messages = [{"role": "user", "content": exchange(Random(seed)).question}]
-        body: dict[str, Any] = {"n": 1 + seed % 2, "temperature": 1, "ignore_eos": True, "max_tokens": 10 + 8 * seed}
+        body: dict[str, Any] = {"n": 1 + seed % 2, "temperature": 1, "ignore_eos": True, "max_tokens": 10 + 5 * seed}
         if seed % 3:
             return messages, [apis[seed].chat(messages, **body)["toploc_proofs"]]
         events = apis[seed].stream("/v1/chat/completions", messages=messages, **body)
@@ -76,24 +118,26 @@ def test_one_model_over_two_workers(
         assert sum(len(verified(field, messages).choices) for field in fields) == 1 + seed % 2
 
 
+@pytest.mark.parametrize("fixture", ["replicated", "machines"])
 def test_two_engines_behind_two_front_ends(
-    replicated: LocalServer, api_of: type[Api], verified: Callable[..., ToplocProofs]
+    fixture: str, request: pytest.FixtureRequest, api_of: type[Api], verified: Callable[..., ToplocProofs]
 ) -> None:
-    """Proofs come from the engine that ran the request, to the front end that asked."""
+    """Proofs come from the engine that ran the request, to the front end that asked; on two machines too."""
+    replicated = request.getfixturevalue(fixture)
     with ExitStack() as stack:
-        # A connection of its own for each, to meet both front ends, which keep it for some seconds.
-        apis = [stack.enter_context(api_of(replicated.url)) for _ in range(24)]
+        # A connection of its own for each, to meet both front ends.
+        apis = [stack.enter_context(api_of(replicated.url)) for _ in range(16)]
         answers = ask_each(apis)
         ports = {name: _local_ports(process) for name, process in processes(replicated).items() if "APIServer" in name}
         metrics = apis[0].http.get("/metrics").text
+    for seed, (messages, fields) in enumerate(answers):
+        assert sum(len(verified(field, messages).choices) for field in fields) == 1 + seed % 2
     assert {name for name, local in ports.items() if replicated.port in local} == {
         "VLLM::APIServer_0",
         "VLLM::APIServer_1",
     }
     finished = re.findall(r'^vllm:request_success_total\{engine="(\d)".*\} (\S+)$', metrics, re.MULTILINE)
     assert {engine for engine, count in finished if float(count) > 0} == {"0", "1"}
-    for seed, (messages, fields) in enumerate(answers):
-        assert sum(len(verified(field, messages).choices) for field in fields) == 1 + seed % 2
 
 
 def _local_ports(process: psutil.Process) -> set[int]:
