@@ -124,12 +124,14 @@ class Responder:
             return event
         try:
             return event.replace(document, self._extend_json(document), 1)
+        except _Failed as failed:
+            return _error_event(event, failed.error)
         except (ValueError, RecursionError):
             logger.warning("toploc: an event whose JSON does not parse cannot carry proofs")
             return event
 
     def _extend_json(self, document: bytes) -> bytes:
-        """Raises ValueError or RecursionError if the document cannot be read."""
+        """Raises _Failed if the answer is to fail, ValueError or RecursionError if the document cannot be read."""
         index: int | None = None
         within: str | None = None
         match orjson.loads(document):
@@ -144,7 +146,7 @@ class Responder:
                 return document
         proofs = self._proofs(index)
         if (failure := self._failure(proofs)) is not None:
-            return error_body(500, failure.message, None, failure.code)
+            raise _Failed(failure)
         if self._signature is not None:
             proofs = self._signature.sign_event(proofs, head, index)
         if within is None:
@@ -167,6 +169,20 @@ class Responder:
             return None
         errors = [proofs.error, *(choice.error for choice in proofs.choices or ())]
         return next((error for error in errors if error is not None), None)
+
+
+class _Failed(Exception):
+    """The event that would carry this error is to be one."""
+
+    def __init__(self, error: ProofError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def _error_event(event: bytes, error: ProofError) -> bytes:
+    """An error in place of `event`, under a name of its own where events have names."""
+    name = b"event: error\n" if any(line.startswith(b"event:") for line in event.split(b"\n")) else b""
+    return name + b"data: " + error_body(500, error.message, None, error.code) + b"\n\n"
 
 
 def media_type(content_type: bytes) -> bytes:

@@ -393,6 +393,21 @@ def test_failing_on_error_in_a_stream() -> None:
     assert sent.endswith(DONE)
 
 
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("message_delta", {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}),
+        ("response.completed", {"type": "response.completed", "response": {"id": "r"}}),
+    ],
+)
+def test_failing_in_a_stream_whose_events_have_names(name: str, end: dict[str, Any]) -> None:
+    """A client that goes by the name must not take the error for the event that it stands for."""
+    sent = stream(context(call(failed(0))), event(end, name), on_error=OnError.FAIL)
+    head_, data, *rest = sent.split(b"\n")
+    assert (head_, rest) == (b"event: error", [b"", b""])
+    assert json.loads(data.removeprefix(b"data: "))["error"]["code"] == "rows_missing"
+
+
 def test_stream_that_the_client_left() -> None:
     """The application stops in the middle of an event; what was sent is whole events."""
     sent = respond(context(call(proven(0))), [head(SSE), *parts(delta(0, "a"), b'data: {"choi', b"")[:2]])
