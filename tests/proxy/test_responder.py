@@ -192,6 +192,22 @@ def test_one_error_stands_for_all_where_all_failed() -> None:
     assert "choices" not in field
 
 
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [call(proven(0))],
+        [call(failed(0))],
+        [call(proven(0), failed(1))],
+        [call(proven(0)), call(proven(0), prompt=(3,))],
+        [call(n=2)],
+    ],
+)
+def test_what_does_not_apply_is_left_out(calls: list[Call]) -> None:
+    """Explicit nulls break clients that are strict about types."""
+    sent = respond(context(*calls), [head(JSON), *parts(b"{}")])
+    assert b"null" not in sent[1]["body"]
+
+
 def test_choice_that_did_not_finish() -> None:
     field = json.loads(respond(context(call(proven(0), n=2)), [head(JSON), *parts(b"{}")])[1]["body"])["toploc_proofs"]
     assert [choice.get("error", {}).get("code") for choice in field["choices"]] == [None, "unfinished"]
