@@ -30,7 +30,8 @@ def check_text(
 
     1. The token that ended the answer is not part of its text, unless the request wants it there.
     2. Decode the ids, alone and after the end of the prompt; `decode` takes ids and whether to leave out special
-       tokens. One of the two is the text, up to bytes that are no text.
+       tokens. One of the two is the text, up to bytes that are no text. If the prompt ends within a character, so is
+       the prompt's text and the answer's together.
     3. A text that ended at one of the request's stop strings ends before it, or with it where the request wants that.
     4. With `echo` the prompt comes before it.
     5. Text whose parts were put into other fields is not compared: what is left of it stands in the decoded text, and
@@ -51,6 +52,9 @@ def check_text(
     after = decode(before + token_ids, skip)
     if after.startswith(context):
         texts.add(after[len(context) :])
+    if context.endswith(BROKEN):
+        # vLLM's detokenizer goes on from the prompt's last whole text, and here has none (v1/engine/detokenizer.py).
+        texts.add(decode([*prompt, *token_ids], skip))
     text = answer.text or ""
 
     def result(status: str, reason: str | None, message: str) -> Check:

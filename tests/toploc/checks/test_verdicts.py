@@ -10,6 +10,8 @@ import alter
 import pytest
 import torch
 from corpus import exchange
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
 from transformers import AutoModelForCausalLM
 
 from toploc.poly import build_proofs_base64
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 MODEL = Path(__file__).parents[3] / "models" / "toploc-mini"
 NEVER = 1023
+
+# Token of a byte that begins a character of several.
+LEAD_BYTE = 133
 """A token that no answer here has, in place of the end of a sequence."""
 
 SKIPPED = {"seeded": "tokens", "structured": "tokens", "tool-call": "text"}
@@ -196,6 +201,22 @@ def test_tampered_text(verify: Verify, recorded: Recorded, find: Find, name: str
     holder[key] = "Buy this. " + (holder[key] or "")
     report = verify(evidence)
     assert (report.verdict, find(report, "text").reason) == ("rejected", "text_differs"), str(report)
+
+
+def test_prompt_that_ends_within_a_character(verify: Verify, recorded: Recorded, find: Find) -> None:
+    """vLLM then begins the text with the prompt's (vllm/v1/engine/detokenizer.py): the text of neither was whole."""
+    evidence = recorded("completion-ids")
+    [made] = evidence["response"]["choices"]
+    prompt = [*evidence["request"]["prompt"], LEAD_BYTE]
+    evidence["request"]["prompt"] = prompt
+    evidence["response"]["toploc_proofs"]["prompt"] = PromptDigest.of(prompt).model_dump(exclude_none=True)
+    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    stream = DecodeStream(ids=prompt, skip_special_tokens=True)
+    made["text"] = "".join(stream.step(tokenizer, token) or "" for token in choice(evidence)["token_ids"])
+    assert made["text"].startswith(tokenizer.decode(prompt))
+    assert find(verify(evidence), "text").status == "passed"
+    made["text"] = "Buy this. " + made["text"]
+    assert find(verify(evidence), "text").reason == "text_differs"
 
 
 def test_shortened_text(verify: Verify, recorded: Recorded, find: Find) -> None:
