@@ -1,25 +1,11 @@
-"""vLLM's endpoint plugin: attaches the middleware and routes, and wires them to the engine once it is up."""
+"""vLLM's endpoint plugin. vLLM logs what fails while it loads one, and serves without it (vllm/plugins/__init__.py): so
+this module and its imports are few, and all that may fail comes later, when it ends the server."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
-from toploc.errors import UnsupportedEngine
-
-from .channel import Channel
-from .context import Served
-from .generate import ProvingGenerate
-from .log import logger
-from .messages import PROTOCOL
-from .metrics import watch_slots
-from .middleware import ProofMiddleware
-from .routes import router
-from .settings import Role, Settings
-from .signing import Signer
-from .verify import EngineVerifier
-from .verify_role import VerifierOnly
-from .verify_route import router as verify_router
+from .settings import Settings
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -29,10 +15,6 @@ if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
     from vllm.tasks import SupportedTask
 
-    from .messages import Welcome
-
-HANDSHAKE_TIMEOUT = 60.0
-
 
 class ToplocEndpoint:
     """See vllm/plugins/endpoint_plugins/interface.py. vLLM loads it only where `VLLM_PLUGINS` names it."""
@@ -41,76 +23,18 @@ class ToplocEndpoint:
     required_tasks: tuple[SupportedTask, ...] | None = ("generate",)
 
     def attach_router(self, app: FastAPI) -> None:
+        """Raises ImportError if a package that is needed is missing."""
         settings = Settings.from_environ()
-        if settings is None:
-            return
-        app.include_router(router)
-        app.include_router(verify_router)
-        app.add_middleware(ProofMiddleware, settings=settings)
-        if settings.role is Role.VERIFIER:
-            app.add_middleware(VerifierOnly)
+        if settings is not None:
+            from .startup import attach
+
+            attach(app, settings)
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
-        """Asks every worker who it is, then takes over `generate`.
-
-        Raises:
-            UnsupportedEngine: a worker does not answer, or not as expected. The server does not start then, since
-                it would serve answers without proofs.
-        """
+        """Raises UnsupportedEngine if a worker does not answer, or not as expected: the server would serve answers
+        without proofs."""
         settings = Settings.from_environ()
-        if settings is None or engine_client is None:
-            return
-        parallel = engine_client.vllm_config.parallel_config
-        # Behind a load balancer that is not vLLM's own, a front end has the engines of its node alone
-        # (vllm/v1/engine/core_client.py, engine_ranks_managed).
-        local = parallel.data_parallel_hybrid_lb or parallel.data_parallel_external_lb
-        engines = parallel.data_parallel_size_local if local else parallel.data_parallel_size
-        first = parallel.data_parallel_index if local else 0
-        channel = Channel.connect(settings.channel, engines, settings.finalize_timeout, first=first)
-        welcome = await handshake(channel)
-        model = args.served_model_name[0] if args.served_model_name else args.model
-        state.toploc_channel = channel
-        # Kept, since the event loop itself would let go of it.
-        state.toploc_watch = asyncio.create_task(watch_slots(channel))
-        state.toploc_welcome = welcome
-        state.toploc_signer = Signer.of(settings)
-        state.toploc_served = Served(model, welcome.dtype, welcome.rounded_from)
-        names = args.served_model_name or [args.model]
-        state.toploc_settings = settings
-        state.toploc_verifier = EngineVerifier(
-            engine_client, engine_client.generate, channel, welcome, settings, state, names
-        )
-        engine_client.generate = ProvingGenerate(engine_client.generate, channel, settings.secret)
-        logger.info(
-            "toploc: proving %s with %s hidden states of %d, model runner %s, %d slots a worker",
-            model,
-            welcome.dtype,
-            welcome.hidden_size,
-            welcome.runner,
-            welcome.slots,
-        )
+        if settings is not None and engine_client is not None:
+            from .startup import connect
 
-
-async def handshake(channel: Channel) -> Welcome:
-    """Every worker answers, speaks this version's protocol, and captures the same kind of rows."""
-    try:
-        workers = await channel.hello(HANDSHAKE_TIMEOUT)
-    except TimeoutError:
-        raise UnsupportedEngine(
-            "toploc: a worker does not answer on the side channel, so its answers would carry no proofs; "
-            "see its log for `toploc`, and check that the package is installed where it runs"
-        ) from None
-    first = workers[0]
-    for worker in workers:
-        if worker.protocol != PROTOCOL:
-            raise UnsupportedEngine(
-                f"toploc: a worker speaks side channel protocol {worker.protocol}, this server {PROTOCOL}; "
-                "install the same version of toploc-proxy everywhere"
-            )
-        if (worker.dtype, worker.rounded_from, worker.hidden_size) != (
-            first.dtype,
-            first.rounded_from,
-            first.hidden_size,
-        ):
-            raise UnsupportedEngine("toploc: workers serve different models")
-    return first
+            await connect(engine_client, state, args, settings)

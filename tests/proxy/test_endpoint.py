@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import msgspec
 import pytest
 import torch
 from fastapi import FastAPI
-from toploc_proxy import endpoint
+from toploc_proxy import startup
 from toploc_proxy.channel import Channel, worker_address
-from toploc_proxy.endpoint import ToplocEndpoint, handshake
+from toploc_proxy.endpoint import ToplocEndpoint
 from toploc_proxy.messages import PROTOCOL, Welcome
 from toploc_proxy.middleware import ProofMiddleware
 from toploc_proxy.recorder import Recorder
 from toploc_proxy.ring import HostRing
 from toploc_proxy.service import Service
 from toploc_proxy.settings import ENVIRONMENT_VARIABLE, Settings
+from toploc_proxy.startup import handshake
 
 from toploc.errors import UnsupportedEngine
 from toploc.protocol import TOPK
@@ -61,7 +64,7 @@ def test_workers_disagree(sockets: str, change: dict[str, object], message: str)
 
 
 def test_missing_worker(sockets: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "HANDSHAKE_TIMEOUT", 0.2)
+    monkeypatch.setattr(startup, "HANDSHAKE_TIMEOUT", 0.2)
     with pytest.raises(UnsupportedEngine, match="does not answer"):
         greet(sockets, WELCOME, engines=2)
 
@@ -90,3 +93,22 @@ def test_plugin_attaches_middleware_and_routes(monkeypatch: pytest.MonkeyPatch) 
     (middleware,) = app.user_middleware
     assert (middleware.cls, middleware.kwargs) == (ProofMiddleware, {"settings": settings})
     assert "/v1/toploc" in app.openapi()["paths"]
+
+
+def test_a_missing_package_ends_the_server() -> None:
+    """vLLM goes on without a plugin that cannot be loaded; what fails while it is attached it does not catch."""
+    program = """
+import sys
+sys.modules["msgspec"] = None
+from fastapi import FastAPI
+from toploc_proxy.endpoint import ToplocEndpoint
+from toploc_proxy.settings import Settings
+plugin = ToplocEndpoint()
+Settings(channel="/nowhere").to_environ()
+try:
+    plugin.attach_router(FastAPI())
+except ImportError as error:
+    print(error.name)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert ran.stdout.split()[-1] == "msgspec"

@@ -1,0 +1,105 @@
+"""What an API server of ours does beside vLLM's own: middleware, routes, and the handshake with its workers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from toploc.errors import UnsupportedEngine
+
+from .channel import Channel
+from .context import Served
+from .generate import ProvingGenerate
+from .log import logger
+from .messages import PROTOCOL
+from .metrics import watch_slots
+from .middleware import ProofMiddleware
+from .routes import router
+from .settings import Role
+from .signing import Signer
+from .verify import EngineVerifier
+from .verify_role import VerifierOnly
+from .verify_route import router as verify_router
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from fastapi import FastAPI
+    from starlette.datastructures import State
+    from vllm.engine.protocol import EngineClient
+
+    from .messages import Welcome
+    from .settings import Settings
+
+HANDSHAKE_TIMEOUT = 60.0
+
+
+def attach(app: FastAPI, settings: Settings) -> None:
+    """Adds our routes, and the middleware around all."""
+    app.include_router(router)
+    app.include_router(verify_router)
+    app.add_middleware(ProofMiddleware, settings=settings)
+    if settings.role is Role.VERIFIER:
+        app.add_middleware(VerifierOnly)
+
+
+async def connect(engine_client: EngineClient, state: State, args: Namespace, settings: Settings) -> None:
+    """Asks every worker who it is, then takes over `generate`.
+
+    Raises:
+        UnsupportedEngine: a worker does not answer, or not as expected.
+    """
+    parallel = engine_client.vllm_config.parallel_config
+    # Behind a load balancer that is not vLLM's own, a front end has the engines of its node alone
+    # (vllm/v1/engine/core_client.py, engine_ranks_managed).
+    local = parallel.data_parallel_hybrid_lb or parallel.data_parallel_external_lb
+    engines = parallel.data_parallel_size_local if local else parallel.data_parallel_size
+    first = parallel.data_parallel_index if local else 0
+    channel = Channel.connect(settings.channel, engines, settings.finalize_timeout, first=first)
+    welcome = await handshake(channel)
+    model = args.served_model_name[0] if args.served_model_name else args.model
+    state.toploc_channel = channel
+    # Kept, since the event loop itself would let go of it.
+    state.toploc_watch = asyncio.create_task(watch_slots(channel))
+    state.toploc_welcome = welcome
+    state.toploc_signer = Signer.of(settings)
+    state.toploc_served = Served(model, welcome.dtype, welcome.rounded_from)
+    names = args.served_model_name or [args.model]
+    state.toploc_settings = settings
+    state.toploc_verifier = EngineVerifier(
+        engine_client, engine_client.generate, channel, welcome, settings, state, names
+    )
+    engine_client.generate = ProvingGenerate(engine_client.generate, channel, settings.secret)
+    logger.info(
+        "toploc: proving %s with %s hidden states of %d, model runner %s, %d slots a worker",
+        model,
+        welcome.dtype,
+        welcome.hidden_size,
+        welcome.runner,
+        welcome.slots,
+    )
+
+
+async def handshake(channel: Channel) -> Welcome:
+    """Every worker answers, speaks this version's protocol, and captures the same kind of rows."""
+    try:
+        workers = await channel.hello(HANDSHAKE_TIMEOUT)
+    except TimeoutError:
+        raise UnsupportedEngine(
+            "toploc: a worker does not answer on the side channel, so its answers would carry no proofs; "
+            "see its log for `toploc`, and check that the package is installed where it runs"
+        ) from None
+    first = workers[0]
+    for worker in workers:
+        if worker.protocol != PROTOCOL:
+            raise UnsupportedEngine(
+                f"toploc: a worker speaks side channel protocol {worker.protocol}, this server {PROTOCOL}; "
+                "install the same version of toploc-proxy everywhere"
+            )
+        if (worker.dtype, worker.rounded_from, worker.hidden_size) != (
+            first.dtype,
+            first.rounded_from,
+            first.hidden_size,
+        ):
+            raise UnsupportedEngine("toploc: workers serve different models")
+    return first
