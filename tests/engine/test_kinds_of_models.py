@@ -50,3 +50,13 @@ def test_an_embedding_model_is_served_as_without_us(launch: Callable[..., LocalS
         assert [len(item["embedding"]) for item in response["data"]] == [256, 256]
         assert "toploc_proofs" not in response
         assert api.http.get("/v1/toploc").status_code == 404
+
+
+def test_weights_quantised_as_they_load(
+    launch: Callable[..., LocalServer], api_of: type[Api], verified: Callable[..., ToplocProofs]
+) -> None:
+    """8 bits are within the paper's bounds of the weights that they were made from; shifted rows would not be."""
+    with launch("--quantization", "int8_per_channel_weight_only") as server, api_of(server.url) as api:
+        for seed in range(4):
+            body: dict[str, Any] = {"temperature": seed % 2, "ignore_eos": True, "max_tokens": 40 + 32 * seed}
+            verified(api.chat(STORY, **body)["toploc_proofs"], STORY, thresholds=Thresholds.paper("bfloat16"))
