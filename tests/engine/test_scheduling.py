@@ -96,7 +96,7 @@ def test_rejected_drafts_leave_no_trace(guessing: Api, verified: Callable[..., T
 
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(ask, range(12)))
-    assert guessing.metric("vllm:spec_decode_num_accepted_tokens_total") - accepted >= 10
+    assert guessing.metric("vllm:spec_decode_num_accepted_tokens_total") > accepted
     assert rejected(guessing) - before > 50
     for number, fields in enumerate(answers):
         assert sum(len(verified(field, AGAIN).choices) for field in fields) == 1 + number % 2
