@@ -26,6 +26,9 @@ class Command:
 COMMANDS = (
     Command("serve", "vllm serve, with proofs in every answer", "toploc_proxy.serve", "proxy"),
     Command("verify", "is a stored answer what its model says to its request?", "toploc.verify_command", "all"),
+    Command(
+        "doctor", "would `toploc serve` come up here, and if not, what is to be done?", "toploc_proxy.doctor", "proxy"
+    ),
     Command("keygen", "a key that `toploc serve` signs answers with", "toploc.keygen_command", "proxy"),
 )
 

@@ -30,5 +30,5 @@ def require_members(owner: object, names: Iterable[str], where: str) -> None:
 def _unsupported(what: str) -> UnsupportedEngine:
     return UnsupportedEngine(
         f"toploc: vLLM {vllm.__version__} is not one this version knows: {what}. Install a vLLM that "
-        "docs/architecture.md lists, or serve without proofs"
+        "docs/operations.md lists, or serve without proofs"
     )
