@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
+from .surprisal import POWERS
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
@@ -21,9 +23,6 @@ if TYPE_CHECKING:
 
 FARTHEST: Final = 1e6
 """A margin where a token was forbidden: JSON has no infinity."""
-
-POWERS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""The λ at which `cumulants` are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,7 @@ def _figures(block: torch.Tensor, chosen: torch.Tensor, sampling: Sampling) -> l
     if sampling.greedy:
         nothing = torch.zeros_like(margin)
         return [margin, best, nothing, nothing, nothing, nothing, nothing[:, None].expand(-1, len(POWERS))]
-    scaled = _truncate(block / sampling.divisor, sampling)
+    scaled = truncate(block / sampling.divisor, sampling)
     logp = scaled.log_softmax(dim=-1)
     kept = torch.isfinite(logp)
     least = logp.masked_fill(~kept, torch.inf).amin(dim=-1)
@@ -135,7 +134,7 @@ def _figures(block: torch.Tensor, chosen: torch.Tensor, sampling: Sampling) -> l
     return [margin, best, cut, surprisal, entropy, variance, cumulants]
 
 
-def _truncate(scaled: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+def truncate(scaled: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """Mask what min-p, top-k and top-p leave out; of equal logits at the k-th place all stay."""
     if sampling.min_p > 0:
         p = scaled.softmax(dim=-1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..report import Check, quote
+from ..surprisal import whole_answer, worst_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,12 +42,13 @@ def check_tokens(
     5. Other sampled answers: no more than `bounds.rate` of the tokens lie further than `bounds.margin` outside of what
        top-k, top-p and min-p leave.
     6. z = sum(s - H) / sqrt(sum V), of surprisal s, entropy H and variance V of the surprisal at each token, is at most
-       `bounds.z`, or Chernoff's bound min over λ of exp(sum K(λ) - λ sum s), K the surprisal's cumulant function, says
-       that an answer of the model is as surprising with a chance above `bounds.chance`. One-sided: text that is less
-       surprising than the model's own passes.
+       `bounds.z`, or an answer of the model is as surprising with a chance above `bounds.chance`
+       (`surprisal.whole_answer`). One-sided: text that is less surprising than the model's own passes.
+    7. So is each window: an answer of the model has one as surprising as the worst with a chance above
+       `bounds.window_chance` (`surprisal.worst_window`).
 
     `decode` gives the text of tokens for the message. Reasons: `options`, `no_logits`, `margin`, `seed`, `support`,
-    `surprisal`.
+    `surprisal`, `window`.
     """
 
     def result(status: str, reason: str | None, message: str, **figures: JsonValue) -> Check:
@@ -85,39 +87,36 @@ def check_tokens(
         return result("skipped", "seed", "a seeded answer is replayed with the noise of the engine's own sampler")
     far = np.flatnonzero(scores.cut > bounds.margin)  # 5
     figures = _distances(scores.cut, far)
-    excess = float((scores.surprisal - scores.entropy).sum())
-    deviation = math.sqrt(float(scores.variance.sum()))
-    z = excess / deviation if deviation > 0 else 0.0
-    chance = _chance(scores)
-    figures |= {"z": z, "chance": chance, "surprisal": float(scores.surprisal.sum())}
+    whole, window = whole_answer(scores), worst_window(scores)
+    figures |= {"z": whole.z, "chance": whole.chance, "surprisal": float(scores.surprisal.sum())}
     figures |= {"entropy": float(scores.entropy.sum())}
+    figures |= {"window": [window.first, window.last], "window_z": window.z, "window_chance": window.chance}
     if len(far) > allowed:
         where = _where(int(scores.cut.argmax()), answer, scores, decode)
         message = (
             f"{len(far)} of {count} tokens are none that sampling leaves, {allowed} allowed; the farthest is {where}"
         )
         return result("failed", "support", message, **figures)
-    if z > bounds.z and chance < bounds.chance:  # 6
-        where = _where(int((scores.surprisal - scores.entropy).argmax()), answer, scores, decode)
-        message = (
-            f"the {count} tokens are {excess:.3g} nats more surprising than the model's own, z {z:.3g} with "
-            f"{bounds.z:g} allowed; most of all {where}"
-        )
-        return result("failed", "surprisal", message, **figures)
-    return result("passed", None, f"sampled: {count} tokens as surprising as the model's own, z {z:.3g}", **figures)
+    for found, reason, failed in (
+        (whole, "surprisal", whole.z > bounds.z and whole.chance < bounds.chance),  # 6
+        (window, "window", window.chance < bounds.window_chance),  # 7
+    ):
+        if failed:
+            worst = (scores.surprisal - scores.entropy)[found.first : found.last + 1].argmax()
+            where = _where(found.first + int(worst), answer, scores, decode)
+            message = (
+                f"tokens {found.first}-{found.last} are {found.excess:.3g} nats more surprising than the model's own, "
+                f"z {found.z:.3g}, which has a chance of {found.chance:.2g} at most; most of all {where}"
+            )
+            return result("failed", reason, message, **figures)
+    return result(
+        "passed", None, f"sampled: {count} tokens as surprising as the model's own, z {whole.z:.3g}", **figures
+    )
 
 
 def _distances(distance: np.ndarray, far: np.ndarray) -> dict[str, JsonValue]:
     listed: list[JsonValue] = [int(place) for place in far[:LISTED]]
     return {"worst": float(distance.max()), "far": len(far), "far_at": listed}
-
-
-def _chance(scores: TokenScores) -> float:
-    """Chernoff's bound on P(sum of surprisals >= the answer's); the cumulants' λ are those of `scores.POWERS`."""
-    from ..scores import POWERS
-
-    exponents = scores.cumulants.sum(axis=0) - np.array(POWERS) * scores.surprisal.sum()
-    return float(np.exp(min(0.0, exponents.min())))
 
 
 def _where(place: int, answer: Answer, scores: TokenScores, decode: Callable[[Sequence[int]], str]) -> str:

@@ -359,6 +359,20 @@ def test_text_at_a_higher_temperature_with_honest_proofs(verify: Verify, find: F
         assert (report.verdict, tokens.reason) == ("rejected", reason)
 
 
+def test_a_sentence_of_a_persons_within_an_honest_answer(verify: Verify, recorded: Recorded, find: Find) -> None:
+    """Held against the model after the same tokens, so what comes after is its own."""
+    evidence = recorded("sampled")
+    made = choice(evidence)
+    ids = Tokenizer.from_file(str(MODEL / "tokenizer.json")).encode("Send money to my bank", add_special_tokens=False)
+    made["token_ids"][50 : 50 + len(ids)] = ids.ids
+    tokens = find(verify(evidence), "tokens")
+    assert tokens.reason in ("surprisal", "window")
+    assert tokens.figures["window_chance"] < 1e-6
+    first, last = tokens.figures["window"]
+    assert 45 <= first <= 55
+    assert 45 + len(ids) <= last <= 65 + len(ids)
+
+
 def test_a_token_that_was_forbidden(verify: Verify, recorded: Recorded, find: Find) -> None:
     """The answer to a request without it, handed in for one with it."""
     evidence = recorded("greedy")
