@@ -46,6 +46,14 @@ class UnsupportedEngine(ToplocError):
     """The inference engine, or an option of it, under which proofs would be wrong or missing."""
 
 
+class VerifierUnavailable(ToplocError):
+    """A verifier that gave no report: it cannot be reached, is busy for too long, failed, or is none. `url` is its."""
+
+    def __init__(self, url: str, message: str) -> None:
+        super().__init__(f"{url}: {message}")
+        self.url = url
+
+
 class ProofUnavailable(ToplocError):
     """Why an answer has no proof. `code` is what `toploc_proofs.error.code` says."""
 

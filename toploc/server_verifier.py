@@ -1,43 +1,343 @@
-"""A verifier that is a server: evidence goes to its `POST /v1/toploc/verify`, and its report comes back."""
+"""A verifier that is a server: evidence goes to its `POST /v1/toploc/verify`, and its report comes back.
+
+Needs httpx and pydantic; no torch.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import Final
+import random
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import httpx
 from pydantic import ValidationError
 
-from .errors import ToplocError
+from .errors import MalformedEvidence, ToplocError, VerifierUnavailable
 from .report import Report, malformed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
 PATH: Final = "/v1/toploc/verify"
 TIMEOUT: Final = 660.0
-"""Seconds; the server itself gives up after 600."""
+"""Seconds for one reply; the server itself gives up after 600."""
+RETRIES: Final = 4
+MAX_WAIT: Final = 30.0
+"""Seconds between two attempts. Stops a server that asks for a day by Retry-After."""
+MAX_REPORT: Final = 32 * 2**20
+"""Bytes of one report. Stops a verifier that fills the memory; 100,000 tokens have a report of 1 MB."""
+MAX_ITEMS: Final = 1000
+"""Of one request: the server's own limit."""
+AGAIN: Final = (429, 502, 503, 504)
+"""Statuses of a server that is busy, restarting or behind a proxy that does not reach it."""
+
+Evidence = bytes | str | Mapping[str, Any]
 
 
-class ServerVerifier:
+class Verifier:
     """Asks the server at `url`, with or without `/v1` at its end; `api_key` is its `--api-key`.
 
-    The report is that server's word: whoever runs it is trusted.
+    The report is that server's word: whoever runs it is trusted. Where it cannot be reached, is busy or restarts, it is
+    asked again up to `retries` times, after 0.5 s, 1 s, 2 s, … or as long as it says, up to 30 s. `timeout` is in
+    seconds, for one attempt in all. Methods may be called by any number of threads.
     """
 
-    def __init__(self, url: str, *, api_key: str | None = None) -> None:
-        self._url = url.rstrip("/").removesuffix("/v1") + PATH
-        self._headers = {"content-type": "application/json"}
-        if api_key:
-            self._headers["authorization"] = f"Bearer {api_key}"
+    def __init__(
+        self, url: str, *, api_key: str | None = None, timeout: float = TIMEOUT, retries: int = RETRIES
+    ) -> None:
+        self._server = _Server(url, api_key, timeout, retries)
+        self._http = httpx.Client(timeout=timeout, headers=self._server.headers)
 
-    def verify(self, data: bytes | str) -> Report:
-        """The report on a JSON object of evidence. Raises ToplocError where the server gives none."""
+    @property
+    def url(self) -> str:
+        return self._server.url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def verify(self, evidence: Evidence) -> Report:
+        """The report on a request and its response: `{"request": …, "response": …}`, as JSON or as a mapping.
+
+        What the server finds malformed is a report with verdict `error`. Raises VerifierUnavailable where it gives no
+        report after its last retry.
+        """
+        content = to_json(evidence)
+        for attempt in range(self._server.retries + 1):
+            try:
+                return self._server.report(*self._post(content))
+            except _Again as again:
+                time.sleep(self._server.wait(attempt, again))
+        raise AssertionError  # `wait` has raised
+
+    def verify_many(self, items: Sequence[Evidence]) -> Iterator[tuple[int, Report | ToplocError]]:
+        """Reports, or what kept an item from one, each with its item's index, as they are done. At most 1,000 items.
+
+        Raises VerifierUnavailable where the server cannot be reached, and where it leaves before the last item; those
+        that came stand.
+        """
+        content = self._server.batch(items)
+        for attempt in range(self._server.retries + 1):
+            try:
+                yield from self._lines(content, len(items))
+                return
+            except _Again as again:
+                time.sleep(self._server.wait(attempt, again))
+
+    def describe(self) -> dict[str, Any]:
+        """What `GET /v1/toploc` says: versions, models, thresholds, keys, limits. Raises VerifierUnavailable."""
         try:
-            response = httpx.post(self._url, content=data, headers=self._headers, timeout=TIMEOUT)
-            if response.status_code == 400:
-                return malformed("malformed", str(response.json()["error"]["message"]))
-            if response.is_success:
-                return Report.model_validate_json(response.content)
+            response = self._http.get(self._server.home, timeout=min(self._server.timeout, 30))
         except httpx.HTTPError as error:
-            raise ToplocError(f"{self._url}: {error or type(error).__name__}") from None
-        except (ValidationError, json.JSONDecodeError, LookupError, TypeError):
-            raise ToplocError(f"{self._url}: the reply is no report") from None
-        raise ToplocError(f"{self._url}: HTTP {response.status_code}: {response.text[:200]}")
+            self._server.unavailable(_said(error))
+        return self._server.description(response)
+
+    def _post(self, content: bytes) -> tuple[httpx.Response, bytes]:
+        deadline = self._server.deadline()
+        try:
+            with self._http.stream("POST", self._server.path, content=content) as response:
+                parts = bytearray()
+                for part in response.iter_bytes():
+                    parts += part
+                    self._server.check(len(parts), deadline)
+                return response, bytes(parts)
+        except httpx.HTTPError as error:
+            raise _Again(_said(error)) from None
+
+    def _lines(self, content: bytes, count: int) -> Iterator[tuple[int, Report | ToplocError]]:
+        reader = _Lines(self._server, count)
+        try:
+            with self._http.stream("POST", self._server.path, content=content) as response:
+                if not response.is_success:
+                    self._server.report(response, response.read())
+                for part in response.iter_bytes():
+                    yield from reader.feed(part)
+        except httpx.HTTPError as error:
+            reader.broke(_said(error))
+        reader.end()
+
+
+class AsyncVerifier:
+    """See `Verifier`."""
+
+    def __init__(
+        self, url: str, *, api_key: str | None = None, timeout: float = TIMEOUT, retries: int = RETRIES
+    ) -> None:
+        self._server = _Server(url, api_key, timeout, retries)
+        self._http = httpx.AsyncClient(timeout=timeout, headers=self._server.headers)
+
+    @property
+    def url(self) -> str:
+        return self._server.url
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def verify(self, evidence: Evidence) -> Report:
+        """See `Verifier.verify`."""
+        content = to_json(evidence)
+        for attempt in range(self._server.retries + 1):
+            try:
+                return self._server.report(*await self._post(content))
+            except _Again as again:
+                await asyncio.sleep(self._server.wait(attempt, again))
+        raise AssertionError  # `wait` has raised
+
+    async def verify_many(self, items: Sequence[Evidence]) -> AsyncIterator[tuple[int, Report | ToplocError]]:
+        """See `Verifier.verify_many`."""
+        content = self._server.batch(items)
+        for attempt in range(self._server.retries + 1):
+            try:
+                async for line in self._lines(content, len(items)):
+                    yield line
+                return
+            except _Again as again:
+                await asyncio.sleep(self._server.wait(attempt, again))
+
+    async def describe(self) -> dict[str, Any]:
+        """See `Verifier.describe`."""
+        try:
+            response = await self._http.get(self._server.home, timeout=min(self._server.timeout, 30))
+        except httpx.HTTPError as error:
+            self._server.unavailable(_said(error))
+        return self._server.description(response)
+
+    async def _post(self, content: bytes) -> tuple[httpx.Response, bytes]:
+        deadline = self._server.deadline()
+        try:
+            async with self._http.stream("POST", self._server.path, content=content) as response:
+                parts = bytearray()
+                async for part in response.aiter_bytes():
+                    parts += part
+                    self._server.check(len(parts), deadline)
+                return response, bytes(parts)
+        except httpx.HTTPError as error:
+            raise _Again(_said(error)) from None
+
+    async def _lines(self, content: bytes, count: int) -> AsyncIterator[tuple[int, Report | ToplocError]]:
+        reader = _Lines(self._server, count)
+        try:
+            async with self._http.stream("POST", self._server.path, content=content) as response:
+                if not response.is_success:
+                    self._server.report(response, await response.aread())
+                async for part in response.aiter_bytes():
+                    for line in reader.feed(part):
+                        yield line
+        except httpx.HTTPError as error:
+            reader.broke(_said(error))
+        reader.end()
+
+
+def to_json(evidence: Evidence) -> bytes:
+    """Raises MalformedEvidence for what JSON cannot say."""
+    if isinstance(evidence, bytes):
+        return evidence
+    try:
+        text = evidence if isinstance(evidence, str) else json.dumps(evidence, ensure_ascii=False, allow_nan=False)
+        return text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MalformedEvidence("", f"cannot be written as JSON: {error}") from None
+
+
+class _Again(Exception):
+    """An attempt failed that another may not; `seconds` is what the server asked for."""
+
+    def __init__(self, problem: str, seconds: float = 0.0) -> None:
+        super().__init__(problem)
+        self.seconds = seconds
+
+
+class _Server:
+    """What both verifiers know of the server and make of its replies."""
+
+    def __init__(self, url: str, api_key: str | None, timeout: float, retries: int) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        if not self.url.startswith(("http://", "https://")):
+            raise ToplocError(f"verifier {url!r}: expected a URL that begins with http:// or https://")
+        self.path, self.home = self.url + PATH, self.url + "/v1/toploc"
+        self.timeout, self.retries = timeout, retries
+        self.headers = {"content-type": "application/json"}
+        if api_key:
+            self.headers["authorization"] = f"Bearer {api_key}"
+
+    def deadline(self) -> float:
+        return time.monotonic() + self.timeout
+
+    def check(self, size: int, deadline: float) -> None:
+        """Stops replies that are too long, and those that come a byte at a time: httpx times each read alone."""
+        if size > MAX_REPORT:
+            self.unavailable(f"the reply is longer than {MAX_REPORT:,} bytes")
+        if time.monotonic() > deadline:
+            raise _Again(f"no reply within {self.timeout:g} s")
+
+    def batch(self, items: Sequence[Evidence]) -> bytes:
+        if not 0 < len(items) <= MAX_ITEMS:
+            raise ToplocError(f"items: expected 1 to {MAX_ITEMS:,}, got {len(items):,}")
+        return b'{"items":[' + b",".join(to_json(item) for item in items) + b"]}"
+
+    def report(self, response: httpx.Response, content: bytes) -> Report:
+        if response.is_success:
+            try:
+                return Report.model_validate_json(content)
+            except ValidationError:
+                self.unavailable("the reply is no report")
+        problem = f"HTTP {response.status_code}: {_message(content)}"
+        if response.status_code == 400:
+            return malformed("malformed", _message(content))
+        if response.status_code in AGAIN:
+            seconds = response.headers.get("retry-after", "")
+            raise _Again(problem, float(seconds) if seconds.isdecimal() else 0.0)
+        self.unavailable(problem)
+
+    def description(self, response: httpx.Response) -> dict[str, Any]:
+        try:
+            found = response.json() if response.is_success else None
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or "scheme" not in found:
+            self.unavailable(f"HTTP {response.status_code}, which is no `toploc serve`")
+        return found
+
+    def wait(self, attempt: int, again: _Again) -> float:
+        """Seconds until the next attempt; raises VerifierUnavailable after the last."""
+        if attempt >= self.retries:
+            self.unavailable(str(again))
+        # With chance, so that clients who failed together do not come back together.
+        backoff: float = 0.5 * 2**attempt * random.uniform(0.75, 1.25)  # noqa: S311
+        return min(MAX_WAIT, max(again.seconds, backoff))
+
+    def unavailable(self, problem: str) -> NoReturn:
+        raise VerifierUnavailable(self.url, problem)
+
+
+class _Lines:
+    """Lines of NDJSON out of parts of any size. After the first, nothing is asked again: the caller has it already."""
+
+    def __init__(self, server: _Server, count: int) -> None:
+        self._server, self._count = server, count
+        self._rest = bytearray()
+        self._seen: set[int] = set()
+
+    def feed(self, part: bytes) -> Iterator[tuple[int, Report | ToplocError]]:
+        self._rest += part
+        *lines, rest = self._rest.split(b"\n")
+        self._rest = rest
+        if len(rest) > MAX_REPORT:
+            self._server.unavailable(f"a report is longer than {MAX_REPORT:,} bytes")
+        for line in lines:
+            if line.strip():
+                yield self._line(bytes(line))
+
+    def _line(self, line: bytes) -> tuple[int, Report | ToplocError]:
+        try:
+            found = json.loads(line)
+            index = found["index"]
+            error = found.get("error")
+            if not isinstance(index, int) or not 0 <= index < self._count or index in self._seen:
+                self._server.unavailable(f"a reply for item {str(index)[:20]}, which was not asked for")
+            self._seen.add(index)
+            result: Report | ToplocError
+            if error is None:
+                result = Report.model_validate(found["report"])
+            elif error.get("code") == "malformed_evidence":
+                result = malformed("malformed", str(error["message"]))
+            else:
+                result = ToplocError(f"{self._server.url}: {str(error['message'])[:200]}")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise VerifierUnavailable(self._server.url, "the reply has a line that is no report") from None
+        return index, result
+
+    def broke(self, problem: str) -> None:
+        if not self._seen:
+            raise _Again(problem)
+        self._server.unavailable(problem)
+
+    def end(self) -> None:
+        if len(self._seen) < self._count:
+            self.broke(f"{self._count - len(self._seen)} of {self._count} reports did not come")
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _message(content: bytes) -> str:
+    """Of an error in OpenAI's format, or how the reply begins."""
+    try:
+        return str(json.loads(content)["error"]["message"])[:500]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return content[:200].decode(errors="replace")

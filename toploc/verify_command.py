@@ -129,12 +129,12 @@ class _Verifier(Protocol):
 def _load(args: argparse.Namespace) -> _Verifier:
     """The verifier; torch and transformers are imported only here, so that `--help` is quick."""
     if args.verifier:
-        from .server_verifier import ServerVerifier
+        from .server_verifier import Verifier
 
         key = os.environ.get(args.api_key_env) if args.api_key_env else None
         if args.api_key_env and not key:
             raise ToplocError(f"--api-key-env: {args.api_key_env} is not set")
-        return ServerVerifier(args.verifier, api_key=key)
+        return Verifier(args.verifier, api_key=key)
     from .thresholds import Thresholds
 
     thresholds = Thresholds.load(args.thresholds) if args.thresholds else None

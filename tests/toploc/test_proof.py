@@ -86,7 +86,10 @@ def test_any_text_is_a_proof_or_malformed(text, topk):
     assert proof.base64 == text
 
 
-@pytest.mark.parametrize("value", [None, 7, 1.5, [], {}, bytearray(258), memoryview(bytes(258))], ids=repr)
+OTHER_TYPES = [None, 7, 1.5, [], {}, bytearray(258), memoryview(bytes(258))]
+
+
+@pytest.mark.parametrize("value", OTHER_TYPES, ids=lambda value: type(value).__name__)
 def test_other_types(value):
     with pytest.raises(MalformedProof) as error:
         decode_proof(value)

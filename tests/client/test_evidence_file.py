@@ -1,0 +1,113 @@
+"""Evidence in a file, from several threads and processes, over kills and full disks."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import resource
+import signal
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toploc_client.evidence_file import EvidenceFile, from_parquet, read_lines, to_parquet
+
+from toploc.errors import ToplocError
+from toploc.evidence import MAX_BYTES, parse_evidence
+
+RECORDED = sorted((Path(__file__).parents[1] / "toploc" / "evidence").glob("*.json"))
+
+
+def pair(number: int, size: int = 10) -> tuple[dict[str, Any], dict[str, Any]]:
+    return {"number": number}, {"id": f"é{number}\n", "text": "x" * size}
+
+
+def numbers(path: Path) -> list[int]:
+    return [json.loads(line.data or b"")["request"]["number"] for line in read_lines(path)]
+
+
+def test_what_is_stored_is_evidence(tmp_path: Path) -> None:
+    file = EvidenceFile(tmp_path / "e.jsonl")
+    for path in RECORDED:
+        item = json.loads(path.read_text("utf-8"))
+        file.append(item["request"], item["response"])
+    lines = list(read_lines(file.path))
+    assert [line.number for line in lines] == list(range(1, len(RECORDED) + 1))
+    for line, path in zip(lines, RECORDED, strict=True):
+        assert line.data is not None
+        if path.stem != "no-proofs":
+            assert parse_evidence(line.data) == parse_evidence(path.read_bytes())
+        assert next(read_lines(file.path, line.offset, line.number)) == line
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+
+
+def _write(path: Path, start: int) -> None:
+    file = EvidenceFile(path)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: file.append(*pair(number, 20_000)), range(start, start + 50)))
+
+
+def test_threads_and_processes(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_write, args=(path, 50 * place)) for place in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert sorted(numbers(path)) == list(range(200))
+
+
+def test_a_torn_line_costs_no_other(tmp_path: Path) -> None:
+    file = EvidenceFile(tmp_path / "e.jsonl")
+    file.append(*pair(1))
+    with file.path.open("ab") as torn:
+        torn.write(b'{"request": {"number": 2}, "resp')
+    assert [line.problem is None for line in read_lines(file.path)] == [True, False]
+    file.append(*pair(3))
+    found = list(read_lines(file.path))
+    assert [line.problem is None for line in found] == [True, False, True]
+    assert "torn" in str(found[1].problem)
+    assert json.loads(found[2].data or b"")["request"] == {"number": 3}
+
+
+def test_a_full_disk_leaves_no_part_of_a_line(tmp_path: Path) -> None:
+    file = EvidenceFile(tmp_path / "e.jsonl")
+    file.append(*pair(1))
+    before = file.path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 1000, limits[1]))
+        with pytest.raises(ToplocError, match="not stored"):
+            file.append(*pair(2, 5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert file.path.read_bytes() == before
+    file.append(*pair(3))
+    assert numbers(file.path) == [1, 3]
+
+
+def test_lines_beyond_the_limit_are_reported_and_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    path.write_bytes(b"{" + b" " * MAX_BYTES + b"}\n" + b'{"request": {"number": 1}}\n')
+    assert [(line.number, line.problem is None) for line in read_lines(path)] == [(1, False), (2, True)]
+
+
+def test_files_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(ToplocError, match="No such file"):
+        list(read_lines(tmp_path / "none"))
+    with pytest.raises(ToplocError, match="not stored"):
+        EvidenceFile(tmp_path / "none" / "e.jsonl").append(*pair(1))
+
+
+def test_parquet(tmp_path: Path) -> None:
+    source, table = tmp_path / "e.jsonl", tmp_path / "e.parquet"
+    source.write_bytes(b"".join(path.read_bytes().replace(b"\n", b" ") + b"\n" for path in RECORDED) + b'{"torn')
+    assert to_parquet(source, table) == len(RECORDED)
+    for data, path in zip(from_parquet(table), RECORDED, strict=True):
+        assert json.loads(data) == json.loads(path.read_bytes())

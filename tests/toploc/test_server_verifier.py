@@ -1,0 +1,196 @@
+"""Servers that are down, busy, broken or hostile, as a verifier that asks them sees it. Real ones: tests/engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from toploc import server_verifier
+from toploc.errors import MalformedEvidence, ToplocError, VerifierUnavailable
+from toploc.report import Check, Report
+from toploc.server_verifier import AsyncVerifier, Verifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+REPORT = Report.of([Check(name=name, status="passed", message="fine") for name in ("model", "prompt", "proofs")])  # type: ignore[arg-type]
+ITEM = {"request": {}, "response": {}}
+
+Reply = tuple[int, dict[str, str], bytes]
+
+
+@contextmanager
+def serving(replies: Callable[[int], Reply]) -> Iterator[str]:
+    """A server whose n-th reply is `replies(n)`."""
+    asked = iter(range(1000))
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            status, headers, body = replies(next(asked))
+            self.send_response(status)
+            for name, value in {"content-length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_verifier, "MAX_WAIT", 0.01)
+
+
+def both(url: str, **options: Any) -> Iterator[Callable[[Any], Report]]:
+    with Verifier(url, **options) as verifier:
+        yield verifier.verify
+
+    async def ask(evidence: Any) -> Report:
+        async with AsyncVerifier(url, **options) as verifier:
+            return await verifier.verify(evidence)
+
+    yield lambda evidence: asyncio.run(ask(evidence))
+
+
+def ok(body: bytes = REPORT.model_dump_json().encode()) -> Reply:
+    return 200, {}, body
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_busy_server_is_asked_again(status: int) -> None:
+    with serving(lambda n: ok() if n % 3 == 2 else (status, {"retry-after": "86400"}, b"busy")) as url:
+        for verify in both(f"{url}/v1/"):
+            assert verify(ITEM) == REPORT
+    with serving(lambda _: (status, {}, b"busy")) as url:
+        for verify in both(url, retries=1):
+            with pytest.raises(VerifierUnavailable, match=f"HTTP {status}: busy"):
+                verify(ITEM)
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ((200, {}, b"{}"), "no report"),
+        ((200, {}, b'{"verdict":' * 1000), "no report"),
+        ((401, {}, b'{"error": {"message": "Unauthorized"}}'), "HTTP 401: Unauthorized"),
+        ((404, {}, b"\xff"), "HTTP 404"),
+        ((413, {}, b'{"error": []}'), "HTTP 413"),
+        ((500, {}, b""), "HTTP 500"),
+    ],
+)
+def test_replies_that_are_no_reports(reply: Reply, said: str) -> None:
+    with serving(lambda _: reply) as url:
+        for verify in both(url):
+            with pytest.raises(VerifierUnavailable, match=said):
+                verify(ITEM)
+
+
+def test_malformed_evidence_is_a_report() -> None:
+    body = json.dumps({"error": {"message": "request: missing", "code": "malformed_evidence"}}).encode()
+    with serving(lambda _: (400, {}, body)) as url:
+        for verify in both(url):
+            report = verify(b"{}")
+            assert report.verdict == "error"
+            assert "request: missing" in str(report)
+
+
+def test_limits_of_size_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(lambda _: ok(bytes(3000))) as url:
+        monkeypatch.setattr(server_verifier, "MAX_REPORT", 2000)
+        for verify in both(url):
+            with pytest.raises(VerifierUnavailable, match="longer than 2,000"):
+                verify(ITEM)
+    with serving(lambda _: (200, {"content-length": "9"}, b"x")) as url:
+        for verify in both(url, timeout=0.2, retries=0):
+            with pytest.raises(VerifierUnavailable):
+                verify(ITEM)
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "", "ftp://x"])
+def test_other_urls(url: str) -> None:
+    with pytest.raises(ToplocError, match="http://"):
+        Verifier(url)
+
+
+def test_nobody_there() -> None:
+    for verify in both("http://127.0.0.1:9", retries=1):
+        with pytest.raises(VerifierUnavailable):
+            verify(ITEM)
+
+
+def test_what_json_cannot_say() -> None:
+    for verify in both("http://127.0.0.1:9"):
+        for value in ({"request": {1, 2}}, {"request": float("nan")}, "\ud800"):
+            with pytest.raises(MalformedEvidence):
+                verify(value)
+
+
+def line(index: int, **error: Any) -> bytes:
+    rest = error or {"report": REPORT.model_dump()}
+    return json.dumps({"index": index, **rest}).encode() + b"\n"
+
+
+def many(url: str, count: int, **options: Any) -> Iterator[list[tuple[int, Report | ToplocError]]]:
+    with Verifier(url, **options) as verifier:
+        yield list(verifier.verify_many([ITEM] * count))
+
+    async def ask() -> list[tuple[int, Report | ToplocError]]:
+        async with AsyncVerifier(url, **options) as verifier:
+            return [found async for found in verifier.verify_many([ITEM] * count)]
+
+    yield asyncio.run(ask())
+
+
+def test_many_in_order_of_completion() -> None:
+    refused = {"message": "items[0]: missing", "code": "malformed_evidence"}
+    body = line(2) + b"\n" + line(0, error=refused) + line(1, error={"message": "too slow", "code": "internal_error"})
+    with serving(lambda n: (200, {}, body) if n % 2 else (503, {}, b"")) as url:
+        for found in many(url, 3):
+            assert [index for index, _ in found] == [2, 0, 1]
+            assert found[0][1] == REPORT
+            assert isinstance(found[1][1], Report)
+            assert found[1][1].verdict == "error"
+            assert isinstance(found[2][1], ToplocError)
+
+
+@pytest.mark.parametrize(
+    "body", [line(0), line(0) + line(0), line(7), line(0) + b"[]\n", b'{"index": 0}\n', line(0) + line(1)[:-9]]
+)
+def test_a_batch_that_ends_early_or_lies(body: bytes) -> None:
+    with serving(lambda _: ok(body)) as url, pytest.raises(VerifierUnavailable):
+        list(many(url, 2, retries=1))
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+def test_sizes_of_batches(count: int) -> None:
+    with pytest.raises(ToplocError, match="1 to 1,000"):
+        list(many("http://127.0.0.1:9", count))
+
+
+def test_description() -> None:
+    with serving(lambda _: ok(b'{"scheme": "toploc-gf65497"}')) as url, Verifier(url) as verifier:
+        assert verifier.describe()["scheme"] == "toploc-gf65497"
+    for reply in (ok(b"[]"), ok(b"<html>"), (404, {}, b"")):
+        with serving(lambda _, reply=reply: reply) as url, Verifier(url) as other:  # type: ignore[misc]
+            pytest.raises(VerifierUnavailable, other.describe)
