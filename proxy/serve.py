@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _ArgumentGroup
     from collections.abc import Iterator, Sequence
 
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
 PLUGIN = "toploc"
 
 # Names of variables that Ray hands to workers besides vLLM's own (vllm/ray/ray_env.py).
@@ -50,17 +53,10 @@ def main(arguments: Sequence[str]) -> None:
     # Read by vLLM when it is imported and in every process it starts.
     os.environ["VLLM_PLUGINS"] = plugin_allow_list(os.environ.get("VLLM_PLUGINS"))
     os.environ[RAY_COPIES] = ray_copies(os.environ.get(RAY_COPIES))
-    from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     cli_env_setup()
-    parser = FlexibleArgumentParser(prog="toploc")
-    serve = ServeSubcommand()
-    serve_parser = serve.subparser_init(parser.add_subparsers(dest="subparser"))
-    serve_parser.usage = "toploc serve [model_tag] [options]"
-    serve_parser.epilog = (serve_parser.epilog or "").replace("vllm serve", "toploc serve")
-    add_options(serve_parser)
+    serve, parser = make_parser()
     args = parser.parse_args(["serve", *arguments])
     _configure_logging(args)
     refuse_unsupported(args)
@@ -71,6 +67,20 @@ def main(arguments: Sequence[str]) -> None:
         settings.to_environ()
         with relay_of(args, settings):
             serve.cmd(args)
+
+
+def make_parser() -> tuple[ServeSubcommand, FlexibleArgumentParser]:
+    """vLLM's own `serve`, and its parser with our options beside its own."""
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = FlexibleArgumentParser(prog="toploc")
+    serve = ServeSubcommand()
+    serve_parser = serve.subparser_init(parser.add_subparsers(dest="subparser"))
+    serve_parser.usage = "toploc serve [model_tag] [options]"
+    serve_parser.epilog = (serve_parser.epilog or "").replace("vllm serve", "toploc serve")
+    add_options(serve_parser)
+    return serve, parser
 
 
 def require_plugins() -> None:
@@ -111,6 +121,11 @@ def add_options(parser: ArgumentParser) -> None:
         "--toploc-only-on-request",
         action="store_true",
         help='Leave out proofs unless the request says `"toploc": {"enabled": true}`.',
+    )
+    group.add_argument(
+        "--toploc-seed-requests",
+        action="store_true",
+        help="Draw sampled answers from a random seed where the request has none, so that a verifier can replay them.",
     )
     group.add_argument(
         "--toploc-on-error",
@@ -220,6 +235,7 @@ def settings_from(args: Namespace, channel: str) -> Settings:
         channel=channel,
         remote=args.toploc_channel,
         proofs=not args.toploc_only_on_request,
+        seed_requests=args.toploc_seed_requests,
         on_error=OnError(args.toploc_on_error),
         finalize_timeout=args.toploc_finalize_timeout,
         role=Role(args.toploc_role),
@@ -299,6 +315,15 @@ def reasons_to_refuse(args: Namespace) -> Iterator[tuple[bool, str]]:
         bool(getattr(args, "enable_elastic_ep", False)),
         "engines that come and go are not tested with proofs; leave out --enable-elastic-ep",
     )
+    yield (
+        bool(getattr(args, "toploc_seed_requests", False))
+        and getattr(args, "enable_chunked_prefill", None) is not False
+        and _on_cpu(),
+        (
+            "on CPUs vLLM's engine ends at a seeded request whose prompt it prefills in chunks; add "
+            "--no-enable-chunked-prefill, or leave out --toploc-seed-requests"
+        ),
+    )
     ray, several = uses_ray(args), uses_several_machines(args)
     channel, secret = (getattr(args, f"toploc_channel{name}", None) for name in ("", "_secret"))
     yield (
@@ -313,6 +338,12 @@ def reasons_to_refuse(args: Namespace) -> Iterator[tuple[bool, str]]:
         "each machine has to know the side channel's secret; add --toploc-channel-secret FILE, the same on all",
     )
     yield bool(secret) and not channel, "--toploc-channel-secret needs --toploc-channel tcp://HOST:PORT"
+
+
+def _on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
 
 
 def uses_ray(args: Namespace) -> bool:
