@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 # Bounds what requests beyond the slots can leave behind when nobody asks for their proofs.
 MAX_REFUSALS = 4096
 
+# An answer's proofs are asked for within milliseconds of its end, or, in a stream, when its client has read up to
+# there. Stops clients that do not read from taking every slot, and with them everybody else's proofs.
+UNREAD_SECONDS = 5.0
+
 
 class Recorder:
     """Keeps, for every tagged request, the rows from its start position on, chunk by chunk.
@@ -85,16 +89,26 @@ class Recorder:
 
     def _open(self, key: Key, start: int) -> Capture | None:
         if not self._free:
-            while len(self._refused) >= MAX_REFUSALS:
-                del self._refused[next(iter(self._refused))]
-            self._refused[key] = ProofUnavailable(
-                "capture_slots_exhausted", "more requests in flight than the server keeps hidden states of"
-            )
-            return None
+            unread = self._longest_unread()
+            self._refuse(key if unread is None else unread.key)
+            if unread is None:
+                return None
+            self._release(self._captures.pop(unread.key))
         self._epoch += 1
         capture = Capture(key, start, self._free.pop(), self._epoch, floor=start)
         self._captures[key] = capture
         return capture
+
+    def _longest_unread(self) -> Capture | None:
+        unread = [capture for capture in self._captures.values() if capture.abandoned(UNREAD_SECONDS)]
+        return min(unread, key=lambda capture: capture.finished_at or 0.0, default=None)
+
+    def _refuse(self, key: Key) -> None:
+        while len(self._refused) >= MAX_REFUSALS:
+            del self._refused[next(iter(self._refused))]
+        self._refused[key] = ProofUnavailable(
+            "capture_slots_exhausted", "more requests in flight than the server keeps hidden states of"
+        )
 
     def record(self, step: Step) -> None:
         """Takes the rows of a forward pass, after it was launched and before its sampling."""
@@ -221,6 +235,8 @@ class Recorder:
                 unknown = ProofUnavailable("capture_unknown", "no hidden states were captured for this answer")
                 claims.append(self._refused.pop(key, unknown))
                 continue
+            # Asked for, so no longer to be given up.
+            capture.finished_at = None
             whole = min(len(inputs) // CHUNK_SIZE, capture.num_reduced)
             starts = range(whole * CHUNK_SIZE, len(inputs), CHUNK_SIZE)
             rows = [min(CHUNK_SIZE, len(inputs) - at) for at in starts]

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toploc_proxy.capture import Key
-from toploc_proxy.recorder import MAX_REFUSALS, Recorder
+from toploc_proxy.recorder import MAX_REFUSALS, UNREAD_SECONDS, Recorder
 from toploc_proxy.ring import HostRing
 from toploc_proxy.runners.step import Step
 from toploc_proxy.tag import EXTRA_ARG, Tag
@@ -552,6 +552,27 @@ def test_only_finished_captures_expire() -> None:
     assert recorder.expire(ttl=-1) == 1
     assert code_of(recorder, Key(finished.nonce, 0), [1]) == "capture_unknown"
     assert recorder.finalize(Key(running.nonce, 0), [1]) == proofs_of(STATES[:1])
+
+
+def test_answers_that_nobody_reads_leave_their_slots_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream's end is asked for when its client has read up to there, which may be never."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    recorder = make_recorder(num_slots=2)
+    older, newer = register(recorder, "a", 1), register(recorder, "b", 1)
+    for name in ("b", "a"):
+        record(recorder, name, 0, ONES[:1], STATES[:1])
+    recorder.finished(["a"])
+    now = UNREAD_SECONDS
+    recorder.finished(["b"])
+    early = register(recorder, "c", 1)
+    now += 1
+    late = register(recorder, "d", 1)
+    record(recorder, "d", 0, ONES[:1], STATES[:1])
+    for refused in (older, early):
+        assert code_of(recorder, Key(refused.nonce, 0), [1]) == "capture_slots_exhausted"
+    for kept in (newer, late):
+        assert recorder.finalize(Key(kept.nonce, 0), [1]) == proofs_of(STATES[:1])
 
 
 @pytest.mark.parametrize(("model", "kept"), [("float32", "bfloat16"), ("float16", "float16")])
