@@ -63,7 +63,7 @@ class RequestContext:
         tool calls.
         """
         numbered = [(call, child) for call in self.calls for child in range(call.n)]
-        if index is not None and index >= len(numbered):
+        if index is not None and not 0 <= index < len(numbered):
             return self.without_proofs(
                 ProofError(code="choice_unknown", message=f"no generation belongs to choice {index}")
             )

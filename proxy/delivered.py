@@ -60,6 +60,9 @@ class _Event(msgspec.Struct):
     delta: _Block | str | None = None
 
 
+# Strings that are not UTF-8 and nesting beyond the recursion limit raise errors that are not msgspec's.
+UNREADABLE: Final = (ValueError, RecursionError)
+
 _DECODER = msgspec.json.Decoder(_Event)
 
 
@@ -122,7 +125,7 @@ class Delivered:
             if document is not None:
                 try:
                     self._add(_DECODER.decode(document))
-                except msgspec.DecodeError:
+                except UNREADABLE:
                     self._readable = False
 
     def _add(self, event: _Event) -> None:

@@ -16,6 +16,7 @@ from toploc.protocol import OPTIONS_NAME, ProofError, RequestOptions
 
 from .context import RequestContext, current
 from .errors import send_error
+from .paths import route_path
 from .responder import Responder, media_type
 from .signing import Signature
 
@@ -41,7 +42,7 @@ class ProofMiddleware:
             scope["type"] != "http"
             or scope["method"] != "POST"
             # Verification has a limit of its own for its body, which may not be read in full before.
-            or scope["path"].startswith("/v1/toploc/")
+            or route_path(scope).startswith("/v1/toploc/")
             or not _is_json(scope["headers"])
         ):
             await self.app(scope, receive, send)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from .errors import send_error
+from .paths import route_path
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,7 +21,7 @@ class VerifierOnly:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
+        path = route_path(scope)
         generates = scope["type"] == "websocket" or (
             scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "OPTIONS")
         )

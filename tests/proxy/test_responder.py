@@ -306,8 +306,9 @@ def test_interleaved_ends_get_their_own_choice() -> None:
     assert [field["prompt"]["num_tokens"] for field in fields if "prompt" in field] == [2, 1, 2]
 
 
-def test_choice_that_no_generation_belongs_to() -> None:
-    sent = stream(context(call(proven(0))), delta(1, "", "stop"))
+@pytest.mark.parametrize("index", [1, -1, 10**18])
+def test_choice_that_no_generation_belongs_to(index: int) -> None:
+    sent = stream(context(call(proven(0))), delta(index, "", "stop"))
     assert field_of(sent)["error"]["code"] == "choice_unknown"
 
 
