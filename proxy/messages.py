@@ -69,6 +69,7 @@ class Welcome(msgspec.Struct, tag="welcome", frozen=True):
     rounded_from: Literal["float32"] | None
     slots: int
     scores: bool = False
+    sampler: str | None = None
 
 
 class Proofs(msgspec.Struct, tag="proofs", frozen=True):

@@ -38,6 +38,7 @@ class Settings(BaseModel):
         default_factory=lambda: secrets.token_hex(32), description="keys the tags' MAC and the side channel over TCP"
     )
     proofs: bool = Field(default=True, description="prove requests that do not say otherwise")
+    seed_requests: bool = Field(default=False, description="draw a seed for sampled answers whose request has none")
     on_error: OnError = OnError.REPORT
     finalize_timeout: float = Field(default=10.0, gt=0, description="seconds to wait for a worker's proofs")
     capture_ttl: float = Field(default=120.0, gt=0, description="seconds an abandoned capture is kept")

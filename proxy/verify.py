@@ -162,7 +162,7 @@ class EngineVerifier:
             text = f"{len(prompt)} + {len(token_ids)} tokens, this server takes {most}"
             return _cannot("proofs", "context_length", answer, text)
         try:  # 3
-            examined = await self._examine(evidence, prompt, token_ids, call)
+            examined = await self._examine(evidence.sampling_of(answer), prompt, token_ids, call)
         except ProofUnavailable as error:
             return _cannot("proofs", "not_computed", answer, f"{error.code}: {error}")
         points = Points(
@@ -173,18 +173,17 @@ class EngineVerifier:
         return Computed(tuple(prompt), points, self._dtype, scores_of(examined))
 
     async def _examine(
-        self, evidence: Evidence, prompt: Sequence[int], token_ids: Sequence[int], call: Call
+        self, sampling: Sampling, prompt: Sequence[int], token_ids: Sequence[int], call: Call
     ) -> Examined:
         tokens = min(len(prompt) + len(token_ids), self.places.tokens)
         async with self.places.prefill(tokens):
             with RUNNING.track_inprogress():
-                return await self._examine_now(evidence, prompt, token_ids, call)
+                return await self._examine_now(sampling, prompt, token_ids, call)
 
     async def _examine_now(
-        self, evidence: Evidence, prompt: Sequence[int], token_ids: Sequence[int], call: Call
+        self, sampling: Sampling, prompt: Sequence[int], token_ids: Sequence[int], call: Call
     ) -> Examined:
         tag = Tag.new(start=len(prompt) - 1)
-        sampling = evidence.sampling
         wanted = self._has_scores and not sampling.other
         request = Examine(
             tag.nonce,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # Rows of logits held at once. In float32, and with what the scores need of them, about 300 MB at 128,000 tokens.
 LOGITS_ROWS = 64
 
-SCORES = ("margin", "best", "cut", "surprisal", "entropy", "variance", "cumulants")
+SCORES = ("margin", "best", "cut", "surprisal", "entropy", "variance", "cumulants", "replay")
 
 
 class Examiner:
@@ -91,7 +91,8 @@ class Examiner:
             scored = score_tokens(
                 self._logits(self._head, states), request.prompt, request.token_ids, sampling, request.eos_token_ids
             )
-            scores = {name: _bytes(getattr(scored, name)) for name in SCORES}
+            found = {name: getattr(scored, name) for name in SCORES}
+            scores = {name: _bytes(column) for name, column in found.items() if column is not None}
         return Examined(points.indices.tobytes(), points.patterns.tobytes(), list(points.rows), scores)
 
     def _logits(self, head: Head, states: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -108,7 +109,7 @@ def scores_of(examined: Examined) -> TokenScores | None:
     """The scores in a worker's reply, None if it has none."""
     if not examined.scores:
         return None
-    columns = {name: np.frombuffer(examined.scores[name], dtype=np.float64) for name in SCORES}
+    columns = {name: np.frombuffer(column, dtype=np.float64) for name, column in examined.scores.items()}
     count = len(columns["margin"])
     return TokenScores(
         margin=columns["margin"],
@@ -118,6 +119,7 @@ def scores_of(examined: Examined) -> TokenScores | None:
         entropy=columns["entropy"],
         variance=columns["variance"],
         cumulants=columns["cumulants"].reshape(count, -1),
+        replay=columns.get("replay"),
     )
 
 

@@ -93,9 +93,16 @@ def make_ring(config: VllmConfig, device: torch.device) -> Ring:
 
 
 def start_worker(
-    settings: Settings, config: VllmConfig, runner: str, ring: Ring, device: torch.device, head: Head
+    settings: Settings,
+    config: VllmConfig,
+    runner: str,
+    ring: Ring,
+    device: torch.device,
+    head: Head,
+    sampler: str | None,
 ) -> Worker:
-    """Answers on the side channel from here on. `head`: the model's, from hidden states to logits."""
+    """Answers on the side channel from here on. `head`: the model's, from hidden states to logits. `sampler`: its name,
+    if its noise can be replayed."""
     recorder = Recorder(ring, settings.secret, draft_tokens=draft_tokens(config))
     prefills = Prefills(settings.secret)
     # Across tensor-parallel ranks the head is collective; with LoRA it applies the adapters of the running batch.
@@ -112,6 +119,7 @@ def start_worker(
         rounded_from=None if dtype is source else "float32",
         slots=ring.num_slots,
         scores=examiner.has_scores,
+        sampler=sampler,
     )
     warm_up(ring, torch.zeros(1, config.model_config.get_hidden_size(), dtype=source, device=device))
     engine = config.parallel_config.data_parallel_index

@@ -150,6 +150,13 @@ class Evidence:
     def choices_per_prompt(self) -> int:
         return self.request.n or 1
 
+    def sampling_of(self, answer: Answer) -> Sampling:
+        """The options of one choice. vLLM gives the choices of a seeded prompt consecutive seeds
+        (vllm/v1/engine/parallel_sampling.py); where the request has none, it is the server's word that counts."""
+        asked = self.sampling.seed
+        seed = answer.proofs.seed if asked is None else asked + answer.index % self.choices_per_prompt
+        return self.sampling.model_copy(update={"seed": seed, "sampler": self.proofs.sampler})
+
     def prompt_of(self, answer: Answer) -> str | TokenIds:
         """The prompt of a completion's choice; choices number through all prompts."""
         return self.prompts[answer.index // self.choices_per_prompt]

@@ -24,6 +24,8 @@ OPTIONS_NAME = "toploc"
 TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Seconds = Annotated[int, Field(ge=0, lt=2**53, description="since 1970, UTC")]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Sampler = Annotated[str, Field(min_length=1, max_length=40)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 
 
@@ -77,6 +79,8 @@ class Statement(_Frozen):
     tokens: Count
     token_ids_sha256: Sha256
     proofs_sha256: Sha256
+    sampler: Sampler | None = None
+    seed: str | None = Field(default=None, pattern="^-?[0-9]{1,19}$", description="as text: RFC 8785 has no int64")
     finish_reason: str | None = None
     output_sha256: Sha256 | None = Field(default=None, description="text, reasoning and tool calls, as delivered")
 
@@ -98,6 +102,7 @@ class ChoiceProofs(_Frozen):
     prompt: PromptDigest | None = Field(
         default=None, description="this choice's prompt, where it is not the first choice's"
     )
+    seed: Seed | None = Field(default=None, description="with which the tokens were drawn, by `sampler`")
     receipt: Receipt | None = Field(default=None, description="from servers that sign; never without `proofs`")
 
     @model_validator(mode="after")
@@ -121,6 +126,9 @@ class ToplocProofs(_Frozen):
         default=None, description="the model's own dtype, where its hidden states were rounded to `dtype`"
     )
     model: str
+    sampler: Sampler | None = Field(
+        default=None, description="what draws noise from the choices' seeds, if any has one"
+    )
     prompt: PromptDigest | None = Field(default=None, description="the first choice's prompt")
     choices: tuple[ChoiceProofs, ...] | None = None
     error: ProofError | None = Field(default=None, description="in place of `choices`")

@@ -257,6 +257,8 @@ def _stated(
         "tokens": len(choice.token_ids),
         "token_ids_sha256": token_ids_sha256(choice.token_ids),
         "proofs_sha256": digest(list(choice.proofs or ())),
+        "sampler": None if choice.seed is None else proofs.sampler,
+        "seed": None if choice.seed is None else str(choice.seed),
         "finish_reason": shown.get("finish_reason"),
         "output_sha256": None if output is None else digest(output),
     }
@@ -282,6 +284,8 @@ DIFFERENCES = {
     "tokens": "tokens_differ",
     "token_ids_sha256": "tokens_differ",
     "proofs_sha256": "proofs_differ",
+    "sampler": "proofs_differ",
+    "seed": "proofs_differ",
     "output_sha256": "output_differs",
 }
 """The reason, where the evidence has another value than the statement."""

@@ -27,8 +27,15 @@ HARMLESS: Final = frozenset(
 """Options that change the prompt, the text or nothing, but not the choice among tokens."""
 
 
+NO_OPTIONS: Final = frozenset({"sampler", "other"})
+
+
 class Sampling(BaseModel):
-    """How tokens were to be chosen. `other` names options that no verifier can replay from logits alone."""
+    """How tokens were to be chosen.
+
+    `sampler`: what drew the noise, of `toploc.noise.SAMPLERS`; the server's, no option of a request. `other`: names of
+    options that no verifier can replay from logits alone.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
@@ -44,6 +51,7 @@ class Sampling(BaseModel):
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     seed: int | None = None
+    sampler: str | None = None
     other: tuple[str, ...] = ()
 
     @field_validator("logit_bias", mode="before")
@@ -53,6 +61,11 @@ class Sampling(BaseModel):
         if not isinstance(given, dict) or not all(isinstance(bias, int | float) for bias in given.values()):
             raise ValueError("expected an object of numbers")
         return {_token_id(key): min(MOST_BIAS, max(-MOST_BIAS, float(bias))) for key, bias in given.items()}
+
+    @field_validator("seed", mode="after")
+    @classmethod
+    def _no_seed(cls, given: int | None) -> int | None:
+        return None if given == -1 else given  # as vLLM reads it (vllm/sampling_params.py)
 
     @field_validator("stop_token_ids", mode="before")
     @classmethod
@@ -76,7 +89,7 @@ class Sampling(BaseModel):
         ValidationError.
         """
         given = {name: value for name, value in request.items() if value is not None}
-        known = {name: given[name] for name in cls.model_fields if name in given and name != "other"}
+        known = {name: given[name] for name in cls.model_fields if name in given and name not in NO_OPTIONS}
         other = sorted(name for name in given.keys() - HARMLESS - known.keys() if not _is_off(name, given[name]))
         return cls.model_validate({**(defaults or {}), **known, "other": tuple(other)})
 

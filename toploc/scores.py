@@ -1,7 +1,8 @@
 """How a verifier's own logits see the tokens of an answer, under the request's sampling options.
 
-Sources: margins as in DiFR (token-level difference to a reference sampler); the order of processing and the masks as in
-vLLM (`vllm/v1/sample/sampler.py`, `ops/topk_topp_sampler.py`, `model_executor/layers/utils.py` of 0.32).
+Sources: margins, with noise and without, as in DiFR (token-level difference to a reference sampler); the order of
+processing and the masks as in vLLM (`vllm/v1/sample/sampler.py`, `ops/topk_topp_sampler.py`,
+`model_executor/layers/utils.py` of 0.32).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
+from .noise import noise_of
 from .surprisal import POWERS
 
 if TYPE_CHECKING:
@@ -19,10 +21,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from .noise import Noise
     from .sampling import Sampling
 
 FARTHEST: Final = 1e6
 """A margin where a token was forbidden: JSON has no infinity."""
+
+SLACK: Final = 0.25
+"""A token less than this many logits above the least that sampling leaves may have been left out by the server. As the
+bound on margins (`toploc.token_bounds`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,9 @@ class TokenScores:
     that it would say. `cut`: how far l_y lies below the least logit that top-k, top-p and min-p leave; 0 within.
     `surprisal`: -log p_y, for a token outside that of the least likely one within. `entropy` and `variance`: mean
     and variance of -log p. `cumulants`: [n, len(POWERS)], log E[exp(λ s)] of the surprisal s, for Chernoff's bound.
-    Greedy answers have margins alone; the rest is 0.
+    Greedy answers have margins alone; the rest is 0. `replay`: max (l + T g) - (l_y + T g_y), at least 0, with the
+    sampler's noise g at temperature T, over tokens that sampling leaves: 0 where it would choose the token. None where
+    the noise is not known.
     """
 
     margin: NDArray[np.float64]
@@ -43,6 +52,7 @@ class TokenScores:
     entropy: NDArray[np.float64]
     variance: NDArray[np.float64]
     cumulants: NDArray[np.float64]
+    replay: NDArray[np.float64] | None = None
 
 
 @torch.inference_mode()
@@ -62,7 +72,9 @@ def score_tokens(
     3. Penalties: repetition over prompt and answer so far, frequency and presence over the answer so far.
     4. Margins.
     5. Unless greedy: temperature, min-p, top-k, top-p; then the figures of the distribution that is left.
+    6. With `sampling.seed` and a `sampling.sampler` that is known: the noise, and margins under it.
     """
+    noise = None if sampling.greedy else noise_of(sampling.sampler, sampling.seed, len(prompt) - 1)
     parts: list[list[torch.Tensor]] = []
     first = 0
     history: _History | None = None
@@ -75,12 +87,12 @@ def score_tokens(
             if token < block.shape[1]:
                 block[:, token] += bias
         history.penalise(block, chosen, sampling)  # 3
-        parts.append([figure.double().cpu() for figure in _figures(block, chosen, sampling)])  # 4, 5
+        parts.append([figure.double().cpu() for figure in _figures(block, chosen, sampling, noise, first)])  # 4-6
         first += len(block)
-    margin, best, cut, surprisal, entropy, variance, cumulants = (
+    margin, best, cut, surprisal, entropy, variance, cumulants, *replay = (
         torch.cat(column).numpy() for column in zip(*parts, strict=True)
     )
-    return TokenScores(margin, best.astype(np.int64), cut, surprisal, entropy, variance, cumulants)
+    return TokenScores(margin, best.astype(np.int64), cut, surprisal, entropy, variance, cumulants, *replay)
 
 
 class _History:
@@ -110,7 +122,9 @@ def _forbid_ends(block: torch.Tensor, first: int, sampling: Sampling, eos_token_
         block[:rows, ends] = -torch.inf
 
 
-def _figures(block: torch.Tensor, chosen: torch.Tensor, sampling: Sampling) -> list[torch.Tensor]:
+def _figures(
+    block: torch.Tensor, chosen: torch.Tensor, sampling: Sampling, noise: Noise | None, first: int
+) -> list[torch.Tensor]:
     """The columns of `TokenScores`, for rows of processed logits."""
     top, best = block.max(dim=-1)
     own = block.gather(1, chosen[:, None])[:, 0]
@@ -118,7 +132,7 @@ def _figures(block: torch.Tensor, chosen: torch.Tensor, sampling: Sampling) -> l
     if sampling.greedy:
         nothing = torch.zeros_like(margin)
         return [margin, best, nothing, nothing, nothing, nothing, nothing[:, None].expand(-1, len(POWERS))]
-    scaled = truncate(block / sampling.divisor, sampling)
+    scaled = _truncate(block / sampling.divisor, sampling)
     logp = scaled.log_softmax(dim=-1)
     kept = torch.isfinite(logp)
     least = logp.masked_fill(~kept, torch.inf).amin(dim=-1)
@@ -131,10 +145,15 @@ def _figures(block: torch.Tensor, chosen: torch.Tensor, sampling: Sampling) -> l
     entropy = (p * information).sum(dim=-1)
     variance = (p * (information - entropy[:, None]) ** 2).sum(dim=-1)
     cumulants = torch.stack([((1 - power) * logp).logsumexp(dim=-1) for power in POWERS], dim=-1)
-    return [margin, best, cut, surprisal, entropy, variance, cumulants]
+    figures = [margin, best, cut, surprisal, entropy, variance, cumulants]
+    if noise is not None:
+        noised = block + sampling.divisor * noise.rows(first, block.shape[0], block.shape[1], block.device)
+        rivals = noised.masked_fill(~kept | (block < lowest[:, None] + SLACK), -torch.inf).amax(dim=-1)
+        figures.append((rivals - noised.gather(1, chosen[:, None])[:, 0]).nan_to_num(0).clamp(0, FARTHEST))
+    return figures
 
 
-def truncate(scaled: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+def _truncate(scaled: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """Mask what min-p, top-k and top-p leave out; of equal logits at the k-th place all stay."""
     if sampling.min_p > 0:
         p = scaled.softmax(dim=-1)

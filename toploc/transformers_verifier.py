@@ -111,9 +111,10 @@ class TransformersVerifier:
         except InvalidActivations as error:
             return _cannot("proofs", "error", "activations_invalid", answer, str(error))
         scores = None
-        if self.prefill.has_logits and not evidence.sampling.other:
+        sampling = evidence.sampling_of(answer)
+        if self.prefill.has_logits and not sampling.other:
             logits = self.prefill.logits(states)
-            scores = score_tokens(logits, prompt, token_ids, evidence.sampling, self.prefill.eos_token_ids)
+            scores = score_tokens(logits, prompt, token_ids, sampling, self.prefill.eos_token_ids)
         return Computed(tuple(prompt), points, proof_dtype(states)[0], scores)
 
     def _renderings(self, evidence: Evidence, answer: Answer) -> Iterator[Callable[[], list[int]]]:

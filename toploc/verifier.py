@@ -99,7 +99,7 @@ def _of_choice(evidence: Evidence, answer: Answer, verifier: Verifier, computed:
         secret=verifier.secret,
     )
     bounds = thresholds.tokens or token_bounds.DEFAULT
-    yield check_tokens(answer, evidence.sampling, computed.scores, bounds, decode=said)  # 4
+    yield check_tokens(answer, evidence.sampling_of(answer), computed.scores, bounds, decode=said)  # 4
     decode, ends = verifier.decode, verifier.eos_token_ids
     yield check_text(evidence, answer, computed.prompt, decode=decode, eos_token_ids=ends)  # 5
     yield check_finish(  # 6

@@ -60,8 +60,11 @@ def _captures(runner: Any) -> bool:
 
 
 def _start(runner: Any, settings: Settings, name: str) -> Worker:
+    from ..sampler import name_sampler
     from ..worker import make_ring, start_worker
 
     # The CPU's runner has a load_model of its own.
     ring = runner.toploc_ring or make_ring(runner.vllm_config, runner.device)
-    return start_worker(settings, runner.vllm_config, name, ring, runner.device, runner.model.compute_logits)
+    config, device = runner.vllm_config, runner.device
+    sampler = name_sampler(runner, name, config, device)
+    return start_worker(settings, config, name, ring, device, runner.model.compute_logits, sampler)

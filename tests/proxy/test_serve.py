@@ -106,6 +106,7 @@ def test_defaults() -> None:
         "channel": "/channel",
         "remote": None,
         "proofs": True,
+        "seed_requests": False,
         "on_error": OnError.REPORT,
         "finalize_timeout": 10.0,
         "capture_ttl": 120.0,
@@ -127,6 +128,7 @@ def test_defaults() -> None:
     ("arguments", "changed"),
     [
         (["--toploc-only-on-request"], {"proofs": False}),
+        (["--toploc-seed-requests"], {"seed_requests": True}),
         (["--toploc_on_error=fail"], {"on_error": OnError.FAIL}),
         (["--toploc-on-error", "report"], {}),
         (["--toploc-finalize-timeout", "0.5"], {"finalize_timeout": 0.5}),
@@ -261,6 +263,17 @@ def test_unsupported_is_refused_in_one_line(
 )
 def test_several_machines_with_a_channel(args: dict[str, Any]) -> None:
     refuse_unsupported(Namespace(**args))
+
+
+@pytest.mark.parametrize("chunked", [None, True])
+def test_seeds_beside_chunked_prefill_on_a_processor(chunked: bool | None) -> None:
+    """A seeded request whose prompt is prefilled in chunks ends vLLM's engine there."""
+    args = Namespace(toploc_seed_requests=True, enable_chunked_prefill=chunked)
+    with pytest.raises(UnsupportedEngine, match="--no-enable-chunked-prefill") as caught:
+        refuse_unsupported(args)
+    assert "\n" not in str(caught.value)
+    args.enable_chunked_prefill = False
+    refuse_unsupported(args)
 
 
 def test_the_secret_of_several_machines(tmp_path: Path) -> None:

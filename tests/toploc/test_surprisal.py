@@ -24,7 +24,8 @@ def answers(count: int, tokens: int, sharpness: float, foreign: slice = slice(0,
     drawn[:, foreign] = (logits / 3 + noise)[:, foreign]
     rows, chosen = torch.from_numpy(logits).flatten(0, 1), drawn.argmax(axis=2).flatten().tolist()
     scores = score_tokens([rows], [1], chosen, Sampling(), [0])
-    columns = [np.split(getattr(scores, field.name), count) for field in fields(TokenScores)]
+    given = [getattr(scores, field.name) for field in fields(TokenScores)]
+    columns = [np.split(column, count) for column in given if column is not None]
     return [TokenScores(*parts) for parts in zip(*columns, strict=True)]
 
 

@@ -38,8 +38,9 @@ def check_tokens(
     2. The verifier has logits.
     3. Greedy answers: no more than `bounds.rate` of the tokens have a margin max l - l_y above `bounds.margin`.
        This is DiFR's margin at temperature 0.
-    4. Seeded answers are skipped: their margins need the noise of the engine's sampler.
-    5. Other sampled answers: no more than `bounds.rate` of the tokens lie further than `bounds.margin` outside of what
+    4. Seeded answers: their seed is the request's, where it has one; no more than `bounds.rate` of the tokens have a
+       margin above `bounds.margin` under the sampler's own noise. This is DiFR's margin.
+    5. All sampled answers: no more than `bounds.rate` of the tokens lie further than `bounds.margin` outside of what
        top-k, top-p and min-p leave.
     6. z = sum(s - H) / sqrt(sum V), of surprisal s, entropy H and variance V of the surprisal at each token, is at most
        `bounds.z`, or an answer of the model is as surprising with a chance above `bounds.chance`
@@ -47,8 +48,10 @@ def check_tokens(
     7. So is each window: an answer of the model has one as surprising as the worst with a chance above
        `bounds.window_chance` (`surprisal.worst_window`).
 
-    `decode` gives the text of tokens for the message. Reasons: `options`, `no_logits`, `margin`, `seed`, `support`,
-    `surprisal`, `window`.
+    8. Where the noise of a seeded answer is not known, nothing found is not enough: skipped.
+
+    `sampling` has the choice's own seed. `decode` gives the text of tokens for the message. Reasons: `options`,
+    `no_logits`, `margin`, `seed_differs`, `replay`, `support`, `surprisal`, `window`, `seed`.
     """
 
     def result(status: str, reason: str | None, message: str, **figures: JsonValue) -> Check:
@@ -73,20 +76,33 @@ def check_tokens(
     allowed = math.floor(bounds.rate * count)
     if sampling.greedy:  # 3
         far = np.flatnonzero(scores.margin > bounds.margin)
-        figures = _distances(scores.margin, far)
+        margins = _distances(scores.margin, far)
         if len(far) <= allowed:
             message = (
                 f"greedy: the model says the same {count} tokens, with margins of {scores.margin.max():.3g} at most"
             )
-            return result("passed", None, message, **figures)
+            return result("passed", None, message, **margins)
         where = _where(int(scores.margin.argmax()), answer, scores, decode)
         message = f"{len(far)} of {count} tokens are not what greedy decoding says, {allowed} allowed; the farthest is "
         worst = scores.margin.max()
-        return result("failed", "margin", f"{message}{where}, {worst:.3g} below, {bounds.margin:g} allowed", **figures)
-    if sampling.seed is not None:  # 4
-        return result("skipped", "seed", "a seeded answer is replayed with the noise of the engine's own sampler")
+        return result("failed", "margin", f"{message}{where}, {worst:.3g} below, {bounds.margin:g} allowed", **margins)
+    claimed = answer.proofs.seed
+    if claimed is not None and claimed != sampling.seed:  # 4
+        return result("failed", "seed_differs", f"the server drew with seed {claimed}, not {sampling.seed}")
+    figures: dict[str, JsonValue] = {}
+    if scores.replay is not None:
+        far = np.flatnonzero(scores.replay > bounds.margin)
+        figures = {f"replay_{name}": value for name, value in _distances(scores.replay, far).items()}
+        if len(far) > allowed:
+            where = _where(int(scores.replay.argmax()), answer, scores, decode)
+            message = (
+                f"{len(far)} of {count} tokens are not what {sampling.sampler} draws with seed {sampling.seed}, "
+                f"{allowed} allowed; the farthest is {where}, {scores.replay.max():.3g} below, "
+                f"{bounds.margin:g} allowed"
+            )
+            return result("failed", "replay", message, **figures)
     far = np.flatnonzero(scores.cut > bounds.margin)  # 5
-    figures = _distances(scores.cut, far)
+    figures |= _distances(scores.cut, far)
     whole, window = whole_answer(scores), worst_window(scores)
     figures |= {"z": whole.z, "chance": whole.chance, "surprisal": float(scores.surprisal.sum())}
     figures |= {"entropy": float(scores.entropy.sum())}
@@ -109,9 +125,16 @@ def check_tokens(
                 f"z {found.z:.3g}, which has a chance of {found.chance:.2g} at most; most of all {where}"
             )
             return result("failed", reason, message, **figures)
-    return result(
-        "passed", None, f"sampled: {count} tokens as surprising as the model's own, z {whole.z:.3g}", **figures
-    )
+    if scores.replay is not None:
+        worst = scores.replay.max()
+        message = f"seeded: {sampling.sampler} draws the same {count} tokens, with margins of {worst:.3g} at most"
+        return result("passed", None, message, **figures)
+    if sampling.seed is not None:  # 8
+        return result(
+            "skipped", "seed", "nothing found, but what drew the noise of this seeded answer is not known", **figures
+        )
+    message = f"sampled: {count} tokens as surprising as the model's own, z {whole.z:.3g}"
+    return result("passed", None, message, **figures)
 
 
 def _distances(distance: np.ndarray, far: np.ndarray) -> dict[str, JsonValue]:
