@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from toploc.protocol import ChoiceProofs, PromptDigest, ProofError, RequestOptions, ToplocProofs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Literal
 
     from toploc.errors import ProofUnavailable
@@ -22,7 +22,6 @@ class Served:
     model: str
     dtype: Literal["bfloat16", "float16"]
     rounded_from: Literal["float32"] | None
-    sampler: str | None = None
 
 
 @dataclass(slots=True)
@@ -32,7 +31,6 @@ class Call:
     Attributes:
         refusal: why this call cannot be proven, known before it starts.
         choices: by index, once their last token is out.
-        seed: of the first choice's tokens; None if none was drawn from one.
         request_id: the engine's; that of the response too, where there is one call with one prompt.
     """
 
@@ -41,8 +39,8 @@ class Call:
     refusal: ProofError | None = None
     prompt_token_ids: Sequence[int] = ()
     choices: dict[int, ChoiceProofs] = field(default_factory=dict)
-    seed: int | None = None
     request_id: str = ""
+    trace_headers: Mapping[str, str] | None = None
 
 
 @dataclass(slots=True)
@@ -58,6 +56,11 @@ class RequestContext:
     refusal: ProofError | None = None
     calls: list[Call] = field(default_factory=list)
     settled: bool = False
+
+    @property
+    def request_id(self) -> str:
+        """The first call's, which the response's id is, or begins."""
+        return next((call.request_id for call in self.calls), "")
 
     def proofs(self, index: int | None = None) -> ToplocProofs:
         """The response's field, or a stream event's if `index` names the choice that ends with it.
@@ -79,7 +82,6 @@ class RequestContext:
             dtype=self.served.dtype,
             rounded_from=self.served.rounded_from,
             model=self.calls[0].model,
-            sampler=self.served.sampler if any(choice.seed is not None for choice in choices) else None,
             prompt=self._digest(numbered[wanted[0]][0]),
             choices=tuple(choices),
         )

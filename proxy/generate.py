@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import secrets
 from base64 import b64encode
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -17,12 +16,12 @@ from vllm.sampling_params import RequestOutputKind
 
 from toploc.errors import ProofUnavailable
 from toploc.protocol import ChoiceProofs, ProofError
-from toploc.sampling import GREEDY_BELOW
 
 from . import metrics
 from .context import Call, RequestContext, current, to_error
-from .log import logger
+from .log import RequestLogger
 from .tag import EXTRA_ARG, Tag
+from .tracing import PROOFS, REQUEST_ID, Spans
 from .verify_rehearsal import rehearsed
 
 if TYPE_CHECKING:
@@ -40,6 +39,9 @@ UNPROVABLE_PROMPTS = {
     "multimodal": "prompts with images, audio or video",
 }
 
+CLIENTS_OWN = frozenset({"aborted", "no_output"})
+"""Outcomes that clients bring about, any number of them, and that nobody has to look into."""
+
 
 class ProvingGenerate:
     """Callable with the signature of the `generate` it wraps."""
@@ -50,12 +52,12 @@ class ProvingGenerate:
         channel: Channel,
         secret: str,
         *,
-        seed_requests: bool = False,
+        spans: Spans | None = None,
     ) -> None:
         self._generate = generate
         self._channel = channel
         self._secret = secret
-        self._seed_requests = seed_requests
+        self._spans = spans or Spans()
 
     def __call__(
         self, prompt: Any, sampling_params: SamplingParams, *args: Any, **kwargs: Any
@@ -70,6 +72,7 @@ class ProvingGenerate:
         lora = kwargs.get("lora_request")
         call = Call(lora.lora_name if lora else context.served.model, sampling_params.n, _refusal(context, prompt))
         call.request_id = kwargs.get("request_id") or (args[0] if args else "")
+        call.trace_headers = kwargs.get("trace_headers")
         context.calls.append(call)
         if call.refusal is not None:
             context.settled = True
@@ -78,10 +81,6 @@ class ProvingGenerate:
         tag = Tag.new(children=sampling_params.n)
         tagged = _without_tag(sampling_params)
         tagged.extra_args = {**(tagged.extra_args or {}), EXTRA_ARG: tag.seal(self._secret)}
-        if tagged.temperature >= GREEDY_BELOW:
-            if self._seed_requests and tagged.seed is None:
-                tagged = _seeded(tagged)
-            call.seed = tagged.seed if context.served.sampler else None
         delta = tagged.output_kind is RequestOutputKind.DELTA
         return self._prove(self._generate(prompt, tagged, *args, **kwargs), context, call, tag, delta=delta)
 
@@ -116,22 +115,30 @@ class ProvingGenerate:
 
     async def _finish(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> ChoiceProofs:
         """The choice's proofs, or why there are none: whatever goes wrong here, the text is delivered."""
+        with self._spans.span(PROOFS, call.trace_headers) as span:
+            proven = await self._prove_choice(call, tag, choice, token_ids)
+            outcome = "proven" if proven.error is None else proven.error.code
+            span |= {REQUEST_ID: call.request_id, "toploc.choice": choice.index, "toploc.tokens": len(token_ids)}
+            span |= {"toploc.proofs": len(proven.proofs or ()), "toploc.outcome": outcome}
+        metrics.ANSWERS.labels(outcome).inc()
+        metrics.PROOFS.inc(len(proven.proofs or ()))
+        if proven.error is not None and proven.error.code not in CLIENTS_OWN:
+            fields = {"choice": choice.index, "outcome": outcome}
+            RequestLogger(call.request_id).warning("no proofs: %s: %s", outcome, proven.error.message, extra=fields)
+        return proven
+
+    async def _prove_choice(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> ChoiceProofs:
         try:
             with metrics.LATENCY.time():
                 proofs = await self._fetch(call, tag, choice, token_ids)
         except ProofUnavailable as error:
             reason = to_error(error)
         except Exception:
-            logger.exception("toploc: fetching proofs failed")
+            RequestLogger(call.request_id).exception("fetching proofs failed")
             reason = ProofError(code="internal_error", message="fetching the proofs failed")
         else:
-            metrics.PROOFS.inc(len(proofs))
-            metrics.ANSWERS.labels("proven").inc()
             encoded = tuple(b64encode(proof).decode() for proof in proofs)
-            # vLLM's own rule for n > 1 (vllm/v1/engine/parallel_sampling.py).
-            seed = None if call.seed is None else call.seed + choice.index
-            return ChoiceProofs(index=choice.index, token_ids=tuple(token_ids), proofs=encoded, seed=seed)
-        metrics.ANSWERS.labels(reason.code).inc()
+            return ChoiceProofs(index=choice.index, token_ids=tuple(token_ids), proofs=encoded)
         return ChoiceProofs(index=choice.index, token_ids=tuple(token_ids), error=reason)
 
     async def _fetch(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> list[bytes]:
@@ -149,14 +156,6 @@ def _without_tag(sampling_params: SamplingParams) -> SamplingParams:
     params = copy.copy(sampling_params)
     if params.extra_args and EXTRA_ARG in params.extra_args:
         params.extra_args = {key: value for key, value in params.extra_args.items() if key != EXTRA_ARG}
-    return params
-
-
-def _seeded(sampling_params: SamplingParams) -> SamplingParams:
-    """A copy with a random seed, below 2^53 so that it is exact in every JSON parser."""
-    params = copy.copy(sampling_params)
-    params.seed = secrets.randbelow(2**52)
-    vars(params).pop("sampling_type", None)  # cached
     return params
 
 

@@ -10,7 +10,7 @@ import orjson
 from toploc.protocol import FIELD_NAME, ProofError
 
 from .errors import error_body, send_error
-from .log import logger
+from .log import RequestLogger
 from .settings import OnError
 from .sse import EventSplitter, add_field, add_field_within, event_json
 
@@ -93,7 +93,7 @@ class Responder:
         try:
             body = add_field(body, FIELD_NAME, proofs.to_json())
         except ValueError:
-            logger.warning("toploc: a JSON response that is not an object cannot carry proofs")
+            self._log.warning("a JSON response that is not an object cannot carry proofs")
             for unchanged in (head, *self._body):
                 await self._send(unchanged)
             return
@@ -127,7 +127,7 @@ class Responder:
         except _Failed as failed:
             return _error_event(event, failed.error)
         except (ValueError, RecursionError):
-            logger.warning("toploc: an event whose JSON does not parse cannot carry proofs")
+            self._log.warning("an event whose JSON does not parse cannot carry proofs")
             return event
 
     def _extend_json(self, document: bytes) -> bytes:
@@ -139,7 +139,7 @@ class Responder:
                 index = i
             case {"type": "message_delta", "delta": {"stop_reason": str()}}:
                 # The response's id was in its first event.
-                head = {"id": next((call.request_id for call in self._context.calls), "")}
+                head = {"id": self._context.request_id}
             case {"type": "response.completed" | "response.incomplete", "response": dict(head)}:
                 within = "response"
             case _:
@@ -158,10 +158,14 @@ class Responder:
         try:
             return self._context.proofs(index)
         except Exception:
-            logger.exception("toploc: putting proofs together failed")
+            self._log.exception("putting proofs together failed")
             return self._context.without_proofs(
                 ProofError(code="internal_error", message="putting the proofs together failed")
             )
+
+    @property
+    def _log(self) -> RequestLogger:
+        return RequestLogger(self._context.request_id)
 
     def _failure(self, proofs: ToplocProofs) -> ProofError | None:
         """Why the response has to fail: a choice without proofs, if the server was told so."""

@@ -14,8 +14,9 @@ from toploc.keys import load_signing_keys
 from toploc.receipt import issue, request_digest, shown_in
 
 from . import metrics
+from .context import current
 from .delivered import Delivered
-from .log import logger
+from .log import RequestLogger
 from .receipt_store import MemoryStore, SqliteStore
 
 if TYPE_CHECKING:
@@ -110,5 +111,6 @@ class Signature:
 
     def _failed(self, proofs: ToplocProofs) -> ToplocProofs:
         metrics.RECEIPTS.labels("failed").inc()
-        logger.exception("toploc: signing an answer failed")
+        context = current.get()
+        RequestLogger(context.request_id if context else "").exception("signing an answer failed")
         return proofs

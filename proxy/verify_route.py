@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
+from vllm.tracing import extract_trace_headers
 
 from toploc.errors import MalformedEvidence
 from toploc.evidence import load_json
 
 from .errors import error_body
-from .log import logger
+from .log import SHOWN, logger
+from .tracing import REQUEST_ID, VERIFICATION, Spans
 from .verify_limits import TooLarge, TooMany
 from .verify_metrics import LATENCY, VERIFICATIONS
 from .verify_schema import OPENAPI
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from starlette.datastructures import State
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
     from .settings import Settings
     from .verify import EngineVerifier
+
+    ReportOn = Callable[[object], Awaitable[Report]]
 
 MAX_ITEMS: Final = 1000
 """Of one request. Each is an object of its own when parsed, and has a line of the reply."""
@@ -55,10 +59,12 @@ async def verify(request: Request) -> Response:
     try:
         value = await verifier.in_thread(partial(load_json, await _body(request, settings.verify_body_bytes)))
         items = _items(value)
+        report_on = partial(_report, verifier, request.app.state.toploc_spans, extract_trace_headers(request.headers))
         if items is not None:
             streaming = True
-            return _Reports(_stream(verifier, items), place)
-        report = await _unless_gone(request, _report(verifier, value))
+            # At most half of the prefills are this request's.
+            return _Reports(_stream(report_on, items, max(1, verifier.places.size // 2)), place)
+        report = await _unless_gone(request, report_on(value))
         return Response(report.model_dump_json() if report else b"", media_type="application/json")
     except Exception as error:
         return _refusal(error)
@@ -144,20 +150,25 @@ def _unknown(value: dict[str, Any]) -> str:
     return str(min(value.keys() - {"items"}))[:100]
 
 
-async def _report(verifier: EngineVerifier, item: object) -> Report:
+async def _report(verifier: EngineVerifier, spans: Spans, headers: Mapping[str, str], item: object) -> Report:
     """Raises MalformedEvidence, TooLarge, and whatever the engine raises."""
     began, verdict = time.monotonic(), "failed"
-    try:
-        evidence = await verifier.parse(item)
-        report = await verifier.verify(evidence)
-        verdict = report.verdict
-        LATENCY.observe(time.monotonic() - began)
-        return report
-    except (MalformedEvidence, TooLarge):
-        verdict = "malformed"
-        raise
-    finally:
-        VERIFICATIONS.labels(verdict).inc()
+    with spans.span(VERIFICATION, headers) as span:
+        try:
+            evidence = await verifier.parse(item)
+            span |= {REQUEST_ID: str(evidence.source[1].get("id", ""))[:SHOWN], "toploc.choices": len(evidence.answers)}
+            report = await verifier.verify(evidence)
+            verdict = report.verdict
+            LATENCY.observe(time.monotonic() - began)
+            reasons = [check.reason for check in report.checks if check.status in ("failed", "error") and check.reason]
+            span["toploc.reasons"] = " ".join(dict.fromkeys(reasons))
+            return report
+        except (MalformedEvidence, TooLarge):
+            verdict = "malformed"
+            raise
+        finally:
+            span["toploc.verdict"] = verdict
+            VERIFICATIONS.labels(verdict).inc()
 
 
 async def _unless_gone(request: Request, work: Any) -> Report | None:
@@ -179,16 +190,16 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _stream(verifier: EngineVerifier, items: Sequence[object]) -> AsyncIterator[bytes]:
-    """A line for each item, as they are done. At most half of the places' prefills are this request's."""
+async def _stream(report_on: ReportOn, items: Sequence[object], at_once: int) -> AsyncIterator[bytes]:
+    """A line for each item, as they are done."""
     waiting: Iterator[tuple[int, object]] = iter(enumerate(items))
     lines: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def work() -> None:
         for index, item in waiting:
-            lines.put_nowait(await _line(verifier, index, item))
+            lines.put_nowait(await _line(report_on, index, item))
 
-    workers = [asyncio.create_task(work()) for _ in range(min(len(items), max(1, verifier.places.size // 2)))]
+    workers = [asyncio.create_task(work()) for _ in range(min(len(items), at_once))]
     try:
         for _ in items:
             yield await lines.get()
@@ -198,9 +209,9 @@ async def _stream(verifier: EngineVerifier, items: Sequence[object]) -> AsyncIte
         await asyncio.gather(*workers, return_exceptions=True)
 
 
-async def _line(verifier: EngineVerifier, index: int, item: object) -> bytes:
+async def _line(report_on: ReportOn, index: int, item: object) -> bytes:
     try:
-        report = await _report(verifier, item)
+        report = await report_on(item)
         return b'{"index":%d,"report":%s}\n' % (index, report.model_dump_json().encode())
     except Exception as error:
         # As in a response of its own: `{"error": {…}}`, with the index before it.

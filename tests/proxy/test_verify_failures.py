@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from toploc_proxy.tracing import Spans
 from toploc_proxy.verify_limits import Places
 from toploc_proxy.verify_route import router
 
@@ -27,7 +28,7 @@ class Broken:
         return work()
 
     async def parse(self, item: object) -> object:
-        return item
+        return SimpleNamespace(source=(item, {}), answers=())
 
     async def verify(self, _: object) -> Any:
         return await self._engine()
@@ -37,6 +38,7 @@ def app_of(verifier: Broken) -> FastAPI:
     app = FastAPI()
     app.include_router(router)
     app.state.toploc_verifier = verifier
+    app.state.toploc_spans = Spans()
     app.state.toploc_settings = SimpleNamespace(verify_body_bytes=1000)
     return app
 
