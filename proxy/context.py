@@ -22,6 +22,7 @@ class Served:
     model: str
     dtype: Literal["bfloat16", "float16"]
     rounded_from: Literal["float32"] | None
+    sampler: str | None = None
 
 
 @dataclass(slots=True)
@@ -31,6 +32,7 @@ class Call:
     Attributes:
         refusal: why this call cannot be proven, known before it starts.
         choices: by index, once their last token is out.
+        seed: of the first choice's tokens; None if none was drawn from one.
         request_id: the engine's; that of the response too, where there is one call with one prompt.
     """
 
@@ -39,6 +41,7 @@ class Call:
     refusal: ProofError | None = None
     prompt_token_ids: Sequence[int] = ()
     choices: dict[int, ChoiceProofs] = field(default_factory=dict)
+    seed: int | None = None
     request_id: str = ""
     trace_headers: Mapping[str, str] | None = None
 
@@ -82,6 +85,7 @@ class RequestContext:
             dtype=self.served.dtype,
             rounded_from=self.served.rounded_from,
             model=self.calls[0].model,
+            sampler=self.served.sampler if any(choice.seed is not None for choice in choices) else None,
             prompt=self._digest(numbered[wanted[0]][0]),
             choices=tuple(choices),
         )

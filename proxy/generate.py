@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import secrets
 from base64 import b64encode
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from toploc.errors import ProofUnavailable
 from toploc.protocol import ChoiceProofs, ProofError
+from toploc.sampling import GREEDY_BELOW
 
 from . import metrics
 from .context import Call, RequestContext, current, to_error
@@ -52,11 +54,13 @@ class ProvingGenerate:
         channel: Channel,
         secret: str,
         *,
+        seed_requests: bool = False,
         spans: Spans | None = None,
     ) -> None:
         self._generate = generate
         self._channel = channel
         self._secret = secret
+        self._seed_requests = seed_requests
         self._spans = spans or Spans()
 
     def __call__(
@@ -81,6 +85,10 @@ class ProvingGenerate:
         tag = Tag.new(children=sampling_params.n)
         tagged = _without_tag(sampling_params)
         tagged.extra_args = {**(tagged.extra_args or {}), EXTRA_ARG: tag.seal(self._secret)}
+        if tagged.temperature >= GREEDY_BELOW:
+            if self._seed_requests and tagged.seed is None:
+                tagged = _seeded(tagged)
+            call.seed = tagged.seed if context.served.sampler else None
         delta = tagged.output_kind is RequestOutputKind.DELTA
         return self._prove(self._generate(prompt, tagged, *args, **kwargs), context, call, tag, delta=delta)
 
@@ -138,7 +146,9 @@ class ProvingGenerate:
             reason = ProofError(code="internal_error", message="fetching the proofs failed")
         else:
             encoded = tuple(b64encode(proof).decode() for proof in proofs)
-            return ChoiceProofs(index=choice.index, token_ids=tuple(token_ids), proofs=encoded)
+            # vLLM's own rule for n > 1 (vllm/v1/engine/parallel_sampling.py).
+            seed = None if call.seed is None else call.seed + choice.index
+            return ChoiceProofs(index=choice.index, token_ids=tuple(token_ids), proofs=encoded, seed=seed)
         return ChoiceProofs(index=choice.index, token_ids=tuple(token_ids), error=reason)
 
     async def _fetch(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> list[bytes]:
@@ -156,6 +166,14 @@ def _without_tag(sampling_params: SamplingParams) -> SamplingParams:
     params = copy.copy(sampling_params)
     if params.extra_args and EXTRA_ARG in params.extra_args:
         params.extra_args = {key: value for key, value in params.extra_args.items() if key != EXTRA_ARG}
+    return params
+
+
+def _seeded(sampling_params: SamplingParams) -> SamplingParams:
+    """A copy with a random seed, below 2^53 so that it is exact in every JSON parser."""
+    params = copy.copy(sampling_params)
+    params.seed = secrets.randbelow(2**52)
+    vars(params).pop("sampling_type", None)  # cached
     return params
 
 

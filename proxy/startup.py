@@ -58,20 +58,27 @@ async def connect(engine_client: EngineClient, state: State, args: Namespace, se
     first = parallel.data_parallel_index if local else 0
     channel = Channel.connect(settings.channel, engines, settings.finalize_timeout, first=first)
     welcome = await handshake(channel)
+    if settings.seed_requests and welcome.sampler is None:
+        raise UnsupportedEngine(
+            "toploc: what this engine's sampler draws from a seed cannot be replayed (speculation, or a sampler that "
+            "this version does not know); leave out --toploc-seed-requests"
+        )
     model = args.served_model_name[0] if args.served_model_name else args.model
     state.toploc_channel = channel
     # Kept, since the event loop itself would let go of it.
     state.toploc_watch = asyncio.create_task(watch_slots(channel))
     state.toploc_welcome = welcome
     state.toploc_signer = Signer.of(settings)
-    state.toploc_served = Served(model, welcome.dtype, welcome.rounded_from)
+    state.toploc_served = Served(model, welcome.dtype, welcome.rounded_from, welcome.sampler)
     names = args.served_model_name or [args.model]
     state.toploc_spans = Spans(enabled=await engine_client.is_tracing_enabled())
     state.toploc_settings = settings
     state.toploc_verifier = EngineVerifier(
         engine_client, engine_client.generate, channel, welcome, settings, state, names
     )
-    engine_client.generate = ProvingGenerate(engine_client.generate, channel, settings.secret, spans=state.toploc_spans)
+    engine_client.generate = ProvingGenerate(
+        engine_client.generate, channel, settings.secret, seed_requests=settings.seed_requests, spans=state.toploc_spans
+    )
     logger.info(
         "toploc: proving %s with %s hidden states of %d, model runner %s, %d slots a worker",
         model,

@@ -131,14 +131,20 @@ def serve(engine: Engine, sockets: str) -> None:
 
 @asynccontextmanager
 async def proving(
-    engine: Engine, sockets: str, timeout: float = HANG, **options: bool
+    engine: Engine,
+    sockets: str,
+    timeout: float = HANG,
+    *,
+    sampler: str | None = None,
+    seed_requests: bool = False,
+    **options: bool,
 ) -> AsyncIterator[tuple[ProvingGenerate, RequestContext]]:
     """A request's context and `generate`; afterwards nothing may be left of either."""
     channel = Channel.connect(sockets, 1, timeout)
-    context = RequestContext(Served("model", "bfloat16", None), RequestOptions(**options))
+    context = RequestContext(Served("model", "bfloat16", None, sampler), RequestOptions(**options))
     token = current.set(context)
     try:
-        yield ProvingGenerate(engine.generate, channel, SECRET), context
+        yield ProvingGenerate(engine.generate, channel, SECRET, seed_requests=seed_requests), context
         while _background:
             await asyncio.sleep(0.01)
     finally:
@@ -192,6 +198,39 @@ def test_one_choice(sockets: str, kind: RequestOutputKind, length: int) -> None:
     assert len(outputs) == (1 if kind is FINAL else length)
     assert engine.recorder.slots_in_use == 0
     assert engine.closed == 1
+
+
+def test_seeds(sockets: str) -> None:
+    """Of the request, else our own if we are to draw them; none of greedy answers or where nobody could replay them."""
+    engine = Engine([[1] * 3, [2] * 3])
+    serve(engine, sockets)
+
+    async def seeds(params: SamplingParams, sampler: str | None, **options: bool) -> list[int | None]:
+        async with proving(engine, sockets, sampler=sampler, **options) as (generate, context):
+            async for _ in generate(None, params, "id"):
+                pass
+        field = context.proofs()
+        assert field.choices is not None
+        found = [choice.seed for choice in field.choices]
+        assert field.sampler == (None if found[0] is None else sampler)
+        return found
+
+    async def main() -> None:
+        given = params(FINAL, n=2, temperature=1.0)
+        assert given.sampling_type.name == "RANDOM"
+        drawn, more = [await seeds(given, "murmur3", seed_requests=True) for _ in range(2)]
+        assert given.seed is None
+        assert engine.received[-1].sampling_type.name == "RANDOM_SEED"
+        assert drawn == [engine.received[-2].seed, engine.received[-2].seed + 1]
+        assert drawn != more
+        assert await seeds(given, "murmur3") == [None, None]
+        seeded = params(FINAL, n=2, temperature=1.0, seed=5)
+        assert await seeds(seeded, "murmur3", seed_requests=True) == await seeds(seeded, "murmur3") == [5, 6]
+        assert await seeds(seeded, None) == [None, None]
+        greedy = params(FINAL, temperature=0.0, seed=5)
+        assert await seeds(greedy, "murmur3", seed_requests=True) == [None]
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("merge", [2, 7, 1000])
