@@ -16,6 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
+try:
+    from vllm.entrypoints.serve.exception_handling.utils import sanitize_message
+except ImportError:  # vLLM 0.26.0
+    from vllm.entrypoints.serve.utils.api_utils import sanitize_message
+
 from toploc.errors import ToplocError
 
 from .runners.checks import require_members
@@ -149,5 +154,7 @@ class Rehearsal:
 
 
 def _message(refusal: Any) -> str:
+    """Without paths and addresses, which exceptions tell of and vLLM's own error handlers take out."""
     error = getattr(refusal, "error", refusal)
-    return str(getattr(error, "message", None) or error or "nothing was generated")[:200]
+    message: str = sanitize_message(str(getattr(error, "message", None) or error or "nothing was generated"))
+    return message[:200]
