@@ -77,6 +77,10 @@ class LocalServer:
     def pid(self) -> int:
         return self._process.pid
 
+    def wait(self, seconds: float) -> int:
+        """The exit status, once the server has ended by itself. Raises subprocess.TimeoutExpired."""
+        return self._process.wait(seconds)
+
     def log(self) -> str:
         """Everything the server has printed so far."""
         self._log.seek(0)

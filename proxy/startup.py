@@ -79,13 +79,16 @@ async def connect(engine_client: EngineClient, state: State, args: Namespace, se
     engine_client.generate = ProvingGenerate(
         engine_client.generate, channel, settings.secret, seed_requests=settings.seed_requests, spans=state.toploc_spans
     )
+    does = "verifying" if settings.role is Role.VERIFIER else "proving" if settings.proofs else "proving on request"
     logger.info(
-        "toploc: proving %s with %s hidden states of %d, model runner %s, %d slots a worker",
+        "toploc: %s %s with %s hidden states of %d, model runner %s, %d slots a worker, %s",
+        does,
         model,
         welcome.dtype,
         welcome.hidden_size,
         welcome.runner,
         welcome.slots,
+        f"signed by {state.toploc_signer.key.public.key_id}" if state.toploc_signer else "not signed",
     )
 
 
