@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
     from toploc.keys import PublicKey
 
-MODEL = Path(__file__).parents[2] / "models" / "toploc-mini"
+REPOSITORY = Path(__file__).parents[2]
+MODEL = REPOSITORY / "models" / "toploc-mini"
 NAME = "toploc-mini"
 SERVE = ["--served-model-name", NAME, "--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "32"]
 TOOLS = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
@@ -93,6 +95,14 @@ def server(signing: tuple[Path, PublicKey]) -> Iterator[LocalServer]:
     options = ["--toploc-signing-key", key, "--toploc-receipts", store, "--toploc-trusted-keys", key]
     with LocalServer([str(MODEL), *SERVE, *TOOLS, *options]) as local:
         yield local
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Api]:
+    """`vllm serve` with the flags of `server`, less ours."""
+    command = [sys.executable, str(REPOSITORY / "benchmarks" / "serving" / "plain.py")]
+    with LocalServer([str(MODEL), *SERVE, *TOOLS], command=command) as local, Api(local.url) as api:
+        yield api
 
 
 @pytest.fixture(scope="session")
