@@ -137,9 +137,13 @@ class Service:
         ]
 
     def _examine(self, envelope: list[bytes], request: Examine) -> None:
+        def reply(message: Reply) -> None:
+            self._examined.send_multipart([*envelope, encode(message)])
+
         if self._examiner is None:
-            raise RuntimeError("a worker without an examiner was asked for a verification")
-        self._examiner.submit(request, lambda reply: self._examined.send_multipart([*envelope, encode(reply)]))
+            reply(Refusal("capture_unknown", "this worker captures no prefills"))
+        else:
+            self._examiner.submit(request, reply)
 
     def _answer(self, request: Hello | Discard | CountSlots) -> Reply:
         match request:

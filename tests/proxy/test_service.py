@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -24,6 +27,7 @@ from toploc_proxy.messages import (
     PROTOCOL,
     Discard,
     Done,
+    Examine,
     Finalize,
     Hello,
     Proofs,
@@ -133,6 +137,31 @@ def test_socket_lies_where_only_this_user_can_reach_it(served: Served) -> None:
     assert [path.name for path in directory.iterdir() if path.is_socket()] == ["engine-0.sock"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_another_user_cannot_connect(sockets: str) -> None:
+    Served(sockets)
+    path = f"{sockets}/engine-0.sock"
+
+    program = """
+import os, socket, sys
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+socket.socket(socket.AF_UNIX).connect(sys.argv[1])
+"""
+
+    def connect() -> str:
+        ran = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
+        return ran.stderr.strip().rpartition("\n")[2]
+
+    assert connect().startswith("PermissionError")
+    # The directory alone keeps others out, whatever the umask leaves to the socket.
+    Path(path).chmod(0o777)
+    assert connect().startswith("PermissionError")
+    Path(sockets).chmod(0o755)
+    assert connect() == ""
+
+
 def test_hello(client: Client) -> None:
     assert client.ask(Hello()) == WELCOME
 
@@ -205,6 +234,12 @@ def test_no_bytes_end_the_service(client: Client, garbage: list[list[bytes]]) ->
     while (answer := client.receive())[0] != b"after":
         pass
     assert answer == (b"after", WELCOME)
+
+
+def test_a_verification_that_a_worker_cannot_examine(client: Client) -> None:
+    """This one has no examiner: the thread answers on."""
+    assert client.ask(Examine("n", [1], [2], None, [])).code == "capture_unknown"
+    assert client.ask(Hello()) == WELCOME
 
 
 def test_message_of_a_later_version_with_another_field(client: Client) -> None:
