@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := toploc proxy client tests benchmarks examples models
 
-.PHONY: demo test lint format test-gpu fuzz clean
+.PHONY: demo test lint format test-gpu fuzz soak clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -29,6 +29,13 @@ FUZZ_SECONDS ?= 600
 fuzz: $(READY)
 	mkdir -p build/fuzz
 	$(BIN)/python tests/fuzz/fuzz_proof.py -max_total_time=$(FUZZ_SECONDS) -max_len=800 -artifact_prefix=build/ build/fuzz
+
+# Requests of every kind until as many are done, or so many seconds are over; the report is for benchmarks/soak.
+SOAK_REQUESTS ?= 20000
+SOAK_SECONDS ?= 1800
+soak: $(READY)
+	SOAK_REQUESTS=$(SOAK_REQUESTS) SOAK_SECONDS=$(SOAK_SECONDS) SOAK_LEAVING=0.1 SOAK_REPORT=benchmarks/soak/report.json \
+	  $(BIN)/python -m pytest tests/engine/test_leaks.py --timeout 14400
 
 test-gpu:
 	$(PYTHON) -m pytest -m gpu tests/gpu

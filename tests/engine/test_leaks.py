@@ -1,81 +1,92 @@
-"""Many short requests, a third of them abandoned at a random moment: nothing of them stays behind.
+"""Many requests of every kind, some of them abandoned: every answer is proven, and nothing of them stays behind.
 
-`LEAK_REQUESTS=10000` makes the long run of it.
+`make soak` makes the long run of it and writes a report.
 """
 
 from __future__ import annotations
 
-import asyncio
+import json
 import os
+import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
-from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-import httpx
+import numpy as np
+import psutil
+import vllm
+from load import Load
 
 if TYPE_CHECKING:
     from conftest import Api
     from toploc_proxy.local_server import LocalServer
 
-REQUESTS = int(os.environ.get("LEAK_REQUESTS", "1000"))
-CONCURRENT = 24
+    from toploc.prefill import TransformersPrefill
+    from toploc.thresholds import Thresholds
+
+REQUESTS = int(os.environ.get("SOAK_REQUESTS", "400"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "inf"))
+LEAVING = float(os.environ.get("SOAK_LEAVING", "0.3"))
+REPORT = os.environ.get("SOAK_REPORT")
+WARM_UP = 0.25
 # Connections that keep alive, and event loops' own descriptors, come and go.
 SPARE_DESCRIPTORS = 10
+# Of a leak of one object of 1 KB for each request; a capture is 100 KB and more.
+MAX_SLOPE = 1.0
 
 
-def descriptors(group: int) -> dict[int, int]:
-    """Open descriptors of every process of a process group."""
-    counts = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getpgid(int(folder.name)) == group:
-                counts[int(folder.name)] = len(list((folder / "fd").iterdir()))
-        except OSError:
-            continue
-    return counts
+class Watch:
+    """Memory of a server's processes while a `with` block lasts, in MiB: what is private to each."""
+
+    def __init__(self, server: LocalServer, load: Load) -> None:
+        root = psutil.Process(server.pid)
+        self.processes = {title(process): process for process in (root, *root.children(recursive=True))}
+        self._load = load
+        self._samples: list[tuple[int, dict[str, float]]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(2):
+            sizes = {name: private(process) for name, process in self.processes.items()}
+            self._samples.append((self._load.tally.done, sizes))
+
+    def memory(self) -> dict[str, dict[str, float]]:
+        """By process, after the warm-up: its size at first and at last, and MiB more per 1,000 requests."""
+        last = self._samples[-1][0]
+        kept = [(done, sizes) for done, sizes in self._samples if done >= WARM_UP * last]
+        requests = np.array([done for done, _ in kept]) / 1000
+        figures = {}
+        for name in self.processes:
+            sizes = np.array([sizes[name] for _, sizes in kept])
+            slope = np.polyfit(requests, sizes, 1)[0] if len(kept) > 1 else 0.0
+            figures[name] = {"first": sizes[0], "last": sizes[-1], "per 1,000 requests": slope}
+        return {name: {key: round(float(value), 3) for key, value in row.items()} for name, row in figures.items()}
+
+    def descriptors(self) -> dict[str, int]:
+        return {name: process.num_fds() for name, process in self.processes.items()}
 
 
-async def load(url: str, requests: int) -> dict[str, int]:
-    """Outcomes by name."""
-    outcomes: dict[str, int] = {}
-    numbers = iter(range(requests))
-
-    async def worker(http: httpx.AsyncClient) -> None:
-        for number in numbers:
-            outcome = await one(http, Random(number))
-            outcomes[outcome] = outcomes.get(outcome, 0) + 1
-
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as http:
-        await asyncio.gather(*(worker(http) for _ in range(CONCURRENT)))
-    return outcomes
+def title(process: psutil.Process) -> str:
+    """vLLM's name of it; it names neither the front end nor Python's resource trackers."""
+    name = " ".join(process.cmdline()).strip()
+    if name.startswith("VLLM::"):
+        return name
+    return f"resource tracker {process.pid}" if "resource_tracker" in name else "front end"
 
 
-async def one(http: httpx.AsyncClient, random: Random) -> str:
-    body: dict[str, Any] = {
-        "model": "toploc-mini",
-        "prompt": [random.randrange(10, 900) for _ in range(random.randrange(1, 40))],
-        "max_tokens": random.choice([1, 4, 33, 400]),
-        "n": random.choice([1, 1, 2]),
-        "temperature": 1,
-        "stream": True,
-        "ignore_eos": True,
-    }
-    leave_after = random.randrange(0, 20) if random.random() < 1 / 3 else None
-    if leave_after is None:
-        body["max_tokens"] = min(body["max_tokens"], 33)
-    events = 0
-    async with http.stream("POST", "/v1/completions", json=body) as response:
-        assert response.status_code == 200, await response.aread()
-        async for line in response.aiter_lines():
-            assert '"error"' not in line
-            if leave_after is not None and events >= leave_after:
-                return "left"
-            events += line.startswith("data: ")
-            if "toploc_proofs" in line and body["n"] == 1:
-                return "proven"
-    return "ended"
+def private(process: psutil.Process) -> float:
+    [line] = [x for x in Path(f"/proc/{process.pid}/status").read_text().splitlines() if x.startswith("RssAnon")]
+    return int(line.split()[1]) / 1024
 
 
 def settled(api: Api, name: str) -> float:
@@ -86,20 +97,46 @@ def settled(api: Api, name: str) -> float:
     return value
 
 
-def test_nothing_stays_behind(server: LocalServer, api: Api) -> None:
-    asyncio.run(load(server.url, 100))
+def test_nothing_stays_behind(
+    server: LocalServer, api: Api, prefill: TransformersPrefill, calibrated: Thresholds
+) -> None:
+    Load(server.url, prefill, calibrated, LEAVING).run(50)
     assert settled(api, "toploc:slots_in_use") == 0
-    before = descriptors(server.pid)
-    assert len(before) >= 3
-    proven = api.metric("toploc:answers_total")
-    outcomes = asyncio.run(load(server.url, REQUESTS))
-    assert outcomes["left"] > REQUESTS / 10
-    assert outcomes["proven"] + outcomes["ended"] > REQUESTS / 2
-    assert api.metric("toploc:answers_total") - proven >= outcomes["proven"]
-    assert settled(api, "vllm:num_requests_running") == 0
-    assert settled(api, "toploc:slots_in_use") == 0
-    after = descriptors(server.pid)
-    assert after.keys() == before.keys()
-    assert all(after[pid] <= before[pid] + SPARE_DESCRIPTORS for pid in before), (before, after)
+    load = Load(server.url, prefill, calibrated, LEAVING)
+    with Watch(server, load) as watch:
+        before, began = watch.descriptors(), time.monotonic()
+        assert len(before) >= 3
+        load.run(REQUESTS, seconds=SECONDS)
+        seconds = time.monotonic() - began
+    left = {name: settled(api, name) for name in ("vllm:num_requests_running", "toploc:slots_in_use")}
+    after, memory = watch.descriptors(), watch.memory()
+    if REPORT:
+        report(Path(REPORT), load, seconds, left, before, after, memory)
+    assert load.tally.left > LEAVING * load.tally.done / 2
+    assert load.tally.answers > load.tally.done / 2
+    assert load.tally.accepted > 0
+    assert set(left.values()) == {0}
+    assert all(after[name] <= before[name] + SPARE_DESCRIPTORS for name in before), (before, after)
+    if REPORT:
+        assert max(row["per 1,000 requests"] for row in memory.values()) < MAX_SLOPE, memory
     # The server is as it was.
     assert "choices" in api.chat([{"role": "user", "content": "What is 17 + 25?"}])["toploc_proofs"]
+
+
+def report(path: Path, load: Load, seconds: float, left: Any, before: Any, after: Any, memory: Any) -> None:
+    tally = load.tally
+    figures = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "vllm": vllm.__version__,
+        "seconds": round(seconds),
+        "requests": dict(sorted(tally.requests.items())),
+        "requests in all": tally.done,
+        "abandoned": tally.left,
+        "answers verified": tally.answers,
+        "proofs verified": tally.proofs,
+        "accepted by the server's verifier": tally.accepted,
+        "left at the end": left,
+        "descriptors": {name: [before[name], after[name]] for name in before},
+        "memory, MiB": memory,
+    }
+    path.write_text(json.dumps(figures, indent=1) + "\n")
