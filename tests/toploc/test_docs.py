@@ -1,6 +1,7 @@
-"""docs/proof-vectors.json and the worked example of docs/proof-format.md are what the library does."""
+"""Vectors, worked examples and names of tests in docs/ are what the library and the tests have."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,3 +69,11 @@ def test_numbers_in_the_text():
     for dtype, mantissas in (("bfloat16 and 1, 2, 4, 8 exponents b =", 128), ("float16", 1024)):
         bounds = [decoy_bound(256, 2 * mantissas * exponents, 128, PRIME) for exponents in (1, 2, 4, 8)]
         assert f"{dtype} {', '.join(map(str, bounds))}" in text
+
+
+def test_every_test_that_the_threat_model_names_exists():
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "security.md").read_text("utf-8")))
+    files = (DOCS.parent / "tests").rglob("test_*.py")
+    defined = {name for file in files for name in re.findall(r"^def (test_\w+)\(", file.read_text("utf-8"), re.M)}
+    assert len(named) > 40
+    assert named <= defined
