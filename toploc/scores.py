@@ -7,6 +7,7 @@ processing and the masks as in vLLM (`vllm/v1/sample/sampler.py`, `ops/topk_topp
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -28,8 +29,8 @@ FARTHEST: Final = 1e6
 """A margin where a token was forbidden: JSON has no infinity."""
 
 SLACK: Final = 0.25
-"""A token less than this many logits above the least that sampling leaves may have been left out by the server. As the
-bound on margins (`toploc.token_bounds`)."""
+"""A token less than this many logits within what sampling leaves may have been left out by the server: `near` of the
+default bounds (`toploc.token_bounds`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class TokenScores:
     """Of n tokens, float64[n] each, in nats of the processed logits.
 
     `margin`: max l - l_y, before temperature: 0 where greedy decoding would say the token. `best`: int64[n], the token
-    that it would say. `cut`: how far l_y lies below the least logit that top-k, top-p and min-p leave; 0 within.
+    that it would say. `cut`: how far l_y lies outside of what top-k, top-p and min-p leave (`_truncate`); 0 within.
     `surprisal`: -log p_y, for a token outside that of the least likely one within. `entropy` and `variance`: mean
     and variance of -log p. `cumulants`: [n, len(POWERS)], log E[exp(λ s)] of the surprisal s, for Chernoff's bound.
     Greedy answers have margins alone; the rest is 0. `replay`: max (l + T g) - (l_y + T g_y), at least 0, with the
@@ -132,13 +133,13 @@ def _figures(
     if sampling.greedy:
         nothing = torch.zeros_like(margin)
         return [margin, best, nothing, nothing, nothing, nothing, nothing[:, None].expand(-1, len(POWERS))]
-    scaled = _truncate(block / sampling.divisor, sampling)
+    scaled, beyond = _truncate(block / sampling.divisor, sampling)
     logp = scaled.log_softmax(dim=-1)
     kept = torch.isfinite(logp)
     least = logp.masked_fill(~kept, torch.inf).amin(dim=-1)
     inside = kept.gather(1, chosen[:, None])[:, 0]
-    lowest = block.masked_fill(~kept, torch.inf).amin(dim=-1)
-    cut = torch.where(inside, torch.zeros_like(own), (lowest - own).clamp(0, FARTHEST))
+    outside = sampling.divisor * beyond.gather(1, chosen[:, None])[:, 0]
+    cut = torch.where(inside, torch.zeros_like(own), outside.clamp(0, FARTHEST))
     surprisal = -torch.where(inside, logp.gather(1, chosen[:, None])[:, 0], least)
     p = logp.exp()
     information = -logp.masked_fill(~kept, 0)
@@ -148,22 +149,36 @@ def _figures(
     figures = [margin, best, cut, surprisal, entropy, variance, cumulants]
     if noise is not None:
         noised = block + sampling.divisor * noise.rows(first, block.shape[0], block.shape[1], block.device)
-        rivals = noised.masked_fill(~kept | (block < lowest[:, None] + SLACK), -torch.inf).amax(dim=-1)
+        rivals = noised.masked_fill(~kept | (sampling.divisor * beyond > -SLACK), -torch.inf).amax(dim=-1)
         figures.append((rivals - noised.gather(1, chosen[:, None])[:, 0]).nan_to_num(0).clamp(0, FARTHEST))
     return figures
 
 
-def _truncate(scaled: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """Mask what min-p, top-k and top-p leave out; of equal logits at the k-th place all stay."""
+def _truncate(scaled: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits without those that min-p, top-k and top-p leave out; of equal logits at the k-th place all stay.
+
+    Beside them, how far each is beyond: the difference of logits between it and the others that would put it on the
+    border, below 0 within. For top-p, where a small difference in the mass of better tokens can let in one that is far
+    less likely, that is logit(mass) - logit(top_p).
+    """
+    given = scaled
+    beyond = torch.where(torch.isfinite(given), -torch.inf, torch.inf)
     if sampling.min_p > 0:
+        beyond = given.amax(dim=-1, keepdim=True) + math.log(sampling.min_p) - given
         p = scaled.softmax(dim=-1)
         scaled = scaled.masked_fill(p < sampling.min_p * p.amax(dim=-1, keepdim=True), -torch.inf)
     if 0 < sampling.top_k < scaled.shape[1]:
         kth = scaled.topk(sampling.top_k, dim=-1).values[:, -1:]
+        beyond = beyond.maximum(kth - given)
         scaled = scaled.masked_fill(scaled < kth, -torch.inf)
     if sampling.top_p < 1:
         ascending, order = scaled.sort(dim=-1)
-        out = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - sampling.top_p
+        p = ascending.softmax(dim=-1)
+        # Of each token and all that are no better; of those that are out already, as of the least likely that is not.
+        mass = p.cumsum(dim=-1).maximum(p.masked_fill(p == 0, 1).amin(dim=-1, keepdim=True)).clamp(max=1)
+        past = torch.log1p(-mass) - mass.log() - math.log(sampling.top_p / (1 - sampling.top_p))
+        beyond = beyond.maximum(torch.zeros_like(past).scatter(1, order, past))
+        out = p.cumsum(dim=-1) <= 1 - sampling.top_p
         out[:, -1] = False
         scaled = scaled.masked_fill(torch.zeros_like(out).scatter(1, order, out), -torch.inf)
-    return scaled
+    return scaled, beyond

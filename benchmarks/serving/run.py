@@ -6,6 +6,8 @@ Both servers are up the whole time, and one is driven while the other idles: A B
 falls on both alike. Both sides of a pair get the same prompts and lengths, which vary by half, so that answers do not
 all end in the same step. Figures are medians over pairs of the ratio proofs / plain, with the smallest and largest;
 below them, how many answers had their proofs within so many milliseconds of their last token.
+
+With `--seeds` both are `toploc serve`, "proofs" with `--toploc-seed-requests`, and answers are at temperature 1.
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ def drive(server: LocalServer, model: str, concurrency: int, options: argparse.N
         "--seed": seed,
     }
     flat = [str(part) for pair in arguments.items() for part in pair]
-    result = bench(parser.parse_args([*flat, "--ignore-eos", "--disable-tqdm"]))
+    sampled = ["--temperature", "1"] if options.seeds else []
+    result = bench(parser.parse_args([*flat, *sampled, "--ignore-eos", "--disable-tqdm"]))
     assert result["completed"] == requests, f"{result['completed']} of {requests} requests completed"
     return {name: result[name] for name in FIGURES}
 
@@ -112,6 +115,7 @@ def main() -> None:
     parser.add_argument("--output-len", type=int, default=256)
     parser.add_argument("--range-ratio", type=float, default=0.5, help="by how much lengths vary")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no pair after so long")
+    parser.add_argument("--seeds", action="store_true", help="compare proofs of seeded answers with proofs of others")
     parser.add_argument("--proofs-first", action="store_true", help="start that server first: memory differs by order")
     parser.add_argument("--output", type=Path, help="every run's figures as JSON")
     split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
@@ -119,18 +123,19 @@ def main() -> None:
     flags = [options.model, "--served-model-name", "bench", *sys.argv[split + 1 :]]
     runs: list[dict[str, Any]] = []
     began = time.monotonic()
-    commands = {"plain": PLAIN, "proofs": None}
+    servers = {
+        "plain": LocalServer(flags, command=None if options.seeds else PLAIN),
+        "proofs": LocalServer([*flags, *(["--toploc-seed-requests"] if options.seeds else [])]),
+    }
     with ExitStack() as stack:
         started = {
-            name: stack.enter_context(
-                LocalServer(flags, command=commands[name]) if commands[name] else LocalServer(flags)
-            )
-            for name in (reversed(commands) if options.proofs_first else commands)
+            name: stack.enter_context(servers[name])
+            for name in (reversed(servers) if options.proofs_first else servers)
         }
         plain, proofs = started["plain"], started["proofs"]
         print(f"both servers up after {time.monotonic() - began:.0f} s", flush=True)
         assert "toploc_proofs" in complete(proofs)
-        assert "toploc_proofs" not in complete(plain)
+        assert options.seeds or "toploc_proofs" not in complete(plain)
         for pair in range(options.pairs):
             for concurrency in options.concurrency:
                 if time.monotonic() - began > options.seconds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 
 from toploc.prefill import TransformersPrefill
 from toploc.thresholds import Thresholds
+from toploc.transformers_verifier import TransformersVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,10 +38,17 @@ def test_dtypes(
 ) -> None:
     proven, rounded_from, bounds = DTYPES[dtype]
     engine, thresholds = TransformersPrefill(MODEL, dtype=dtype), Thresholds.load(bounds)
-    with launch("--dtype", str(dtype).removeprefix("torch.")) as server, api_of(server.url) as api:
+    verifier = TransformersVerifier(engine, names=["toploc-mini"], thresholds=thresholds)
+    seeds = ["--toploc-seed-requests", "--no-enable-chunked-prefill"]
+    with launch("--dtype", str(dtype).removeprefix("torch."), *seeds) as server, api_of(server.url) as api:
         for seed in range(4):
             body: dict[str, Any] = {"temperature": seed % 2, "ignore_eos": True, "max_tokens": 40 + 32 * seed}
-            field = api.chat(STORY, **body)["toploc_proofs"]
+            answer = api.chat(STORY, **body)
+            request = {"model": "toploc-mini", "messages": STORY, **body}
+            report = verifier.verify(json.dumps({"request": request, "response": answer}))
+            [tokens] = [check for check in report.checks if check.name == "tokens"]
+            assert (tokens.status, "replay_worst" in tokens.figures) == ("passed", seed % 2 == 1), str(report)
+            field = answer["toploc_proofs"]
             proofs = verified(field, STORY, engine=engine, thresholds=thresholds)
             assert (proofs.dtype, proofs.rounded_from) == (proven, rounded_from)
 

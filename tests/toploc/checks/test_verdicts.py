@@ -344,7 +344,8 @@ def test_text_by_a_4_bit_copy_with_honest_proofs(verify: Verify, find: Find, for
         assert {check.status for check in report.checks if check.name not in ("tokens", "receipt")} == {"passed"}
         if tokens.status == "failed":
             assert (report.verdict, tokens.reason) == ("rejected", "margin")
-            assert tokens.figures["worst"] > tokens.thresholds["margin"]
+            figures, bounds = tokens.figures, tokens.thresholds
+            assert figures["worst"] > bounds["margin"] or figures["far"] > figures["allowed"]
             found.append(seed)
     assert found
 

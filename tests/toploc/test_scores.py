@@ -1,0 +1,40 @@
+"""How far a token lies outside of what sampling leaves: as far as logits would have to differ for it to be within."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from toploc.sampling import Sampling
+from toploc.scores import FARTHEST, TokenScores, score_tokens
+
+
+def scored(probabilities: list[float], token: int, **options: float) -> TokenScores:
+    logits = torch.tensor([probabilities]).log()
+    return score_tokens([logits], [0], [token], Sampling(**options), [])
+
+
+@pytest.mark.parametrize(
+    ("options", "token", "cut"),
+    [
+        ({"top_k": 2}, 2, 0.6931),  # 0.1 against 0.2
+        ({"min_p": 0.5}, 2, 1.2040),  # 0.1 against half of 0.6666
+        ({"top_p": 0.6}, 1, 0.2874),  # 2 to 1 against 1.5 to 1: an unlikely token, but nearly within
+        ({"top_p": 0.6666}, 1, 0.0001),
+        ({"top_p": 0.6, "temperature": 0.5}, 1, 0.8785),  # 8.7 to 1, and half of the logarithm
+        ({"top_k": 2, "top_p": 0.9}, 2, 0.6931),  # the second is within both, so the third lacks its place alone
+        ({"top_k": 2, "top_p": 0.9}, 1, 0),
+        ({}, 3, 0),
+    ],
+)
+def test_tokens_outside(options: dict[str, float], token: int, cut: float) -> None:
+    assert scored([0.6666, 0.2, 0.1, 0.0334], token, **options).cut[0] == pytest.approx(cut, abs=2e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.01}, {"seed": 3}])
+def test_a_token_that_is_forbidden_is_farthest(options: dict[str, float]) -> None:
+    """The end of an answer before `min_tokens`."""
+    sampling = Sampling(min_tokens=5, sampler="murmur3", **options)
+    made = score_tokens([torch.zeros(1, 8)], [0], [7], sampling, [7])
+    assert made.cut[0] == FARTHEST
+    assert made.replay is None or made.replay[0] == FARTHEST
