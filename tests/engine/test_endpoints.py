@@ -106,6 +106,41 @@ def test_messages_end(
     assert ending != "stop_sequence" or "wind w" in prefill.tokenizer.decode(choice.token_ids)
 
 
+FORGED: list[Any] = ["toploc", 1, ["nonce", "0" * 32]]
+
+
+@pytest.mark.parametrize("value", FORGED)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_a_client_cannot_put_a_tag_of_its_own(
+    api: Api, prefill: TransformersPrefill, verified: Callable[..., ToplocProofs], path: str, value: Any
+) -> None:
+    ids = prefill.tokenizer("one two three")["input_ids"]
+    said: dict[str, Any] = {"messages": SUM} if "chat" in path else {"prompt": ids}
+    body = {"max_tokens": 40, "vllm_xargs": {"toploc": value, "nonce": "0" * 32, "mac": "0" * 64}, **said, **BASE}
+    verified(api.post(path, **body)["toploc_proofs"], SUM if "chat" in path else ids)
+    assert "toploc_proofs" not in api.post(path, **body, toploc={"enabled": False})
+
+
+def test_requests_of_one_id_get_their_own_proofs(api: Api, verified: Callable[..., ToplocProofs]) -> None:
+    """Clients choose ids; many that choose the same at once learn nothing of each other."""
+    prompts = [[{"role": "user", "content": f"What is 17 + {i}?"}] for i in range(12)]
+
+    def ask(prompt: Any) -> dict[str, Any]:
+        body = {"model": "toploc-mini", "messages": prompt, "request_id": "same", "max_tokens": 40, **BASE}
+        response = api.http.post("/v1/chat/completions", json=body, headers={"x-request-id": "same"})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(ask, prompts))
+    assert len({answer["id"] for answer in answers}) == 1
+    for answer, prompt in zip(answers, prompts, strict=True):
+        verified(answer["toploc_proofs"], prompt)
+    listed = api.http.get(f"/v1/toploc/receipts/{answers[0]['id']}").text
+    assert listed.count("response_id") >= 12
+    assert not any(key in listed for key in ('"token_ids"', '"proofs":', '"content"'))
+
+
 def test_batch_of_chats(api: Api, verified: Callable[..., ToplocProofs]) -> None:
     chats = [SUM, BRIEF, STORY]
     response = api.post("/v1/chat/completions/batch", messages=chats, max_tokens=70, **BASE)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,15 @@ import corpus
 import httpx
 import numpy as np
 import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from toploc.errors import ToplocError
 from toploc.field import PRIME
@@ -232,6 +243,30 @@ def test_malformed_evidence_is_a_400_that_names_the_field(http: httpx.Client, na
     assert len(error["message"]) < 400
 
 
+CONFORMANCE = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+@pytest.fixture(scope="module")
+def operation(http: httpx.Client) -> Any:
+    return schemathesis.openapi.from_dict(http.get("/openapi.json").json())[PATH]["POST"]
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+def test_the_route_does_what_its_openapi_document_says(http: httpx.Client, operation: Any, mode: Any) -> None:
+    """Bodies that fit the document and bodies that do not: no error but those that it lists, as it describes them."""
+    statuses = set()
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(operation.as_strategy(generation_mode=mode))
+    def run(case: schemathesis.Case) -> None:
+        response = case.call_and_validate(base_url=str(http.base_url), checks=CONFORMANCE)
+        statuses.add(response.status_code)
+
+    run()
+    assert statuses <= {200, 400, 413}
+    assert 400 in statuses
+
+
 QUESTION = "What is 17 + 25?"
 ROUTES: dict[str, tuple[str, dict[str, Any]]] = {
     "response": ("/v1/responses", {"input": QUESTION, "instructions": "Answer briefly.", "temperature": 0}),
@@ -309,6 +344,8 @@ def test_chat_answers_while_a_hundred_verifications_run(http: httpx.Client, api:
             chat = api.chat([{"role": "user", "content": "What is 17 + 25?"}], temperature=0)
             assert "42" in chat["choices"][0]["message"]["content"]
             answered += 1
+            # One request has at most half of the 64 places; the rest is others'.
+            assert api.metric("toploc:verifications_running") <= 32
         assert answered, "all verifications were over before the first chat"
         verdicts += [json.loads(line)["report"]["verdict"] for line in lines]
     assert verdicts == ["accepted"] * 100
@@ -378,6 +415,23 @@ def test_sizes_beyond_the_limits(own: httpx.Client) -> None:
     )
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (413, "response.toploc_proofs.choices[0]")
+
+
+def test_no_more_is_in_the_engine_than_the_limit_of_tokens(own: httpx.Client) -> None:
+    """Two of these have more than 300 tokens; there are places for two."""
+    body = json.dumps({"items": [evidence("greedy")] * 15})
+    with ThreadPoolExecutor(2) as pool:
+        replies = [pool.submit(own.post, PATH, content=body) for _ in range(2)]
+        running: list[dict[str, float]] = []
+        while not all(reply.done() for reply in replies):
+            metrics = own.get("/metrics").text
+            found = re.findall(r"^(toploc:verifications|vllm:num_requests)_running\S* (\S+)$", metrics, re.MULTILINE)
+            running.append({name: float(value) for name, value in found})
+    assert all(len(sample) == 2 for sample in running)
+    assert max(sample["toploc:verifications"] for sample in running) == 1
+    assert max(sample["vllm:num_requests"] for sample in running) <= 1
+    lines = [json.loads(line) for reply in replies for line in reply.result().text.splitlines()]
+    assert [line["report"]["verdict"] for line in lines] == ["accepted"] * 30
 
 
 def test_places_are_limited_and_given_back_when_clients_go(own: httpx.Client, verifier: Any) -> None:
