@@ -45,7 +45,7 @@ def generate(choices: int) -> None:
     context = current.get()
     if context is not None and choices:
         proven = {i: ChoiceProofs(index=i, token_ids=(i,), proofs=("p",)) for i in range(choices)}
-        context.calls.append(Call("model", choices, None, [1, 2], proven, "id"))
+        context.calls.append(Call("model", choices, None, [1, 2], proven, request_id="id"))
         context.settled = True
 
 

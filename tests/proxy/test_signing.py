@@ -47,7 +47,7 @@ def generate(n: int, *, failing: bool = False) -> None:
         error = ProofError(code="rows_missing", message="why")
         last = ChoiceProofs(index=n - 1, token_ids=(1,), error=error) if failing else proven(n - 1)
         choices = [*map(proven, range(n - 1)), last]
-        context.calls.append(Call("model", n, None, [1, 2, 3], {c.index: c for c in choices}, HEAD["id"]))
+        context.calls.append(Call("model", n, None, [1, 2, 3], {c.index: c for c in choices}, request_id=HEAD["id"]))
         context.settled = True
 
 
