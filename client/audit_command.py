@@ -1,0 +1,159 @@
+"""`toploc audit`: the reports of verifiers on a file of answers, and what they come to."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from toploc.errors import ToplocError
+from toploc.server_verifier import TIMEOUT, AsyncVerifier
+
+from .audit import Audit
+from .audit_journal import Journal
+from .audit_pool import Pool
+from .audit_table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .audit_entry import Entry
+
+DESCRIPTION = """\
+Has verifiers report on the answers of FILE, one JSON object {"request": …, "response": …} a line, and adds them up by
+model and day. A verifier is any `toploc serve` of the same weights; with several the load is spread.
+"""
+
+EPILOG = """\
+An audit that is stopped goes on where it was when it is called again; one of a file that has grown goes on with the new
+lines.
+
+exit status: 0 if every answer is accepted, 1 if any is rejected, 2 if any could not be verified or the call is wrong.
+
+example:
+  toploc audit answers.jsonl --verifier http://localhost:8000 --sample 0.1 --out report/
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        "toploc audit", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("file", metavar="FILE", type=Path, help="evidence: JSONL")
+    made.add_argument(
+        "--verifier", metavar="URL", action="append", required=True, help="a server that verifies, any number of times"
+    )
+    made.add_argument("--api-key-env", metavar="NAME", help="environment variable with the verifiers' API key")
+    made.add_argument(
+        "--sample", type=_share, default=1.0, metavar="SHARE", help="of the answers, drawn at random (default: 1, all)"
+    )
+    made.add_argument("--seed", help="that the share is drawn with (default: random, kept in the report)")
+    made.add_argument(
+        "--out", type=Path, default=Path("report"), metavar="FOLDER", help="for the report (default: report)"
+    )
+    made.add_argument(
+        "--in-flight", type=_count, default=64, metavar="N", help="answers at each verifier at once (default: 64)"
+    )
+    made.add_argument(
+        "--timeout", type=_seconds, default=TIMEOUT, metavar="SECONDS", help=f"for one report (default: {TIMEOUT:g})"
+    )
+    made.add_argument(
+        "--wait",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="for a verifier to come back while none can be reached (default: 60)",
+    )
+    return made
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0, 1 or 2, as the help says. Raises ToplocError for files and addresses that are none."""
+    args = parser().parse_args(arguments)
+    with Journal(args.out, args.file, args.sample, args.seed) as journal:
+        audit = Audit(args.file, journal)
+        scan = audit.scan()
+        if not scan.lines:
+            raise ToplocError(f"{args.file}: no evidence")
+        try:
+            asyncio.run(_verify(audit, args, scan.chosen, scan.left))
+        except KeyboardInterrupt:
+            print(f"\nstopped; the same call goes on from here ({len(journal.done):,} reports)", file=sys.stderr)
+            return 130
+        table = Table()
+        for entry in audit.entries():
+            table.add(entry)
+    _write(args.out / "summary.json", json.dumps(table.to_json(), ensure_ascii=False, indent=1) + "\n")
+    print(table)
+    if table.total.verdicts["rejected"]:
+        return 1
+    return 2 if table.total.verdicts["error"] else 0
+
+
+async def _verify(audit: Audit, args: argparse.Namespace, chosen: int, left: int) -> None:
+    key = os.environ.get(args.api_key_env) if args.api_key_env else None
+    if args.api_key_env and not key:
+        raise ToplocError(f"--api-key-env: {args.api_key_env} is not set")
+    async with AsyncExitStack() as stack:
+        urls = dict.fromkeys(url.rstrip("/").removesuffix("/v1") for url in args.verifier)
+        # Retries are few: work that fails goes to the other verifiers.
+        verifiers = [AsyncVerifier(url, api_key=key, timeout=args.timeout, retries=1) for url in urls]
+        for verifier in verifiers:
+            stack.push_async_callback(verifier.close)
+        bar = stack.enter_context(
+            tqdm(total=chosen, initial=chosen - left, unit=" answers", file=sys.stderr, disable=None, smoothing=0.05)
+        )
+        pool = Pool(
+            verifiers,
+            total=left,
+            in_flight=args.in_flight,
+            wait=args.wait,
+            notice=lambda text: tqdm.write(f"toploc audit: {text}", file=sys.stderr),
+        )
+        rejected = 0
+
+        def progress(entry: Entry) -> None:
+            nonlocal rejected
+            bar.update()
+            if entry.report.verdict == "rejected":
+                rejected += 1
+                bar.set_postfix(rejected=rejected, refresh=False)
+
+        await audit.verify(pool, progress)
+    if pool.gave_up:
+        print("toploc audit: no verifier is left; the same call goes on from here", file=sys.stderr)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise ToplocError(f"{path}: {error.strerror}") from None
+
+
+def _share(text: str) -> float:
+    found = float(text)
+    if not 0 < found <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share above 0, up to 1, got {text}")
+    return found
+
+
+def _count(text: str) -> int:
+    found = int(text)
+    if found < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
+    return found
+
+
+def _seconds(text: str) -> float:
+    found = float(text)
+    if not 0 <= found < 10**9:
+        raise argparse.ArgumentTypeError(f"expected seconds, got {text}")
+    return found

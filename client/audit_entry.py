@@ -1,0 +1,134 @@
+"""What an audit keeps of an answer: where it is, what it claims to be, and its report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+
+from toploc.protocol import FIELD_NAME
+from toploc.report import Report, malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SHOWN: Final = 100
+"""Characters of a name. Stops one that fills the page."""
+UNKNOWN: Final = "unknown"
+FIGURES: Final = ("mismatches", "mantissa_mean", "mantissa_median")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What the report says of one chunk: each of `FIGURES` with its bound, None where it gives none."""
+
+    figures: tuple[tuple[float, float] | None, ...]
+    passed: bool
+    raw: dict[str, Any]
+
+
+class Entry(BaseModel):
+    """One answer of the evidence file, at line `line` from byte `offset` on, whose JSON has this SHA-256.
+
+    `id`, `model`, `created` (seconds since 1970, UTC) and `tokens` are the answer's own word; `verifier` gave the
+    report, or nobody did, and the report's one check says why.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    line: int
+    offset: int
+    sha256: str
+    id: str | None = None
+    model: str | None = None
+    created: int | None = None
+    tokens: int = 0
+    verifier: str | None = None
+    report: Report
+
+    @property
+    def day(self) -> str:
+        """In UTC, as in 2026-11-24."""
+        try:
+            return UNKNOWN if self.created is None else datetime.fromtimestamp(self.created, UTC).date().isoformat()
+        except (ValueError, OverflowError, OSError):
+            return UNKNOWN
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Of the checks that failed, or of those in error if none did, each once, as `proofs: activations`."""
+        for status in ("failed", "error", "skipped"):
+            found = [f"{c.name}: {c.reason}"[:SHOWN] for c in self.report.checks if c.status == status and c.reason]
+            if found:
+                return tuple(dict.fromkeys(found))
+        return ()
+
+    def chunks(self, choice: int | None = None) -> Iterator[Chunk]:
+        """Of one choice, or of all."""
+        for check in self.report.checks:
+            listed = check.figures.get("chunks") if check.name == "proofs" else None
+            if isinstance(listed, list) and (choice is None or check.choice == choice):
+                yield from (_chunk(item) for item in listed if isinstance(item, dict))
+
+
+def entry_of(line: int, offset: int, sha256: str, data: bytes, report: Report, verifier: str | None = None) -> Entry:
+    """The entry of an answer: whatever its evidence holds."""
+    try:
+        response = orjson.loads(data)["response"]
+        if not isinstance(response, dict):
+            raise TypeError
+    except (ValueError, LookupError, TypeError):
+        response = {}
+    return Entry(
+        line=line,
+        offset=offset,
+        sha256=sha256,
+        id=_text(response.get("id")),
+        model=_text(response.get("model")) or _text(report.model),
+        created=_created(response),
+        tokens=_tokens(response.get(FIELD_NAME)),
+        verifier=verifier,
+        report=report,
+    )
+
+
+def unreported(reason: str, message: str) -> Report:
+    """The report on an answer that no verifier reported on."""
+    return malformed(reason, message[:500])
+
+
+def _created(response: dict[str, Any]) -> int | None:
+    """A message has no time of its own; its receipt does."""
+    found = response.get("created") or response.get("created_at")
+    if found is None:
+        try:
+            found = response[FIELD_NAME]["choices"][0]["receipt"]["statement"]["issued_at"]
+        except (LookupError, TypeError):
+            return None
+    return int(found) if isinstance(found, int | float) and 0 <= found < 2**53 else None
+
+
+def _tokens(field: object) -> int:
+    choices = field.get("choices") if isinstance(field, dict) else None
+    listed = [c.get("token_ids") for c in choices if isinstance(c, dict)] if isinstance(choices, list) else []
+    return sum(len(ids) for ids in listed if isinstance(ids, list))
+
+
+def _text(value: object) -> str | None:
+    return value[:SHOWN] if isinstance(value, str) and value else None
+
+
+def _chunk(item: dict[str, Any]) -> Chunk:
+    bounds = item.get("bounds")
+    bounds = bounds if isinstance(bounds, dict) else {}
+    figures = tuple(_pair(item.get(name), bounds.get(name)) for name in FIGURES)
+    return Chunk(figures, item.get("passed") is True, item)
+
+
+def _pair(figure: object, bound: object) -> tuple[float, float] | None:
+    if isinstance(figure, int | float) and isinstance(bound, int | float) and figure >= 0 and bound >= 0:
+        return float(figure), float(bound)
+    return None

@@ -1,0 +1,131 @@
+"""Reports of an audit in a folder, each written when it comes, so that the audit goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from hashlib import sha256
+from typing import IO, TYPE_CHECKING, Final, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from toploc.errors import ToplocError
+
+from .audit_entry import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+SETTINGS: Final = "audit.json"
+REPORTS: Final = "reports.jsonl"
+
+
+class Settings(BaseModel):
+    """What decides which answers are chosen: a share of them, drawn with a seed that their server does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = Field(default=1, ge=1, le=1)
+    evidence: str
+    sample: float = Field(gt=0, le=1)
+    seed: str
+
+    def chosen(self, digest: str) -> bool:
+        """Whether the answer whose JSON has this SHA-256 is: the first 64 bits of SHA-256 over seed, colon and digest,
+        as a share of 2^64, are below `sample`."""
+        drawn = int.from_bytes(sha256(f"{self.seed}:{digest}".encode()).digest()[:8], "big")
+        return drawn < self.sample * 2**64
+
+
+class Journal:
+    """The folder of an audit, made where there is none, and locked: a `with` statement ends it.
+
+    Raises ToplocError for a folder that another audit uses, or that is of another file, share or seed.
+    """
+
+    def __init__(self, folder: Path, evidence: Path, sample: float, seed: str | None) -> None:
+        self.folder = folder
+        self.path = folder / REPORTS
+        self.done: dict[int, str] = {}
+        """The SHA-256 of each line that has its report."""
+        self._places: dict[int, int] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file: IO[bytes] = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+            if fcntl is not None:
+                try:
+                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise ToplocError(f"{folder}: another audit is writing there") from None
+            self.settings = self._settings(evidence, sample, seed)
+            self._read()
+        except OSError as error:
+            raise ToplocError(f"{error.filename or folder}: {error.strerror}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, entry: Entry) -> None:
+        """Raises ToplocError where the disk is full."""
+        try:
+            place = self._file.seek(0, os.SEEK_END)
+            self._file.write(entry.model_dump_json().encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise ToplocError(f"{self.path}: {error.strerror}") from None
+        self.done[entry.line] = entry.sha256
+        self._places[entry.line] = place
+
+    def entries(self) -> Iterator[Entry]:
+        """In the order of the evidence file, whatever order they came in."""
+        for line in sorted(self._places):
+            self._file.seek(self._places[line])
+            try:
+                yield Entry.model_validate_json(self._file.readline())
+            except ValidationError:
+                raise ToplocError(f"{self.path}: the entry of line {line} is none; was the file edited?") from None
+
+    def _settings(self, evidence: Path, sample: float, seed: str | None) -> Settings:
+        path = self.folder / SETTINGS
+        try:
+            found = Settings.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            found = Settings(evidence=str(evidence), sample=sample, seed=seed or secrets.token_hex(16))
+            made = path.with_suffix(".new")
+            made.write_text(json.dumps(found.model_dump(), ensure_ascii=False, indent=1) + "\n", "utf-8")
+            made.replace(path)
+        except ValidationError:
+            raise ToplocError(f"{path}: not the settings of an audit") from None
+        if found.sample != sample or seed not in (None, found.seed):
+            raise ToplocError(
+                f"{self.folder}: holds an audit with --sample {found.sample:g} and another --seed or share than this; "
+                "choose another --out"
+            )
+        return found
+
+    def _read(self) -> None:
+        """What is there already. A line that a killed audit left torn is cut off."""
+        whole = 0
+        for line in self._file:
+            if not line.endswith(b"\n"):
+                break
+            try:
+                found = orjson.loads(line)
+                number, digest = int(found["line"]), str(found["sha256"])
+            except (ValueError, LookupError, TypeError):
+                raise ToplocError(f"{self.path}: not the reports of an audit; choose another --out") from None
+            self.done[number] = digest
+            self._places[number] = whole
+            whole += len(line)
+        self._file.truncate(whole)

@@ -1,0 +1,133 @@
+"""How the answers of an audit fared, by model and day."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from toploc.report import printable
+
+from .audit_entry import FIGURES, UNKNOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .audit_entry import Entry
+
+MOST_ROWS: Final = 200
+"""Stops answers whose every model name or day is another from filling the page."""
+VERDICTS: Final = ("accepted", "rejected", "error")
+HEAD: Final = ("model", "day", "responses", "tokens", "accepted", "rejected", "errors", "mismatches", "mean", "median")
+
+
+class Row:
+    """Of one model and day. The worst of a figure is the chunk's that is highest as a share of its bound."""
+
+    def __init__(self, model: str, day: str) -> None:
+        self.model, self.day = model, day
+        self.tokens = 0
+        self.verdicts: Counter[str] = Counter()
+        self.worst: list[tuple[float, float] | None] = [None] * len(FIGURES)
+
+    @property
+    def responses(self) -> int:
+        return self.verdicts.total()
+
+    def add(self, entry: Entry) -> None:
+        self.verdicts[entry.report.verdict] += 1
+        self.tokens += entry.tokens
+        for chunk in entry.chunks():
+            self._worsen(chunk.figures)
+
+    def merge(self, other: Row) -> None:
+        self.verdicts += other.verdicts
+        self.tokens += other.tokens
+        self._worsen(other.worst)
+
+    def _worsen(self, figures: Iterable[tuple[float, float] | None]) -> None:
+        for place, pair in enumerate(figures):
+            worst = self.worst[place]
+            if pair is not None and (worst is None or ratio(pair) > ratio(worst)):
+                self.worst[place] = pair
+
+    def cells(self) -> list[str]:
+        """In the order of `HEAD`."""
+        counts = [self.responses, self.tokens, *(self.verdicts[verdict] for verdict in VERDICTS)]
+        return [self.model, self.day, *(f"{count:,}" for count in counts), *(shown(pair) for pair in self.worst)]
+
+    def to_json(self) -> dict[str, Any]:
+        worst = {
+            name: pair and {"figure": pair[0], "bound": pair[1]} for name, pair in zip(FIGURES, self.worst, strict=True)
+        }
+        counts = {verdict: self.verdicts[verdict] for verdict in VERDICTS}
+        return {
+            "model": self.model,
+            "day": self.day,
+            "responses": self.responses,
+            "tokens": self.tokens,
+            **counts,
+            "worst": worst,
+        }
+
+
+class Table:
+    """Takes entries, one by one."""
+
+    def __init__(self) -> None:
+        self.total = Row("all", "")
+        self.reasons: Counter[tuple[str, str]] = Counter()
+        """By verdict and reason; an answer may have several."""
+        self._rows: dict[tuple[str, str], Row] = {}
+
+    def add(self, entry: Entry) -> None:
+        key = (entry.model or UNKNOWN, entry.day)
+        if key not in self._rows:
+            self._rows[key] = Row(*key)
+        self._rows[key].add(entry)
+        self.total.add(entry)
+        if entry.report.verdict != "accepted":
+            self.reasons.update((entry.report.verdict, reason) for reason in entry.reasons)
+
+    def rows(self) -> list[Row]:
+        """By model and day, at most `MOST_ROWS`: beyond that those with most answers, and the others in one."""
+        found = sorted(self._rows.values(), key=lambda row: -row.responses)
+        kept = sorted(found[:MOST_ROWS], key=lambda row: (row.model, row.day))
+        if others := found[MOST_ROWS:]:
+            rest = Row(f"{len(others):,} others", "")
+            for row in others:
+                rest.merge(row)
+            kept.append(rest)
+        return kept
+
+    def __str__(self) -> str:
+        rows = [list(HEAD), *(row.cells() for row in [*self.rows(), self.total])]
+        lines = [[printable(cell) for cell in row] for row in rows]
+        widths = [max(len(line[place]) for line in lines) for place in range(len(HEAD))]
+        return "\n".join(
+            "  ".join(
+                f"{cell:<{w}}" if place < 2 else f"{cell:>{w}}"
+                for place, (cell, w) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        reasons = [{"verdict": v, "reason": r, "answers": count} for (v, r), count in self.reasons.most_common()]
+        return {"total": self.total.to_json(), "rows": [row.to_json() for row in self.rows()], "reasons": reasons}
+
+
+def ratio(pair: tuple[float, float]) -> float:
+    """A figure as a share of its bound."""
+    figure, bound = pair
+    if bound > 0:
+        return figure / bound
+    return 0.0 if figure == 0 else float("inf")
+
+
+def shown(pair: tuple[float, float] | None) -> str:
+    return "-" if pair is None else f"{number(pair[0])} of {number(pair[1])}"
+
+
+def number(figure: float) -> str:
+    """A mean of 2^64 says that no exponent was equal."""
+    return "none equal" if figure >= 2.0**63 else f"{figure:.3g}"
