@@ -1,1 +1,36 @@
-"""The OpenAI SDK that forwards responses to verifiers."""
+"""The OpenAI SDK that checks what it is told.
+
+`from toploc_client import OpenAI` takes the place of `from openai import OpenAI`; `docs/client.md` has the rest.
+"""
+
+from toploc.errors import ToplocError, VerifierUnavailable
+from toploc.protocol import ToplocProofs
+from toploc.report import Check, Report
+from toploc.server_verifier import AsyncVerifier, Verifier
+
+from .errors import MissingProofs, RejectedResponse
+from .evidence_file import EvidenceFile, Line, read_lines
+from .judgement import Judgement, Opinion
+from .options import Options, Verifies
+from .sdk import AsyncOpenAI, OpenAI
+
+__all__ = [
+    "AsyncOpenAI",
+    "AsyncVerifier",
+    "Check",
+    "EvidenceFile",
+    "Judgement",
+    "Line",
+    "MissingProofs",
+    "OpenAI",
+    "Opinion",
+    "Options",
+    "RejectedResponse",
+    "Report",
+    "ToplocError",
+    "ToplocProofs",
+    "Verifier",
+    "VerifierUnavailable",
+    "Verifies",
+    "read_lines",
+]

@@ -60,15 +60,17 @@ class Journal:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file: IO[bytes] = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
-            if fcntl is not None:
-                try:
-                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise ToplocError(f"{folder}: another audit is writing there") from None
-            self.settings = self._settings(evidence, sample, seed)
-            self._read()
         except OSError as error:
             raise ToplocError(f"{error.filename or folder}: {error.strerror}") from None
+        try:
+            self._lock()
+            self.settings = self._settings(evidence, sample, seed)
+            self._read()
+        except BaseException as error:
+            self._file.close()
+            if isinstance(error, OSError):
+                raise ToplocError(f"{error.filename or folder}: {error.strerror}") from None
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -95,6 +97,13 @@ class Journal:
                 yield Entry.model_validate_json(self._file.readline())
             except ValidationError:
                 raise ToplocError(f"{self.path}: the entry of line {line} is none; was the file edited?") from None
+
+    def _lock(self) -> None:
+        if fcntl is not None:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ToplocError(f"{self.folder}: another audit is writing there") from None
 
     def _settings(self, evidence: Path, sample: float, seed: str | None) -> Settings:
         path = self.folder / SETTINGS

@@ -261,7 +261,7 @@ class _Server:
         if response.status_code in AGAIN:
             seconds = response.headers.get("retry-after", "")
             raise _Again(problem, float(seconds) if seconds.isdecimal() else 0.0)
-        self.unavailable(problem)
+        raise VerifierUnavailable(self.url, problem)
 
     def description(self, response: httpx.Response) -> dict[str, Any]:
         try:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 COMPLETIONS_DEFAULT = 16
 """`max_tokens` of a completion that does not say, in OpenAI's API and in vLLM."""
 
-STOPPED = ("stop", "tool_calls", "function_call")
+CALLS = ("tool_calls", "function_call")
+STOPPED = ("stop", *CALLS)
 
 
 def check_finish(
@@ -33,7 +34,8 @@ def check_finish(
     3. One that ended by `length` has `max_tokens`, or is at the end of the context. `context_length` is the server's,
        None where the verifier does not know it.
     4. One that stopped has a cause: its last token is the end of a sequence or one of `stop_token_ids`, or a stop
-       string stands at the end of what its tokens say. It has `min_tokens` at least.
+       string stands at the end of what its tokens say. It has `min_tokens` at least. A server that finds a tool call
+       in an answer says so also where the answer ended by length, as in step 3.
     5. Other reasons are the server's own.
 
     Reasons: `too_long`, `past_the_end`, `too_short`, `stopped_without_cause`, `context_length`, `finish_reason`.
@@ -85,4 +87,7 @@ def check_finish(
     for stop in filter(None, evidence.stops):
         if any(stop in text[max(0, len(text) - len(stop) - last) :] for text in said):
             return result("passed", None, "stopped at a stop string")
+    cut = count == most or (context_length is not None and prompt_tokens + count >= context_length)
+    if cut and answer.finish_reason in CALLS:
+        return result("passed", None, f"a tool call, and ended by length after {count} tokens")
     return result("failed", "stopped_without_cause", f"stopped at token {tokens[-1]}, which ends nothing")

@@ -1,0 +1,298 @@
+"""What a client does with each answer: stores it, chooses, asks verifiers, reacts."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+import secrets
+import threading
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from toploc.errors import ToplocError
+from toploc.protocol import FIELD_NAME, ToplocProofs
+from toploc.report import Check, Report
+from toploc.server_verifier import AsyncVerifier, Verifier
+
+from .background import Background
+from .errors import MissingProofs, RejectedResponse
+from .evidence_file import EvidenceFile
+from .exchange import Memory
+from .judgement import Judgement, Opinion
+from .options import Options, Verifies
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .exchange import Exchange
+    from .options import OneVerifier
+
+logger = logging.getLogger("toploc")
+
+
+@dataclass
+class Counts:
+    """How answers of a client fared. `unchecked` were not chosen, or have no proofs; `spooled` wait in a file."""
+
+    accepted: int = 0
+    rejected: int = 0
+    unchecked: int = 0
+    spooled: int = 0
+
+
+class Auditor:
+    """The options of a client at work; shared by its copies unless they change one."""
+
+    def __init__(self, options: Options, parent: Auditor | None = None) -> None:
+        self.options = options
+        self.memory = Memory()
+        self.counts = Counts()
+        self.seed = options.audit_seed if options.audit_seed is not None else secrets.token_hex(16)
+        self._keys = options.keys()
+        if parent is not None and parent.options.verifier is options.verifier:
+            self._verifiers = parent._verifiers
+        else:
+            self._verifiers = [_Named(verifier, options.verifier_api_key) for verifier in options.verifiers]
+        self._evidence = None if options.evidence is None else EvidenceFile(options.evidence)
+        self._background: Background | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def keeps_streams(self) -> bool:
+        """Whether the response that a stream adds up to may be wanted."""
+        return bool(self._evidence or self._verifiers or self._keys)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is to be done with answers."""
+        return not (self.keeps_streams or self.options.require_proofs)
+
+    def with_changes(self, changes: dict[str, Any]) -> Auditor:
+        made = Auditor(self.options.with_changes(changes), self)
+        if "audit_seed" not in changes:
+            made.seed = self.seed
+        return made
+
+    def chosen(self, response_id: str | None) -> bool:
+        """Whether the answer of this id is checked: the first 64 bits of SHA-256 over seed, colon and id, as a share of
+        2^64, are below `audit_rate`.
+
+        Without the seed a server cannot choose ids that are passed over. An answer without id is always checked.
+        """
+        if response_id is None:
+            return True
+        drawn = int.from_bytes(sha256(f"{self.seed}:{response_id}".encode()).digest()[:8], "big")
+        return drawn < self.options.audit_rate * 2**64
+
+    def finish(self, exchange: Exchange | None, response: Any, proofs: ToplocProofs | None) -> None:
+        """Does what the options say with an answer that is whole. Raises RejectedResponse and MissingProofs."""
+        if self._begin(exchange, response, proofs) and exchange is not None:
+            if self.options.when == "inline":
+                self._react(exchange, response, self.judge(exchange))
+            else:
+                self._submit(exchange, response)
+
+    async def finish_async(self, exchange: Exchange | None, response: Any, proofs: ToplocProofs | None) -> None:
+        """See `finish`. A function of `on_reject` may be a coroutine function."""
+        if self._begin(exchange, response, proofs) and exchange is not None:
+            if self.options.when == "inline":
+                pending = self._react(exchange, response, await self.judge_async(exchange))
+                if inspect.isawaitable(pending):
+                    await pending
+            else:
+                self._submit(exchange, response)
+
+    def leave(self, exchange: Exchange | None, response: Any, proofs: ToplocProofs | None) -> None:
+        """Checks in the background an answer that nobody waits for: of a stream that was left after its proofs, or
+        where the SDK does not await."""
+        try:
+            if self._begin(exchange, response, proofs) and exchange is not None:
+                self._submit(exchange, response)
+        except ToplocError as error:
+            logger.warning("toploc: %s", error)
+
+    def judge(self, exchange: Exchange) -> Judgement:
+        """Raises ToplocError where there is no verifier."""
+        receipts = self._receipts(exchange)
+        self._require_verifiers()
+        return Judgement.by(self.options.rule, [named.ask(exchange.evidence) for named in self._verifiers], receipts)
+
+    async def judge_async(self, exchange: Exchange) -> Judgement:
+        """See `judge`; all verifiers are asked at once."""
+        receipts = self._receipts(exchange)
+        self._require_verifiers()
+        opinions = await asyncio.gather(*(named.ask_async(exchange.evidence) for named in self._verifiers))
+        return Judgement.by(self.options.rule, opinions, receipts)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Waits for the checks in the background, up to `timeout` seconds; whether all are done."""
+        return self._background is None or self._background.flush(timeout)
+
+    def close(self) -> None:
+        """Finishes checks in the background, or spools them after ten seconds."""
+        if self._background is not None:
+            self._background.close()
+        for named in self._verifiers:
+            named.close()
+
+    async def close_async(self) -> None:
+        """See `close`."""
+        await asyncio.to_thread(self.close)
+        await asyncio.gather(*(named.close_async() for named in self._verifiers))
+
+    def _begin(self, exchange: Exchange | None, response: Any, proofs: ToplocProofs | None) -> bool:
+        """Stores the answer; whether it is to be checked."""
+        if exchange is not None:
+            self.memory.remember(response, exchange)
+            if self._evidence is not None:
+                try:
+                    self._evidence.append_json(exchange.evidence)
+                except ToplocError as error:  # a full disk is no reason to lose an answer
+                    logger.error("toploc: %s", error)
+        if proofs is None or proofs.choices is None:
+            malformed = exchange is not None and proofs is None and FIELD_NAME in exchange.parsed()
+            if not malformed:
+                self._missing(response, proofs)
+                self._count("unchecked")
+                return False
+        if not (self._verifiers or self._keys) or exchange is None:
+            return False
+        found = exchange.parsed().get("id")
+        if self._keys and not self._verifiers:
+            return True
+        if self.chosen(found if isinstance(found, str) else None):
+            return True
+        self._count("unchecked")
+        return False
+
+    def _missing(self, response: Any, proofs: ToplocProofs | None) -> None:
+        if self.options.require_proofs:
+            error = proofs.error if proofs is not None else None
+            if error is not None:
+                raise MissingProofs(response, error.code, error.message)
+            raise MissingProofs(response, None, "the server sent none; is it `toploc serve`?")
+
+    def _react(self, exchange: Exchange, response: Any, judgement: Judgement) -> object:
+        if judgement.accepted:
+            self._count("accepted")
+        elif judgement.undecided:
+            self._spool(exchange)
+            logger.warning("toploc: an answer could not be checked and waits in the spool\n%s", judgement)
+        else:
+            self._count("rejected")
+            reaction = self.options.reaction
+            if reaction == "raise":
+                raise RejectedResponse(response, judgement)
+            if callable(reaction):
+                return reaction(response, judgement)
+            logger.warning("toploc: %s", judgement)
+        return None
+
+    def _submit(self, exchange: Exchange, response: Any) -> None:
+        with self._lock:
+            if self._background is None:
+                self._background = Background(self._check, self._spool, self.options.queue_size)
+        self._background.submit(exchange, response)
+
+    def _check(self, exchange: Exchange, response: Any) -> None:
+        try:
+            pending = self._react(exchange, response, self.judge(exchange))
+            if inspect.iscoroutine(pending):
+                asyncio.run(pending)
+        except RejectedResponse as error:  # a stream that was left: nobody is there to catch it
+            logger.warning("toploc: %s", error)
+        except Exception:  # of the application's function; the thread has others to check
+            logger.exception("toploc: on_reject failed")
+
+    def _spool(self, exchange: Exchange) -> None:
+        path = self.options.spool_path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            EvidenceFile(path).append_json(exchange.evidence)
+            self._count("spooled")
+        except (ToplocError, OSError) as error:
+            logger.error("toploc: answer %s was not checked and is lost: %s", exchange.parsed().get("id"), error)
+
+    def _count(self, outcome: str) -> None:
+        with self._lock:
+            setattr(self.counts, outcome, getattr(self.counts, outcome) + 1)
+
+    def _receipts(self, exchange: Exchange) -> list[Check]:
+        """A check for each choice, if keys are trusted; a choice without a receipt has not passed."""
+        if not self._keys:
+            return []
+        from toploc.receipt import verify_receipt
+
+        results = verify_receipt(json.loads(exchange.request), exchange.parsed(), self._keys)
+        return [
+            Check(name="receipt", status=r.status, choice=r.choice, reason=r.reason, message=r.message) for r in results
+        ]
+
+    def _require_verifiers(self) -> None:
+        if not self._verifiers and not self._keys:
+            raise ToplocError("verifier: none was given to this client")
+
+
+class _Named:
+    """A verifier of any kind, under the name that opinions have."""
+
+    def __init__(self, verifier: OneVerifier, api_key: str | None) -> None:
+        self._sync: Verifier | None = None
+        self._async: AsyncVerifier | None = None
+        self._ask: Callable[[bytes], Any]
+        if isinstance(verifier, str):
+            self.name = verifier
+            self._sync = Verifier(verifier, api_key=api_key)
+            self._ask = self._sync.verify
+            self._async = AsyncVerifier(verifier, api_key=api_key)
+        elif isinstance(verifier, Verifies):
+            self.name = str(getattr(verifier, "url", type(verifier).__name__))
+            self._ask = verifier.verify
+        elif callable(verifier):
+            self.name = getattr(verifier, "__name__", type(verifier).__name__)
+            self._ask = verifier
+        else:
+            raise ToplocError(f"verifier: expected a URL, an object with `verify` or a function, got {verifier!r}")
+
+    def ask(self, evidence: bytes) -> Opinion:
+        try:
+            found = self._ask(evidence)
+            if inspect.iscoroutine(found):
+                found = asyncio.run(found)
+            return self._opinion(found)
+        except Exception as error:
+            return self._problem(error)
+
+    async def ask_async(self, evidence: bytes) -> Opinion:
+        try:
+            found: Report | Awaitable[Report]
+            if self._async is not None:
+                found = await self._async.verify(evidence)
+            elif inspect.iscoroutinefunction(self._ask):
+                found = await self._ask(evidence)
+            else:
+                found = await asyncio.to_thread(self._ask, evidence)
+            return self._opinion(await found if inspect.isawaitable(found) else found)
+        except Exception as error:
+            return self._problem(error)
+
+    def close(self) -> None:
+        if self._sync is not None:
+            self._sync.close()
+
+    async def close_async(self) -> None:
+        if self._async is not None:
+            await self._async.close()
+
+    def _opinion(self, found: object) -> Opinion:
+        if not isinstance(found, Report):
+            raise ToplocError(f"expected a report, got {type(found).__name__}")
+        return Opinion(verifier=self.name, report=found)
+
+    def _problem(self, error: Exception) -> Opinion:
+        if not isinstance(error, ToplocError):  # of foreign code
+            logger.warning("toploc: verifier %s failed", self.name, exc_info=error)
+        return Opinion(verifier=self.name, problem=f"{type(error).__name__}: {error}"[:500])

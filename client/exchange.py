@@ -1,0 +1,131 @@
+"""A request and its response, as bytes to be stored and verified; the field `toploc_proofs` as a typed one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from pydantic import BaseModel, ValidationError
+
+from toploc.errors import ToplocError
+from toploc.protocol import FIELD_NAME, ToplocProofs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import httpx
+
+ROUTES: Final = ("/completions", "/responses")
+"""How paths end that generate; chat completions among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Both bodies in JSON. Headers, and so API keys, are in neither."""
+
+    request: bytes
+    response: bytes
+
+    @classmethod
+    def of(cls, request: Mapping[str, Any], response: Any) -> Self:
+        """Of what the SDK was called with, `extra_body` included, or the body itself; and of its object or a mapping.
+
+        Raises ToplocError for what JSON cannot say.
+        """
+        body = {name: value for name, value in request.items() if name not in NOT_BODY}
+        body |= request.get("extra_body") or {}
+        if isinstance(response, BaseModel):
+            response = response.model_dump(mode="json", exclude_unset=True)
+        try:
+            return cls(*(json.dumps(value, ensure_ascii=False).encode() for value in (body, response)))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ToplocError(f"request or response: cannot be written as JSON: {error}") from None
+
+    @property
+    def evidence(self) -> bytes:
+        return b'{"request": ' + self.request + b', "response": ' + self.response + b"}"
+
+    @property
+    def proofs(self) -> ToplocProofs | None:
+        """None if there are none, or none of version 1."""
+        try:
+            return ToplocProofs.model_validate(self.parsed()[FIELD_NAME])
+        except (ValidationError, LookupError, RecursionError):
+            return None
+
+    def parsed(self) -> Mapping[str, Any]:
+        """The response; empty if it is no object."""
+        try:
+            found = json.loads(self.response)
+        except (ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+NOT_BODY: Final = ("extra_body", "extra_headers", "extra_query", "timeout")
+"""Arguments of the SDK's methods that are no part of a body."""
+
+
+def request_of(response: httpx.Response) -> bytes | None:
+    """The body that was sent, if the route generates. `response` is httpx's or httpx2's."""
+    request = response.request
+    if request.method != "POST" or not request.url.path.endswith(ROUTES):
+        return None
+    try:
+        return request.content
+    except Exception:  # a body that was streamed is gone: httpx and httpx2 each have an error for that
+        return None
+
+
+def typed(value: object) -> ToplocProofs | None:
+    """The field of an object of the SDK, which is made a typed one in place; None if there is none.
+
+    A field that is not of version 1 is left as it came: verifiers say what is wrong with it.
+    """
+    extra = getattr(value, "__pydantic_extra__", None)
+    if not extra or FIELD_NAME not in extra:
+        return None
+    found = extra[FIELD_NAME]
+    if isinstance(found, dict):
+        with contextlib.suppress(ValidationError, RecursionError):
+            extra[FIELD_NAME] = found = ToplocProofs.model_validate(found)
+    return found if isinstance(found, ToplocProofs) else None
+
+
+def merged(fields: Sequence[ToplocProofs]) -> ToplocProofs | None:
+    """One field of those of a stream's events, each with the choices that it ended."""
+    if len(fields) < 2:
+        return fields[0] if fields else None
+    choices = []
+    for field in fields:
+        for choice in field.choices or ():
+            prompt = choice.prompt or field.prompt
+            choices.append(choice.model_copy(update={"prompt": prompt}))
+    if not choices:
+        return fields[0]
+    choices.sort(key=lambda choice: choice.index)
+    first = choices[0].prompt
+    kept = [choice if choice.prompt != first else choice.model_copy(update={"prompt": None}) for choice in choices]
+    return fields[0].model_copy(update={"prompt": first, "choices": tuple(kept), "error": None})
+
+
+class Memory:
+    """Which exchange an object of the SDK came of, for as long as the object lives."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Any], Exchange]] = {}
+
+    def remember(self, value: object, exchange: Exchange) -> None:
+        key = id(value)
+        with contextlib.suppress(TypeError):  # no object: a text that is no JSON
+            self._known[key] = (weakref.ref(value, lambda _: self._known.pop(key, None)), exchange)
+
+    def recall(self, value: object) -> Exchange:
+        """Raises ToplocError for what came of no exchange here."""
+        reference, exchange = self._known.get(id(value), (None, None))
+        if reference is None or exchange is None or reference() is not value:
+            raise ToplocError("response: not one of this client's; give the request too: verify(request, response)")
+        return exchange

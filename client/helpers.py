@@ -1,0 +1,120 @@
+"""The SDK's `.stream()` helpers, whose streams and final objects have the proofs too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from openai.lib.streaming.chat import (
+    AsyncChatCompletionStream,
+    AsyncChatCompletionStreamManager,
+    ChatCompletionStream,
+    ChatCompletionStreamManager,
+)
+from openai.lib.streaming.responses import (
+    AsyncResponseStream,
+    AsyncResponseStreamManager,
+    ResponseStream,
+    ResponseStreamManager,
+)
+from openai.resources.chat.completions import AsyncCompletions, Completions
+from openai.resources.responses import AsyncResponses, Responses
+
+from toploc.protocol import FIELD_NAME
+
+from .exchange import typed
+
+if TYPE_CHECKING:
+    from toploc.protocol import ToplocProofs
+
+
+def _proofs(stream: Any) -> ToplocProofs | None:
+    """Of the stream that a helper reads."""
+    found: ToplocProofs | None = stream._raw_stream.toploc_proofs
+    return found
+
+
+def _with_proofs(stream: Any, final: Any) -> Any:
+    if stream.toploc_proofs is not None:
+        extra = final.__pydantic_extra__
+        extra[FIELD_NAME] = stream.toploc_proofs
+    typed(final)
+    return final
+
+
+# One base each: an object can only become one of a class that has its own as the only base.
+
+
+class _ChatStream(ChatCompletionStream[Any]):
+    toploc_proofs = property(_proofs)
+
+    def get_final_completion(self) -> Any:
+        return _with_proofs(self, super().get_final_completion())
+
+
+class _AsyncChatStream(AsyncChatCompletionStream[Any]):
+    toploc_proofs = property(_proofs)
+
+    async def get_final_completion(self) -> Any:
+        return _with_proofs(self, await super().get_final_completion())
+
+
+class _ResponseStream(ResponseStream[Any]):
+    toploc_proofs = property(_proofs)
+
+    def get_final_response(self) -> Any:
+        return _with_proofs(self, super().get_final_response())
+
+
+class _AsyncResponseStream(AsyncResponseStream[Any]):
+    toploc_proofs = property(_proofs)
+
+    async def get_final_response(self) -> Any:
+        return _with_proofs(self, await super().get_final_response())
+
+
+# The SDK's managers make their streams by name, so what they made is given the class with the proofs.
+
+
+class _ChatManager(ChatCompletionStreamManager[Any]):
+    def __enter__(self) -> Any:
+        return _become(super().__enter__(), _ChatStream)
+
+
+class _AsyncChatManager(AsyncChatCompletionStreamManager[Any]):
+    async def __aenter__(self) -> Any:
+        return _become(await super().__aenter__(), _AsyncChatStream)
+
+
+class _ResponseManager(ResponseStreamManager[Any]):
+    def __enter__(self) -> Any:
+        return _become(super().__enter__(), _ResponseStream)
+
+
+class _AsyncResponseManager(AsyncResponseStreamManager[Any]):
+    async def __aenter__(self) -> Any:
+        return _become(await super().__aenter__(), _AsyncResponseStream)
+
+
+class ProvenCompletions(Completions):
+    def stream(self, **options: Any) -> Any:
+        return _become(super().stream(**options), _ChatManager)
+
+
+class AsyncProvenCompletions(AsyncCompletions):
+    def stream(self, **options: Any) -> Any:
+        return _become(super().stream(**options), _AsyncChatManager)
+
+
+class ProvenResponses(Responses):
+    def stream(self, **options: Any) -> Any:
+        return _become(super().stream(**options), _ResponseManager)
+
+
+class AsyncProvenResponses(AsyncResponses):
+    def stream(self, **options: Any) -> Any:
+        return _become(super().stream(**options), _AsyncResponseManager)
+
+
+def _become(value: Any, kind: type[Any]) -> Any:
+    value.__class__ = kind
+    return value

@@ -1,0 +1,100 @@
+"""What a client is told to do with answers, parsed where it is given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args, runtime_checkable
+
+from toploc.errors import ToplocError
+
+from .judgement import Rule
+
+if TYPE_CHECKING:
+    from toploc.keys import PublicKey
+    from toploc.report import Report
+
+When = Literal["inline", "background"]
+
+
+@runtime_checkable
+class Verifies(Protocol):
+    """Any object that reports on evidence, `{"request": …, "response": …}` in JSON; `toploc_client.Verifier` is one."""
+
+    def verify(self, evidence: bytes, /) -> Report: ...
+
+
+OnReject = Literal["raise", "warn"] | Callable[[Any, Any], object]
+OneVerifier = str | Verifies | Callable[[bytes], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the client's classes take beside the SDK's options; `docs/client.md` explains each.
+
+    Raises ToplocError for a value that is none, with its name.
+    """
+
+    verifier: OneVerifier | Iterable[OneVerifier] = ()
+    verifier_api_key: str | None = None
+    rule: Rule = "all"
+    audit_rate: float = 1.0
+    audit_seed: str | None = None
+    when: When = "inline"
+    on_reject: OnReject | None = None
+    require_proofs: bool = False
+    trusted_keys: str | os.PathLike[str] | Iterable[PublicKey] = ()
+    evidence: str | os.PathLike[str] | None = None
+    spool: str | os.PathLike[str] | None = None
+    queue_size: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.rule not in get_args(Rule):
+            raise ToplocError(f"rule: expected all, any or majority, got {self.rule!r}")
+        if self.when not in get_args(When):
+            raise ToplocError(f"when: expected inline or background, got {self.when!r}")
+        if not isinstance(self.audit_rate, int | float) or not 0 <= self.audit_rate <= 1:
+            raise ToplocError(f"audit_rate: expected a number from 0 to 1, got {self.audit_rate!r}")
+        if not (self.on_reject in (None, "raise", "warn") or callable(self.on_reject)):
+            raise ToplocError(f"on_reject: expected raise, warn or a function, got {self.on_reject!r}")
+        if self.when == "background" and self.on_reject == "raise":
+            raise ToplocError("on_reject: nobody is there to catch it in the background; give warn or a function")
+        if not isinstance(self.queue_size, int) or self.queue_size < 1:
+            raise ToplocError(f"queue_size: expected a positive integer, got {self.queue_size!r}")
+
+    @property
+    def verifiers(self) -> tuple[OneVerifier, ...]:
+        given = self.verifier
+        if isinstance(given, str | Verifies) or callable(given):
+            return (given,)
+        return tuple(given)
+
+    @property
+    def reaction(self) -> OnReject:
+        if self.on_reject is not None:
+            return self.on_reject
+        return "raise" if self.when == "inline" else "warn"
+
+    @property
+    def spool_path(self) -> Path:
+        """Where answers wait that could not be checked: in the state directory of the XDG specification."""
+        if self.spool is not None:
+            return Path(self.spool)
+        state = os.environ.get("XDG_STATE_HOME")
+        return (Path(state) if state else Path.home() / ".local" / "state") / "toploc" / "spool.jsonl"
+
+    def keys(self) -> tuple[PublicKey, ...]:
+        """Raises InvalidKey."""
+        if isinstance(self.trusted_keys, str | os.PathLike):
+            from toploc.keys import load_trusted_keys
+
+            return load_trusted_keys(os.fspath(self.trusted_keys))
+        return tuple(self.trusted_keys)
+
+    def with_changes(self, changes: Mapping[str, Any]) -> Options:
+        return Options(**{name: changes.get(name, getattr(self, name)) for name in NAMES})
+
+
+NAMES: Final = tuple(field.name for field in fields(Options))

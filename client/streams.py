@@ -1,0 +1,82 @@
+"""The SDK's streams, with the proofs of what they brought."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from openai import AsyncStream, Stream
+
+from .assembler import Assembler
+from .exchange import request_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from toploc.protocol import ToplocProofs
+
+    from .auditor import Auditor
+
+T = TypeVar("T")
+
+
+class ProvenStream(Stream[T]):
+    """`toploc_proofs` are those of all choices that have ended so far; the whole answer's after the last event.
+
+    The answer is checked after the last event. A stream that is left after its proofs came is checked in the
+    background; one that is left earlier has nothing to check.
+    """
+
+    toploc_proofs: ToplocProofs | None = None
+
+    def close(self) -> None:
+        super().close()
+        self._iterator.close()  # type: ignore[attr-defined]
+
+    def __stream__(self) -> Iterator[T]:
+        auditor: Auditor = self._client._toploc  # type: ignore[attr-defined]
+        assembler = _assembler(self.response, auditor)
+        try:
+            for event in super().__stream__():
+                _add(self, assembler, event)
+                yield event
+        except GeneratorExit:
+            if assembler is not None and assembler.settled:
+                auditor.leave(assembler.exchange(), self, assembler.proofs)
+            raise
+        if assembler is not None:
+            auditor.finish(assembler.exchange(), self, assembler.proofs)
+
+
+class AsyncProvenStream(AsyncStream[T]):
+    """See `ProvenStream`."""
+
+    toploc_proofs: ToplocProofs | None = None
+
+    async def close(self) -> None:
+        await super().close()
+        await self._iterator.aclose()  # type: ignore[attr-defined]
+
+    async def __stream__(self) -> AsyncIterator[T]:
+        auditor: Auditor = self._client._toploc  # type: ignore[attr-defined]
+        assembler = _assembler(self.response, auditor)
+        try:
+            async for event in super().__stream__():
+                _add(self, assembler, event)
+                yield event
+        except GeneratorExit:
+            if assembler is not None and assembler.settled:
+                auditor.leave(assembler.exchange(), self, assembler.proofs)
+            raise
+        if assembler is not None:
+            await auditor.finish_async(assembler.exchange(), self, assembler.proofs)
+
+
+def _assembler(response: Any, auditor: Auditor) -> Assembler | None:
+    request = request_of(response)
+    return None if request is None else Assembler(request, keep=auditor.keeps_streams)
+
+
+def _add(stream: Any, assembler: Assembler | None, event: Any) -> None:
+    if assembler is not None:
+        assembler.add(event)
+        stream.toploc_proofs = assembler.proofs

@@ -1,0 +1,170 @@
+"""`toploc audit` of the recorded answers, with verdicts by transformers behind a server of its own."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from toploc_client.audit_command import main
+
+from toploc.errors import ToplocError
+from toploc.prefill import TransformersPrefill
+from toploc.thresholds import Thresholds
+from toploc.transformers_verifier import TransformersVerifier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+RECORDED = {
+    path.stem: json.dumps(json.loads(path.read_bytes()))
+    for path in sorted((ROOT / "tests" / "toploc" / "evidence").glob("*.json"))
+}
+REJECTED = {"int4-greedy", "int4-sampled", "other-system"}
+ERRORS = {"no-output", "no-proofs"}
+
+
+class Server(ThreadingHTTPServer):
+    asked: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    verifier = TransformersVerifier(
+        TransformersPrefill(ROOT / "models" / "toploc-mini"),
+        names=["toploc-mini"],
+        thresholds=Thresholds.load("toploc-mini"),
+        context_length=2048,
+    )
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"scheme": "toploc-gf65497"}')
+
+        def do_POST(self) -> None:
+            items = json.loads(self.rfile.read(int(self.headers["content-length"])))["items"]
+            self.send_response(200)
+            self.end_headers()
+            for index, item in enumerate(items):
+                report = verifier.verify(json.dumps(item)).model_dump()
+                served.asked += 1
+                try:
+                    self.wfile.write(json.dumps({"index": index, "report": report}).encode() + b"\n")
+                except OSError:  # the audit was killed
+                    return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
+        made.__class__ = Server
+        served: Any = made
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        yield served
+        made.shutdown()
+        thread.join()
+
+
+def file_of(path: Path, *names: str, end: str = "") -> Path:
+    path.write_text("".join(RECORDED[name] + "\n" for name in names) + end, "utf-8")
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def summary(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "summary.json").read_text("utf-8"))
+    return found
+
+
+def test_table_and_exit_status_with_a_dead_verifier(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = file_of(tmp_path / "e.jsonl", *RECORDED, end='{"torn'), tmp_path / "report"
+    dead = f"http://127.0.0.1:{free_port()}"
+    assert main([str(file), "--verifier", dead, "--verifier", server.url, "--out", str(out)]) == 1
+    printed = capsys.readouterr()
+    assert f"left out: {dead}" in printed.err
+    total = summary(out)["total"]
+    counts = (len(RECORDED) + 1, len(RECORDED) - len(REJECTED | ERRORS), len(REJECTED), len(ERRORS) + 1)
+    assert (total["responses"], total["accepted"], total["rejected"], total["error"]) == counts
+    assert total["worst"]["mismatches"]["figure"] > total["worst"]["mismatches"]["bound"]
+    assert {row["model"] for row in summary(out)["rows"]} == {"toploc-mini", "unknown"}
+    assert "2026-11-24" in printed.out
+
+
+@pytest.mark.parametrize(("names", "status"), [(["greedy"], 0), (["greedy", "no-proofs"], 2), (["int4-greedy"], 1)])
+def test_exit_status(server: Server, tmp_path: Path, names: list[str], status: int) -> None:
+    file = file_of(tmp_path / "e.jsonl", *names)
+    assert main([str(file), "--verifier", server.url, "--out", str(tmp_path / "r")]) == status
+
+
+def test_goes_on_after_a_kill(server: Server, tmp_path: Path) -> None:
+    file, out = file_of(tmp_path / "e.jsonl", *["greedy-short", "int4-greedy"] * 10), tmp_path / "report"
+    call = [str(file), "--verifier", server.url, "--out", str(out), "--in-flight", "2"]
+    process = subprocess.Popen([sys.executable, "-m", "toploc", "audit", *call])
+    reports = out / "reports.jsonl"
+    while process.poll() is None and not (reports.exists() and reports.read_bytes().count(b"\n") >= 5):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    with reports.open("ab") as torn:
+        torn.write(b'{"line": 20, "sha')
+    before = reports.read_bytes().count(b"\n")
+    assert 5 <= before < 20
+    asked = server.asked
+    assert main(call) == 1
+    # The killed audit's last requests may still be answered.
+    assert 20 - before <= server.asked - asked <= 20 - before + 4
+    lines = [json.loads(line) for line in reports.read_bytes().splitlines()]
+    assert sorted(line["line"] for line in lines) == list(range(1, 21))
+    assert summary(out)["total"]["rejected"] == 10
+
+
+def test_no_verifier_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = file_of(tmp_path / "e.jsonl", "greedy", "greedy-short")
+    call = [str(file), "--verifier", f"http://127.0.0.1:{free_port()}", "--out", str(tmp_path / "r")]
+    assert main(call) == 2
+    assert "no verifier is left" in capsys.readouterr().err
+    assert summary(tmp_path / "r")["total"]["error"] == 2
+    assert (tmp_path / "r" / "reports.jsonl").read_bytes() == b""
+
+
+def test_a_share_is_drawn_by_the_seed_and_another_file_refused(server: Server, tmp_path: Path) -> None:
+    file, out = file_of(tmp_path / "e.jsonl", *sorted(RECORDED)), tmp_path / "r"
+    call = [str(file), "--verifier", server.url, "--out", str(out), "--sample", "0.3", "--seed", "a"]
+    main(call)
+    drawn = summary(out)["total"]["responses"]
+    assert 0 < drawn < len(RECORDED)
+    asked = server.asked
+    main(call)
+    assert server.asked == asked
+    with pytest.raises(ToplocError, match="choose another --out"):
+        main([*call[:-1], "b"])
+    file_of(file, *sorted(RECORDED, reverse=True))
+    with pytest.raises(ToplocError, match="choose another --out"):
+        main(call)
+
+
+def test_imports_no_torch() -> None:
+    code = "import sys, toploc_client.audit_command; assert not {'torch', 'numpy', 'vllm'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
