@@ -52,6 +52,7 @@ class Auditor:
         self.counts = Counts()
         self.seed = options.audit_seed if options.audit_seed is not None else secrets.token_hex(16)
         self._keys = options.keys()
+        self._verifiers: list[_Named]
         if parent is not None and parent.options.verifier is options.verifier:
             self._verifiers = parent._verifiers
         else:
