@@ -26,7 +26,9 @@ class Lines(logging.Handler):
 
 
 @pytest.fixture
-def lines() -> Iterator[list[str]]:
+def lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    # vLLM's level is what the environment said when it was first imported.
+    caplog.set_level(logging.INFO, "vllm.toploc")
     handler, log = Lines(), logging.getLogger("vllm.toploc")
     log.addHandler(handler)
     yield handler.lines
