@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -80,8 +80,9 @@ def main(arguments: Sequence[str]) -> int:
     """Exit status 0, 1 or 2, as the help says. Raises ToplocError for a file or model that cannot be read."""
     args = parser().parse_args(arguments)
     verdicts = []
-    with _open(args.file) as stream:
+    with _open(args.file) as stream, ExitStack() as stack:
         verifier = _load(args)
+        stack.callback(getattr(verifier, "close", int))
         for place, data in items(stream):
             report = verifier.verify(data)
             verdicts.append(report.verdict)
