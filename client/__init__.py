@@ -4,12 +4,12 @@
 """
 
 from toploc.errors import ToplocError, VerifierUnavailable
+from toploc.evidence_file import EvidenceFile, Line, read_lines
 from toploc.protocol import ToplocProofs
 from toploc.report import Check, Report
 from toploc.server_verifier import AsyncVerifier, Verifier
 
 from .errors import MissingProofs, RejectedResponse
-from .evidence_file import EvidenceFile, Line, read_lines
 from .judgement import Judgement, Opinion
 from .options import Options, Verifies
 from .sdk import AsyncOpenAI, OpenAI

@@ -11,11 +11,11 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from toploc.errors import ToplocError
+from toploc.evidence_file import read_lines
 from toploc.report import Report
 
 from .audit_entry import Entry, entry_of, unreported
 from .audit_pool import Work
-from .evidence_file import read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

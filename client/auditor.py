@@ -13,13 +13,13 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from toploc.errors import ToplocError
+from toploc.evidence_file import EvidenceFile
 from toploc.protocol import FIELD_NAME, ToplocProofs
 from toploc.report import Check, Report
 from toploc.server_verifier import AsyncVerifier, Verifier
 
 from .background import Background
 from .errors import MissingProofs, RejectedResponse
-from .evidence_file import EvidenceFile
 from .exchange import Memory
 from .judgement import Judgement, Opinion
 from .options import Options, Verifies

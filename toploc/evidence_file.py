@@ -1,4 +1,7 @@
-"""Requests and responses in a file, one JSON object `{"request": …, "response": …}` a line: what auditors read."""
+"""Requests and responses in a file, one JSON object `{"request": …, "response": …}` a line: what auditors read.
+
+Needs pydantic alone, and pyarrow for tables.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from toploc.errors import ToplocError
-from toploc.evidence import MAX_BYTES
+from .errors import ToplocError
+from .evidence import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toploc_client.evidence_file import EvidenceFile, from_parquet, read_lines, to_parquet
 
 from toploc.errors import ToplocError
 from toploc.evidence import MAX_BYTES, parse_evidence
+from toploc.evidence_file import EvidenceFile, from_parquet, read_lines, to_parquet
 
-RECORDED = sorted((Path(__file__).parents[1] / "toploc" / "evidence").glob("*.json"))
+RECORDED = sorted((Path(__file__).parent / "evidence").glob("*.json"))
 
 
 def pair(number: int, size: int = 10) -> tuple[dict[str, Any], dict[str, Any]]:
