@@ -26,6 +26,7 @@ class Command:
 COMMANDS = (
     Command("serve", "vllm serve, with proofs in every answer", "toploc_proxy.serve", "proxy"),
     Command("verify", "is a stored answer what its model says to its request?", "toploc.verify_command", "all"),
+    Command("calibrate", "thresholds for a model, from stored honest answers", "toploc.calibrate_command", "calibrate"),
     Command("audit", "the reports of verifiers on a file of answers, added up", "toploc_client.audit_command", "all"),
     Command(
         "doctor", "would `toploc serve` come up here, and if not, what is to be done?", "toploc_proxy.doctor", "proxy"

@@ -50,9 +50,9 @@ class Thresholds:
     """Bounds by chunk length for one dtype and top-k.
 
     `provenance` says where they come from. `model` is the model they were calibrated for, None for any.
-    `impostor_rate` is the share of other answers' proofs that these bounds accept, None where not measured:
-    near 0 the model's proofs discriminate, near 1 they say nothing. `tokens` are the bounds of the check on tokens,
-    None where not calibrated. Raises InvalidThresholds naming the field.
+    `impostor_rate` is the share of proofs of other answers, or of forged ones if that is more, that these bounds
+    accept, None where not measured: near 0 the model's proofs discriminate, near 1 they say nothing. `tokens` are the
+    bounds of the check on tokens, None where not calibrated. Raises InvalidThresholds naming the field.
     """
 
     name: str

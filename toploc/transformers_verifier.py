@@ -75,15 +75,15 @@ class TransformersVerifier:
 
     def judge(self, evidence: Evidence) -> Report:
         """The report on parsed evidence."""
-        return judge(evidence, self.verifier, [self._compute(evidence, answer) for answer in evidence.answers])
+        return judge(evidence, self.verifier, [self.compute(evidence, answer) for answer in evidence.answers])
 
-    def _compute(self, evidence: Evidence, answer: Answer) -> Computed | Check:
+    def compute(self, evidence: Evidence, answer: Answer, *, scored: bool = True) -> Computed | Check:
         """What the checks need of one choice, or why there is nothing.
 
         1. Render the request's prompt.
         2. Ids are in the vocabulary, and all together not more than the model was made for: checked before the model
            sees them.
-        3. One forward pass; top-k of its states, scores of its logits.
+        3. One forward pass; top-k of its states, and if `scored` the scores of its logits.
         """
         rendered: list[list[int]] = []  # 1
         problem = "it is not plain messages, has a template or truncation of its own, or is empty"
@@ -112,7 +112,7 @@ class TransformersVerifier:
             return _cannot("proofs", "error", "activations_invalid", answer, str(error))
         scores = None
         sampling = evidence.sampling_of(answer)
-        if self.prefill.has_logits and not sampling.other:
+        if scored and self.prefill.has_logits and not sampling.other:
             logits = self.prefill.logits(states)
             scores = score_tokens(logits, prompt, token_ids, sampling, self.prefill.eos_token_ids)
         return Computed(tuple(prompt), points, proof_dtype(states)[0], scores)

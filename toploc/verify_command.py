@@ -16,6 +16,7 @@ from .keys import load_trusted_keys
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from .prefill import TransformersPrefill
     from .report import Report
 
 DESCRIPTION = """\
@@ -140,19 +141,24 @@ def _load(args: argparse.Namespace) -> _Verifier:
 
     thresholds = Thresholds.load(args.thresholds) if args.thresholds else None
     trusted = load_trusted_keys(args.trusted_keys) if args.trusted_keys else ()
-    import torch
-    from transformers.utils.logging import disable_progress_bar
-
-    from .prefill import TransformersPrefill
     from .transformers_verifier import TransformersVerifier
 
-    disable_progress_bar()
-    dtype = getattr(torch, args.dtype) if args.dtype else None
-    try:
-        prefill = TransformersPrefill(args.model, dtype=dtype, device=args.device)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ToplocError(f"{args.model}: cannot be loaded: {str(error).splitlines()[0]}") from None
+    prefill = load_prefill(args.model, args.dtype, args.device)
     names = args.name or list(dict.fromkeys([args.model, Path(args.model).name]))
     return TransformersVerifier(
         prefill, names=names, thresholds=thresholds, context_length=args.context_length, trusted_keys=trusted
     )
+
+
+def load_prefill(model: str, dtype: str | None, device: str) -> TransformersPrefill:
+    """A model on this machine, without progress bars. Raises ToplocError, in a line, where it cannot be loaded."""
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    from .prefill import TransformersPrefill
+
+    disable_progress_bar()
+    try:
+        return TransformersPrefill(model, dtype=getattr(torch, dtype) if dtype else None, device=device)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ToplocError(f"{model}: cannot be loaded: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,248 @@
+"""`toploc calibrate`: thresholds for a model, from stored honest answers."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import ToplocError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .rate import Rate
+    from .samples import Sample
+    from .thresholds import Bounds, Thresholds
+    from .transformers_verifier import TransformersVerifier
+
+DESCRIPTION = """\
+Takes thresholds from HONEST, answers that the claimed model surely made: one JSON object {"request": …, "response": …}
+a line, as `toploc generate` and `toploc_client.EvidenceFile` write it. Every answer is prefilled here and held against
+its proofs. Bounds come from every second answer; on the others false alarms are counted, and proofs tried that were
+made without the computation.
+"""
+
+EPILOG = """\
+exit status: 0, or 2 where the call is wrong or the answers are too few. docs/calibration.md goes through it.
+
+example:
+  toploc calibrate honest.jsonl --altered int4=int4.jsonl --model models/toploc-mini --name toploc-mini \\
+    --out configs/thresholds/toploc-mini.yaml
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        "toploc calibrate", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("honest", metavar="HONEST", type=Path, help="evidence of the model itself: JSONL")
+    made.add_argument(
+        "--altered",
+        metavar="NAME=FILE",
+        type=_altered,
+        action="append",
+        default=[],
+        help="evidence of a copy under the model's name, to tell how much of it is found; any number of times",
+    )
+    made.add_argument("--model", metavar="PATH", required=True, help="the model's weights, or its name on the hub")
+    made.add_argument("--name", required=True, help="the served name that the thresholds are for")
+    made.add_argument(
+        "--target-false-alarm",
+        metavar="RATE",
+        type=_rate,
+        default=1e-4,
+        help="of honest chunks that the bounds may refuse (default: 1e-4)",
+    )
+    made.add_argument(
+        "--confidence", metavar="SHARE", type=_rate, default=0.95, help="of bounds and intervals (default: 0.95)"
+    )
+    made.add_argument("--prover", default="a server", help="what made the answers, for the provenance")
+    made.add_argument(
+        "--out", metavar="FILE", type=Path, required=True, help="YAML; what it has for the check on tokens is kept"
+    )
+    made.add_argument("--plots", metavar="DIR", type=Path, help="for figures as PNG and SVG; needs matplotlib")
+    made.add_argument(
+        "--dtype", choices=["bfloat16", "float16", "float32"], help="of the weights (default: the model's)"
+    )
+    made.add_argument("--device", default="cpu", help="where the model runs (default: cpu)")
+    return made
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0. Raises ToplocError for files, models and answers that no thresholds can be taken from."""
+    args = parser().parse_args(arguments)
+    if args.out.suffix != ".yaml":
+        raise ToplocError(f"--out: expected a name that ends in .yaml, got {args.out}")
+    for path in (args.honest, *(path for _, path in args.altered)):
+        if not path.is_file():
+            raise ToplocError(f"{path}: no such file")
+    # Said before the work is done.
+    for package in ("scipy", "matplotlib") if args.plots else ("scipy",):
+        if find_spec(package) is None:
+            raise ToplocError(f"toploc calibrate: {package} is not installed; pip install 'toploc-proxy[calibrate]'")
+    from . import calibration, calibration_plots
+    from .thresholds import Thresholds
+    from .transformers_verifier import TransformersVerifier
+    from .verify_command import load_prefill
+
+    kept = Thresholds.load(args.out).tokens if args.out.exists() else None
+    verifier = TransformersVerifier(load_prefill(args.model, args.dtype, args.device), names=[args.name])
+    paper = Thresholds.paper(verifier.prefill.proof_dtype)
+    honest = _samples(args.honest, verifier)
+    fitted = [sample for sample in honest if sample.answer % 2 == 0]
+    counted = [sample for sample in honest if sample.answer % 2]
+    bounds = calibration.bounds_of(fitted, paper, target=args.target_false_alarm, confidence=args.confidence)
+    document: dict[str, Any] = {
+        "name": args.out.stem,
+        "dtype": paper.dtype,
+        "topk": paper.topk,
+        "model": args.name,
+        "provenance": "being calibrated",
+        "bounds": [{k: v for k, v in asdict(entry).items() if v is not None} for entry in bounds],
+    }
+    tried = _by_length(counted, Thresholds.from_dict(document), args.confidence)
+    worst = max(rate.share for _, found in tried.values() for rate in found.values())
+    document["provenance"] = _provenance(args, fitted, counted, Thresholds.from_dict(document), worst)
+    if kept is not None:
+        document["tokens"] = kept.model_dump()
+    document["impostor_rate"] = round(worst, 4)
+    thresholds = Thresholds.from_dict(document)
+    altered = {name: _samples(path, verifier, strict=False) for name, path in args.altered}
+    _write(args.out, document)
+    print(_bounds_table(fitted, bounds, tried), end="\n\n")
+    print(_writers_table({"the model, held out": counted, **altered}, thresholds, paper, args.confidence))
+    from .checks.proofs import MOST_IMPOSTORS
+
+    if worst > MOST_IMPOSTORS:
+        print(
+            f"\nThis model's proofs do not discriminate: of proofs made without the computation {worst:.1%} pass at "
+            "some length of a chunk. `toploc serve` and `toploc verify` will say so in place of accepting."
+        )
+    if args.plots:
+        for path in calibration_plots.draw(args.plots, {"the model": honest, **altered}, thresholds):
+            print(f"wrote {path}", file=sys.stderr)
+    return 0
+
+
+def _samples(path: Path, verifier: TransformersVerifier, *, strict: bool = True) -> list[Sample]:
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    from .samples import samples_of
+
+    with path.open("rb") as file:
+        lines = sum(1 for line in file if line.strip())
+    with tqdm(total=lines, unit=" answers", desc=path.name, disable=None) as bar:
+        return samples_of(path, verifier, strict=strict, progress=bar.update)
+
+
+def _by_length(
+    counted: Sequence[Sample], thresholds: Thresholds, confidence: float
+) -> dict[int, tuple[Rate, dict[str, Rate]]]:
+    """Of each chunk length: false alarms, and the impostors that pass, by kind."""
+    from .calibration import ROWS, group, refused_chunks
+    from .impostors import impostors
+
+    found = {}
+    for rows in ROWS:
+        chosen = [sample for sample in counted if group(sample.rows) == rows]
+        found[rows] = refused_chunks(chosen, thresholds, confidence), impostors(chosen, thresholds, confidence)
+    return found
+
+
+def _provenance(
+    args: argparse.Namespace, fitted: Sequence[Sample], counted: Sequence[Sample], thresholds: Thresholds, worst: float
+) -> str:
+    import transformers
+
+    from .calibration import refused_answers, refused_chunks
+
+    answers = len({sample.answer for sample in fitted})
+    chunks = refused_chunks(counted, thresholds, args.confidence)
+    return (
+        f"toploc calibrate, {datetime.now(UTC):%Y-%m-%d}: {len(fitted):,} honest chunks of {answers:,} answers by "
+        f"{args.prover}; verifier transformers {transformers.__version__} on {args.device}. For "
+        f"{args.target_false_alarm:g} false alarms a chunk at {args.confidence:.0%} confidence, by an exponential tail "
+        f"of each figure. Held out: {chunks} chunks and {refused_answers(counted, thresholds, args.confidence)} "
+        f"answers refused; of proofs made without the computation at most {worst:.2%} accepted"
+    )
+
+
+def _bounds_table(
+    fitted: Sequence[Sample], bounds: Sequence[Bounds], tried: Mapping[int, tuple[Rate, Mapping[str, Rate]]]
+) -> str:
+    """Markdown: bounds by chunk length, what they come from, and what they refuse and accept."""
+    from .calibration import group, span
+
+    kinds = list(next(iter(tried.values()))[1])
+    head = ["chunks of", "honest", "mismatches", "mantissa mean", "mantissa median", "refused of others"]
+    rows = []
+    for entry in bounds:
+        alarms, found = tried[entry.rows]
+        rows.append(
+            [
+                span(entry.rows),
+                f"{sum(group(sample.rows) == entry.rows for sample in fitted):,}",
+                f"{entry.mismatches}",
+                f"{entry.mantissa_mean:g}",
+                f"{entry.mantissa_median:g}",
+                str(alarms),
+                *(f"{found[kind].count:,} of {found[kind].total:,}" for kind in kinds),
+            ]
+        )
+    return _markdown([*head, *(f"accepted: {kind}" for kind in kinds)], rows)
+
+
+def _writers_table(
+    samples: Mapping[str, Sequence[Sample]], thresholds: Thresholds, paper: Thresholds, confidence: float
+) -> str:
+    """Markdown: ranges of the figures over the longest chunks, and what is refused, by who made the answers."""
+    from .calibration import FIGURES, group, refused_answers, refused_chunks
+
+    last = thresholds.bounds[-1].rows
+    head = ["answers of", *(name.replace("_", " ") for name in FIGURES)]
+    head += [f"chunks of {last} refused", "answers refused", "by the paper's bounds"]
+    rows = []
+    for name, chunks in samples.items():
+        whole = [sample for sample in chunks if group(sample.rows) == last]
+        verdicts = [sample.judge(sample.proof, thresholds) for sample in whole]
+        row = [name]
+        for figure in FIGURES:
+            values = [getattr(verdict, figure) for verdict in verdicts]
+            row.append(f"{min(values):.3g} to {max(values):.3g}" if values else "-")
+        row.append(str(refused_chunks(whole, thresholds, confidence)))
+        row += [str(refused_answers(chunks, used, confidence)) for used in (thresholds, paper)]
+        rows.append(row)
+    return _markdown(head, rows)
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    import yaml
+
+    try:
+        path.write_text(yaml.safe_dump(document, sort_keys=False, width=100, allow_unicode=True), "utf-8")
+    except OSError as error:
+        raise ToplocError(f"{path}: {error.strerror}") from None
+    print(f"wrote {path}", file=sys.stderr)
+
+
+def _altered(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"expected NAME=FILE, got {text}")
+    return name, Path(path)
+
+
+def _rate(text: str) -> float:
+    found = float(text)
+    if not 0 < found < 1:
+        raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, got {text}")
+    return found

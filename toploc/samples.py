@@ -1,0 +1,109 @@
+"""Chunks of stored answers with the verifier's own view of them: what thresholds are taken from and tried on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from .checks.prompt import check_prompt
+from .errors import MalformedEvidence, MalformedProof, ToplocError
+from .evidence import parse_evidence
+from .proof import decode_proof
+from .report import Check
+from .verify import verify_points
+from .verify_command import items
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .evidence import Answer, Evidence
+    from .proof import Proof
+    from .thresholds import Thresholds
+    from .transformers_verifier import TransformersVerifier
+    from .verify import ChunkVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One chunk of an answer: its proof, and the verifier's own top-k points, integer[k] and uint16[k].
+
+    `answer` numbers the answers; `text` is the same for chunks that agree in prompt and all tokens up to their end.
+    """
+
+    answer: int
+    text: str
+    rows: int
+    proof: Proof
+    indices: NDArray[np.int32]
+    patterns: NDArray[np.uint16]
+
+    def judge(self, proof: Proof, thresholds: Thresholds, secret: bytes = b"") -> ChunkVerdict:
+        """The verdict on `proof` as the proof of this chunk."""
+        points = self.indices, self.patterns
+        return verify_points(
+            proof, *points, dtype=thresholds.dtype, rows=self.rows, thresholds=thresholds, secret=secret
+        )
+
+    def passes(self, thresholds: Thresholds) -> bool:
+        """Whether the chunk's own proof does."""
+        return self.judge(self.proof, thresholds).passed
+
+
+def samples_of(
+    path: Path,
+    verifier: TransformersVerifier,
+    *,
+    strict: bool = True,
+    progress: Callable[[], object] = lambda: None,
+) -> list[Sample]:
+    """Every chunk of the evidence at `path`, in order, by one prefill an answer.
+
+    `strict`: the server answered the request's own prompt; a copy may have another template. `progress` is called after
+    each line. Raises ToplocError naming the line that cannot be used.
+    """
+    found: list[Sample] = []
+    answers = 0
+    with path.open("rb") as stream:
+        for line, data in items(stream):
+            try:
+                evidence = parse_evidence(data, verifier.prefill.sampling_defaults)
+                if evidence.proofs.error is not None:
+                    raise ToplocError(f"no proofs: {evidence.proofs.error.code}")
+                for answer in evidence.answers:
+                    found += _of_answer(evidence, answer, answers, verifier, strict=strict)
+                    answers += 1
+            except (MalformedEvidence, MalformedProof, ToplocError) as error:
+                raise ToplocError(f"{path}:{line}: {error}") from None
+            progress()
+    if not found:
+        raise ToplocError(f"{path}: no answers with proofs")
+    return found
+
+
+def _of_answer(
+    evidence: Evidence, answer: Answer, number: int, verifier: TransformersVerifier, *, strict: bool
+) -> list[Sample]:
+    computed = verifier.compute(evidence, answer, scored=False)
+    if isinstance(computed, Check):
+        raise ToplocError(computed.message)
+    prompt = check_prompt(answer, computed.prompt)
+    if strict and prompt.status != "passed":
+        raise ToplocError(prompt.message)
+    if evidence.proofs.dtype != computed.dtype:
+        raise ToplocError(f"proofs of {evidence.proofs.dtype}, the states are {computed.dtype}; see --dtype")
+    proofs = [decode_proof(proof) for proof in answer.proofs.proofs or ()]
+    points = computed.points
+    if len(proofs) != len(points.rows):
+        raise ToplocError(f"{len(proofs)} proofs for {len(points.rows)} chunks")
+    made = []
+    tokens = 0
+    for proof, rows, indices, patterns in zip(proofs, points.rows, points.indices, points.patterns, strict=True):
+        tokens += rows
+        text = repr((computed.prompt, answer.token_ids[:tokens]))
+        made.append(Sample(number, sha256(text.encode()).hexdigest(), rows, proof, indices, patterns))
+    return made
