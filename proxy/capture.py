@@ -64,8 +64,7 @@ class Capture:
 
     Attributes:
         slot, epoch: where its rows lie in the ring.
-        floor: position of the first row not yet reduced; rows below it are not wanted any more.
-        chunks: those encoded so far, in order; they may lag behind `floor`.
+        chunks: those encoded so far, in order.
         request_id: the engine's id of the request, the latest if it was preempted.
         finished_at: when the engine was done with the request (monotonic seconds), None while it runs.
     """
@@ -74,15 +73,9 @@ class Capture:
     start: int
     slot: int
     epoch: int
-    floor: int
     request_id: str = ""
     chunks: list[Chunk] = field(default_factory=list)
     finished_at: float | None = None
-
-    @property
-    def num_reduced(self) -> int:
-        """Chunks whose reduction has begun."""
-        return (self.floor - self.start) // CHUNK_SIZE
 
     def finish(self) -> None:
         self.finished_at = time.monotonic()

@@ -57,6 +57,7 @@ class Recorder:
         self._unsettled = 2 * draft_tokens
         self._lock = threading.Lock()
         self._free = list(range(ring.num_slots))
+        self._slots = _Slots(ring.num_slots)
         self._epoch = 0
         self._captures: dict[Key, Capture] = {}
         self._refused: dict[Key, ProofUnavailable] = {}
@@ -95,7 +96,8 @@ class Recorder:
                 return None
             self._release(self._captures.pop(unread.key))
         self._epoch += 1
-        capture = Capture(key, start, self._free.pop(), self._epoch, floor=start)
+        capture = Capture(key, start, self._free.pop(), self._epoch)
+        self._slots.open(capture)
         self._captures[key] = capture
         return capture
 
@@ -116,16 +118,28 @@ class Recorder:
             return
         with self._lock:
             batch = self._current_batch(step.request_ids)
-            if batch is not None:
+            if batch is not None and not self._record_decoding(step, batch):
                 self._record(step, batch)
 
     def _current_batch(self, request_ids: Sequence[str]) -> _Batch | None:
         if self._batch is None or self._batch.request_ids != request_ids:
-            self._batch = _Batch.of(request_ids, self._by_request)
+            self._batch = _Batch.of(request_ids, self._by_request, self._slots)
         return self._batch if self._batch.captures else None
 
+    def _record_decoding(self, step: Step, batch: _Batch) -> bool:
+        """What most steps are, in a few operations: one row of each request, and no chunk to reduce. False if it is
+        none of those."""
+        if self._draft_tokens or not step.one_row_each:
+            return False
+        first = step.first_positions if batch.is_whole else step.first_positions[batch.members]
+        # As unsigned numbers, positions below the floor are beyond any bound.
+        if (first - batch.floors).view(np.uint64).max() >= CHUNK_SIZE + self._ring.lag - 1:
+            return False
+        self._ring.write(step, batch.one_row_each)
+        return True
+
     def _record(self, step: Step, batch: _Batch) -> None:
-        first = step.first_positions[batch.members]
+        first = step.first_positions[batch.members].astype(np.int64)
         end = first + step.num_rows[batch.members]
         wanted = np.maximum(first, batch.floors)
         counts = np.maximum(end - wanted, 0)
@@ -143,14 +157,17 @@ class Recorder:
             heads[wide] = np.minimum(counts[wide], -into_chunk % CHUNK_SIZE)
             settled[wide] = wanted[wide] + heads[wide]
         self._ring.write(step, batch.rows(base + wanted, heads))
-        self._reduce_ring(batch, settled)
+        # A prefill's next chunk goes on where this one ended.
+        self._reduce_ring(batch, settled, lag=0 if wide.size else self._ring.lag)
         if wide.size:
             self._record_prefill(step, batch, wide, base, settled, end)
 
-    def _reduce_ring(self, batch: _Batch, settled: npt.NDArray[np.int64]) -> None:
-        """Reduces the chunks of the ring that end at or below `settled`, all in one go."""
-        due = np.maximum((settled - batch.floors) // CHUNK_SIZE, 0)
-        if due.any():
+    def _reduce_ring(self, batch: _Batch, settled: npt.NDArray[np.int64], lag: int) -> None:
+        """Reduces the chunks of the ring that end at or below `settled`, all in one go, once one of them is `lag` rows
+        behind."""
+        ahead = settled - batch.floors
+        if ahead.max() >= CHUNK_SIZE + lag:
+            due = np.maximum(ahead // CHUNK_SIZE, 0)
             refs = batch.chunks(due)
             self._advance(batch, due, refs, self._ring.reduce(refs))
 
@@ -170,7 +187,7 @@ class Recorder:
         due = np.zeros_like(end)
         first_rows: list[int] = []
         for i in map(int, wide):
-            if batch.captures[i].floor == position[i] and end[i] - position[i] >= CHUNK_SIZE:
+            if batch.floors[i] == position[i] and end[i] - position[i] >= CHUNK_SIZE:
                 due[i] = (end[i] - position[i]) // CHUNK_SIZE
                 first = int(base[i] + position[i])
                 first_rows += range(first, first + int(due[i]) * CHUNK_SIZE, CHUNK_SIZE)
@@ -237,7 +254,7 @@ class Recorder:
                 continue
             # Asked for, so no longer to be given up.
             capture.finished_at = None
-            whole = min(len(inputs) // CHUNK_SIZE, capture.num_reduced)
+            whole = min(len(inputs) // CHUNK_SIZE, self._slots.num_reduced(capture))
             starts = range(whole * CHUNK_SIZE, len(inputs), CHUNK_SIZE)
             rows = [min(CHUNK_SIZE, len(inputs) - at) for at in starts]
             rest += [(capture.slot, capture.epoch, capture.start + at, n) for at, n in zip(starts, rows, strict=True)]
@@ -301,22 +318,45 @@ class Recorder:
         return len(self._captures)
 
 
+class _Slots:
+    """What is known of every slot's capture, as arrays [slots]: in most batches some request came or went, and objects
+    would have to be asked one by one.
+
+    `floors`: position of the first row not yet reduced; rows below it are not wanted any more.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.starts, self.floors, self.epochs = np.zeros((3, number), dtype=np.int64)
+
+    def open(self, capture: Capture) -> None:
+        self.starts[capture.slot] = self.floors[capture.slot] = capture.start
+        self.epochs[capture.slot] = capture.epoch
+
+    def num_reduced(self, capture: Capture) -> int:
+        """Chunks whose reduction has begun."""
+        return (int(self.floors[capture.slot]) - capture.start) // CHUNK_SIZE
+
+
 class _Batch:
     """The captured requests of a batch as arrays, kept while the batch's requests stay the same."""
 
-    def __init__(self, request_ids: list[str], members: list[int], captures: list[Capture]) -> None:
+    def __init__(self, request_ids: list[str], members: list[int], captures: list[Capture], table: _Slots) -> None:
         self.request_ids = request_ids
         self.members = np.array(members, dtype=np.int64)
+        self.is_whole = len(members) == len(request_ids)
         self.captures = captures
-        self.starts = np.array([capture.start for capture in captures], dtype=np.int64)
-        self.floors = np.array([capture.floor for capture in captures], dtype=np.int64)
+        self._table = table
         self._slots = np.array([capture.slot for capture in captures], dtype=np.int64)
-        self._epochs = np.array([capture.epoch for capture in captures], dtype=np.int64)
+        self._epochs = table.epochs[self._slots]
+        self.starts = table.starts[self._slots]
+        self.floors = table.floors[self._slots]
+        self.one_row_each = Rows(self.members, self._slots, self._epochs)
 
     @classmethod
-    def of(cls, request_ids: Sequence[str], by_request: Mapping[str, Capture]) -> _Batch:
-        found = [(i, by_request[r]) for i, r in enumerate(request_ids) if r in by_request]
-        return cls(list(request_ids), [i for i, _ in found], [capture for _, capture in found])
+    def of(cls, request_ids: Sequence[str], by_request: Mapping[str, Capture], table: _Slots) -> _Batch:
+        found = list(map(by_request.get, request_ids))
+        members = [i for i, capture in enumerate(found) if capture is not None]
+        return cls(list(request_ids), members, [capture for capture in found if capture is not None], table)
 
     def rows(self, first_rows: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> Rows:
         """`counts[i]` rows of each member from `first_rows[i]` on."""
@@ -334,11 +374,8 @@ class _Batch:
     def advance(self, counts: npt.NDArray[np.int64]) -> list[tuple[Capture, int]]:
         """Those chunks are taken care of; whose they are, in the order of `chunks`."""
         self.floors += counts * CHUNK_SIZE
-        owners = []
-        for i in np.flatnonzero(counts).tolist():
-            self.captures[i].floor = int(self.floors[i])
-            owners.append((self.captures[i], int(counts[i])))
-        return owners
+        self._table.floors[self._slots] = self.floors
+        return [(self.captures[i], int(counts[i])) for i in np.flatnonzero(counts).tolist()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,10 +79,12 @@ class Reduction(Protocol):
 
 
 class Ring(Protocol):
-    """Row storage of one worker. `num_rows` rows a slot; row of position p lies at p mod `num_rows`."""
+    """Row storage of one worker. `num_rows` rows a slot; row of position p lies at p mod `num_rows`. A chunk may wait
+    for `lag` rows after its own, to be reduced together with others."""
 
     num_slots: int
     num_rows: int
+    lag: int
 
     def write(self, step: Step, rows: Rows, *, after_reductions: bool = False) -> None:
         """Stores rows of a step; the last writer of a position wins.
@@ -111,6 +113,8 @@ class _Finished:
 
 class HostRing:
     """Ring in main memory, for models on a CPU; every call is complete when it returns."""
+
+    lag = 0
 
     def __init__(self, num_slots: int, num_rows: int, hidden_size: int, dtype: torch.dtype, topk: int) -> None:
         self.num_slots = num_slots

@@ -99,10 +99,10 @@ class Prefills:
                 prefill = self._running.get(request_id)
                 if prefill is None:
                     continue
-                first, count, offset = int(step.first_positions[i]), int(step.num_rows[i]), int(step.offsets[i])
+                first, offset, end = int(step.first_positions[i]), int(step.starts[i]), int(step.starts[i + 1])
                 begin = offset + max(0, prefill.start - first)
-                if begin < offset + count:
-                    prefill.blocks.append(_copy(step, slice(begin, offset + count)))
+                if begin < end:
+                    prefill.blocks.append(_copy(step, slice(begin, end)))
 
     def finished(self, request_ids: Iterable[str]) -> None:
         if not self._running:

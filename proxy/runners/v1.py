@@ -10,8 +10,6 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .checks import require_members, require_parameters
 from .lifecycle import wrap_lifecycle
 from .step import Step
@@ -59,12 +57,10 @@ def _check(runner: Any) -> None:
 def _step(runner: Any) -> Step:
     batch = runner.input_batch
     num_requests = batch.num_reqs
-    offsets = runner.query_start_loc.np[: num_requests + 1].astype(np.int64)
     return Step(
         request_ids=batch.req_ids[:num_requests],
-        first_positions=batch.num_computed_tokens_cpu[:num_requests].astype(np.int64),
-        num_rows=np.diff(offsets),
-        offsets=offsets[:-1],
+        first_positions=batch.num_computed_tokens_cpu[:num_requests],
+        starts=runner.query_start_loc.np[: num_requests + 1],
         hidden_states=runner.execute_model_state.hidden_states,
         positions=runner.positions,
         input_ids=runner.input_ids.gpu,

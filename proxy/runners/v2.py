@@ -10,8 +10,6 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .checks import require_members, require_parameters
 from .lifecycle import wrap_lifecycle
 from .step import Step
@@ -60,12 +58,10 @@ def install(settings: Settings) -> None:
 
 def _step(hidden_states: torch.Tensor, batch: Any) -> Step:
     num_requests = batch.num_reqs
-    offsets = batch.query_start_loc_np[: num_requests + 1].astype(np.int64)
     return Step(
         request_ids=batch.req_ids,
-        first_positions=batch.num_computed_tokens_np[:num_requests].astype(np.int64),
-        num_rows=np.diff(offsets),
-        offsets=offsets[:-1],
+        first_positions=batch.num_computed_tokens_np[:num_requests],
+        starts=batch.query_start_loc_np[: num_requests + 1],
         hidden_states=hidden_states,
         positions=batch.positions,
         input_ids=batch.input_ids,

@@ -70,8 +70,8 @@ def test_ring_equals_the_host_ring(hidden: int, dtype: torch.dtype) -> None:
         ids = torch.from_numpy(generator.integers(0, 1000, n + 3).astype(np.int32))
         rows = Rows(np.arange(n), generator.permutation(8)[:n].astype(np.int64), np.full(n, 1 + count // 100))
         empty = np.zeros(0, dtype=np.int64)
-        host.write(Step([], empty, empty, empty, states, positions, ids), rows)
-        device.write(Step([], empty, empty, empty, states.cuda(), positions.cuda(), ids.cuda()), rows)
+        host.write(Step([], empty, empty, states, positions, ids), rows)
+        device.write(Step([], empty, empty, states.cuda(), positions.cuda(), ids.cuda()), rows)
         if count % 7 == 0:
             n_chunks = int(generator.integers(1, 6))
             refs = ChunkRefs(
@@ -102,8 +102,8 @@ def test_reduce_step_equals_the_host_ring() -> None:
     positions, ids = torch.arange(500) + 7, torch.arange(500, dtype=torch.int32)
     empty = np.zeros(0, dtype=np.int64)
     first_rows = [3, 35, 400, 67, *range(100, 350, 5)]
-    expected = host.reduce_step(Step([], empty, empty, empty, states, positions, ids), first_rows).features()
-    on_device = Step([], empty, empty, empty, states.cuda(), positions.cuda(), ids.cuda())
+    expected = host.reduce_step(Step([], empty, empty, states, positions, ids), first_rows).features()
+    on_device = Step([], empty, empty, states.cuda(), positions.cuda(), ids.cuda())
     found = device.reduce_step(on_device, first_rows).features()
     for field in ("indices", "patterns", "positions", "input_ids"):
         np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
@@ -118,7 +118,7 @@ def test_nothing_synchronises() -> None:
     states = torch.randn(64, 1024, device="cuda").to(torch.bfloat16)
     empty = np.zeros(0, dtype=np.int64)
     step = Step(
-        [], empty, empty, empty, states, torch.arange(64, device="cuda"), torch.zeros(64, dtype=torch.int32).cuda()
+        [], empty, empty, states, torch.arange(64, device="cuda"), torch.zeros(64, dtype=torch.int32).cuda()
     )
     rows = Rows(np.arange(32), np.zeros(32, dtype=np.int64), np.ones(32, dtype=np.int64))
     device.write(step, rows)

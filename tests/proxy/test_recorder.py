@@ -52,8 +52,7 @@ def make_step(rows: list[tuple[str, int, np.ndarray, np.ndarray, np.ndarray]]) -
     return Step(
         request_ids=[name for name, _ in requests],
         first_positions=np.array([first for _, first in requests], dtype=np.int64),
-        num_rows=num_rows[: len(requests)],
-        offsets=(np.cumsum(num_rows) - num_rows)[: len(requests)],
+        starts=np.array([0, *np.cumsum(num_rows[: len(requests)])]),
         hidden_states=torch.from_numpy(states.view(np.int16)).view(torch.bfloat16),
         positions=torch.from_numpy(np.concatenate([positions for _, _, positions, _, _ in rows])),
         input_ids=torch.from_numpy(np.concatenate([ids for *_, ids, _ in rows])).int(),
@@ -148,6 +147,7 @@ class Engine:
         self.rng = np.random.default_rng(random.getrandbits(64))
         self.num_slots = num_slots
         self.ring = HostRing(num_slots, ring_rows(draft_tokens), HIDDEN, torch.bfloat16, TOPK)
+        self.ring.lag = random.choice([0, 8])
         self.recorder = Recorder(self.ring, SECRET, draft_tokens=draft_tokens)
         self.draft_tokens = draft_tokens
         self.lag = lag

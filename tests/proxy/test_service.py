@@ -75,8 +75,7 @@ class Served:
             Step(
                 request_ids=[tag.nonce],
                 first_positions=np.array([0]),
-                num_rows=np.array([num_tokens]),
-                offsets=np.array([0]),
+                starts=np.array([0, num_tokens]),
                 hidden_states=torch.from_numpy(states.view(np.int16)).view(torch.bfloat16),
                 positions=torch.arange(num_tokens),
                 input_ids=torch.from_numpy(ids),

@@ -37,8 +37,7 @@ def step(pieces: Sequence[tuple[str, int, int]], *, wrong: int | None = None) ->
     return Step(
         [name for name, _, _ in pieces],
         np.array([first for _, first, _ in pieces]),
-        counts,
-        np.cumsum(counts) - counts,
+        np.array([0, *np.cumsum(counts)]),
         # Padding, as of a CUDA graph.
         torch.cat([STATES[positions], torch.full((3, HIDDEN), torch.nan, dtype=torch.bfloat16)]),
         torch.tensor([*positions, 0, 0, 0]),
