@@ -585,8 +585,7 @@ def test_other_dtypes(model: str, kept: str) -> None:
         Step(
             step.request_ids,
             step.first_positions,
-            step.num_rows,
-            step.offsets,
+            step.starts,
             states,
             step.positions,
             step.input_ids,
