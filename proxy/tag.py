@@ -6,7 +6,6 @@ A client can put values into `extra_args` too (`vllm_xargs`), hence the MAC.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping
@@ -65,7 +64,7 @@ class Tag:
 
     def _mac(self, secret: str) -> str:
         message = f"{self.nonce}|{self.children}|{self.start}"
-        return hmac.new(secret.encode(), _bytes(message), hashlib.sha256).hexdigest()
+        return hmac.digest(secret.encode(), _bytes(message), "sha256").hex()
 
 
 def _bytes(text: str) -> bytes:

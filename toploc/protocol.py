@@ -6,7 +6,8 @@ Needs pydantic alone. `docs/protocol.md` explains the fields with an example for
 from __future__ import annotations
 
 import hashlib
-import struct
+import sys
+from array import array
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -160,4 +161,7 @@ def num_chunks(num_tokens: int) -> int:
 
 def token_ids_sha256(token_ids: Sequence[int]) -> str:
     """SHA-256 over the token ids, each a little-endian uint32, in hexadecimal."""
-    return hashlib.sha256(struct.pack(f"<{len(token_ids)}I", *token_ids)).hexdigest()
+    values = array("I", token_ids)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return hashlib.sha256(values).hexdigest()

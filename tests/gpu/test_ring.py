@@ -117,9 +117,7 @@ def test_nothing_synchronises() -> None:
     device = DeviceRing(4, 64, 1024, torch.bfloat16, TOPK, torch.device("cuda"))
     states = torch.randn(64, 1024, device="cuda").to(torch.bfloat16)
     empty = np.zeros(0, dtype=np.int64)
-    step = Step(
-        [], empty, empty, states, torch.arange(64, device="cuda"), torch.zeros(64, dtype=torch.int32).cuda()
-    )
+    step = Step([], empty, empty, states, torch.arange(64, device="cuda"), torch.zeros(64, dtype=torch.int32).cuda())
     rows = Rows(np.arange(32), np.zeros(32, dtype=np.int64), np.ones(32, dtype=np.int64))
     device.write(step, rows)
     zero = np.zeros(1, dtype=np.int64)

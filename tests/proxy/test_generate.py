@@ -102,8 +102,7 @@ class Engine:
             Step(
                 request_ids=[request_id],
                 first_positions=np.array([position]),
-                num_rows=np.array([1]),
-                offsets=np.array([0]),
+                starts=np.array([0, 1]),
                 hidden_states=torch.from_numpy(self.states[child, i : i + 1].view(np.int16)).view(torch.bfloat16),
                 positions=torch.tensor([position]),
                 input_ids=torch.tensor([inputs[position]]),
