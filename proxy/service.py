@@ -153,7 +153,7 @@ class Service:
                 for child in children:
                     self._recorder.discard(Key(nonce, child))
                 if self._examiner is not None:
-                    self._examiner.prefills.take(nonce)
+                    self._examiner.prefills.discard(nonce)
                 return Done()
             case CountSlots():
                 return Slots(self._welcome.slots, self._recorder.slots_in_use)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,14 +25,22 @@ if TYPE_CHECKING:
     from .runners.step import Step
 
 
+# On the GPU, of all prefills together; beyond them rows wait in main memory. 32,768 rows of a hidden size of 4,096.
+DEVICE_BYTES = 2**28
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Consecutive rows of one step, in main memory once `copied` has happened (None: already there)."""
+    """Consecutive rows of one step, there once `copied` has happened (None: already)."""
 
     states: torch.Tensor
     positions: torch.Tensor
     input_ids: torch.Tensor
     copied: torch.cuda.Event | None
+
+    @property
+    def device_bytes(self) -> int:
+        return self.states.nbytes if self.states.is_cuda else 0
 
 
 @dataclass(slots=True, eq=False)
@@ -43,7 +52,8 @@ class Prefill:
     finished_at: float | None = None
 
     def states(self, inputs: Sequence[int]) -> torch.Tensor:
-        """Rows [len(inputs), hidden] in order of position, once they are seen to be those of `inputs`.
+        """Rows [len(inputs), hidden] in order of position, once they are seen to be those of `inputs`; on the model's
+        device or in main memory, in order of the current stream.
 
         Raises:
             ProofUnavailable: `rows_missing` or `rows_mismatch`.
@@ -54,13 +64,16 @@ class Prefill:
         if not self.blocks:
             raise ProofUnavailable("rows_missing", "the engine ran no row of the prefill")
         count = len(inputs)
-        found = torch.full((count,), -1, dtype=torch.int64)
-        states = self.blocks[0].states.new_empty(count, self.blocks[0].states.shape[1])
+        device = self.blocks[0].states.device
+        # One more, for rows that are not wanted.
+        found = torch.full((count + 1,), -1, dtype=torch.int64, device=device)
+        states = self.blocks[0].states.new_empty(count + 1, self.blocks[0].states.shape[1])
         for block in self.blocks:
-            at = block.positions.long() - self.start
-            wanted = (at >= 0) & (at < count)
-            states[at[wanted]] = block.states[wanted]
-            found[at[wanted]] = block.input_ids.long()[wanted]
+            at = block.positions.to(device).long() - self.start
+            at = torch.where((at >= 0) & (at < count), at, count)
+            states.index_copy_(0, at, block.states.to(device))
+            found.index_copy_(0, at, block.input_ids.to(device).long())
+        states, found = states[:count], found[:count].cpu()
         if (found < 0).any():
             missing = self.start + int((found < 0).nonzero()[0])
             raise ProofUnavailable("rows_missing", f"the hidden state at position {missing} was not captured")
@@ -79,6 +92,7 @@ class Prefills:
         self._secret = secret
         self._lock = threading.Lock()
         self._held: dict[str, Prefill] = {}
+        self._device_bytes = 0
         self._running: dict[str, Prefill] = {}
 
     def register(self, request_id: str, extra_args: Mapping[str, Any]) -> bool:
@@ -102,7 +116,25 @@ class Prefills:
                 first, offset, end = int(step.first_positions[i]), int(step.starts[i]), int(step.starts[i + 1])
                 begin = offset + max(0, prefill.start - first)
                 if begin < end:
-                    prefill.blocks.append(_copy(step, slice(begin, end)))
+                    block = self._copy(step, slice(begin, end))
+                    self._device_bytes += block.device_bytes
+                    prefill.blocks.append(block)
+
+    def _copy(self, step: Step, rows: slice) -> Block:
+        """Of rows that the next step may overwrite, in the order of the model's stream."""
+        states, positions, input_ids = parts = step.hidden_states[rows], step.positions[rows], step.input_ids[rows]
+        if not states.is_cuda:
+            return Block(states.clone(), positions.clone(), input_ids.clone(), None)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copies = None
+        if self._device_bytes + states.nbytes <= DEVICE_BYTES:
+            # vLLM leaves some memory of the GPU, but nobody knows how much: the engine must not end for a verification.
+            with suppress(torch.OutOfMemoryError):
+                copies = [part.clone() for part in parts]
+        if copies is None:
+            copies = [part.to("cpu", non_blocking=True) for part in parts]
+        copied.record()
+        return Block(copies[0], copies[1], copies[2], copied)
 
     def finished(self, request_ids: Iterable[str]) -> None:
         if not self._running:
@@ -114,33 +146,34 @@ class Prefills:
                     prefill.finished_at = time.monotonic()
 
     def take(self, nonce: str) -> Prefill | None:
-        """The prefill, which is forgotten here."""
+        """The prefill, which is forgotten here, but for the memory that it takes until `release`."""
         with self._lock:
             prefill = self._held.pop(nonce, None)
             if prefill is not None:
                 self._running = {key: value for key, value in self._running.items() if value is not prefill}
             return prefill
 
+    def release(self, prefill: Prefill) -> None:
+        """Lets go of the rows; they were copied, and nothing on the device reads them any more."""
+        with self._lock:
+            self._device_bytes -= sum(block.device_bytes for block in prefill.blocks)
+            prefill.blocks.clear()
+
+    def discard(self, nonce: str) -> None:
+        """Nobody will ask about this prefill."""
+        prefill = self.take(nonce)
+        if prefill is not None:
+            self.release(prefill)
+
     def expire(self, ttl: float) -> int:
         """Forgets prefills that nobody asked about for `ttl` seconds after the engine was done; returns how many."""
         now = time.monotonic()
         with self._lock:
             old = [key for key, p in self._held.items() if p.finished_at is not None and now - p.finished_at > ttl]
-            for key in old:
-                del self._held[key]
+        for key in old:
+            self.discard(key)
         return len(old)
 
     @property
     def held(self) -> int:
         return len(self._held)
-
-
-def _copy(step: Step, rows: slice) -> Block:
-    states, positions, input_ids = step.hidden_states[rows], step.positions[rows], step.input_ids[rows]
-    if not step.hidden_states.is_cuda:
-        return Block(states.clone(), positions.clone(), input_ids.clone(), None)
-    # Into pinned memory, in the order of the model's stream, so that the next step may overwrite the rows.
-    copies = [part.to("cpu", non_blocking=True) for part in (states, positions, input_ids)]
-    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    copied.record()
-    return Block(copies[0], copies[1], copies[2], copied)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 FARTHEST: Final = 1e6
 """A margin where a token was forbidden: JSON has no infinity."""
 
+ROWS: Final = 64
+"""Of logits in float32 at once: with what the figures need of them about 300 MB at 128,000 tokens."""
+
 SLACK: Final = 0.25
 """A token less than this many logits within what sampling leaves may have been left out by the server: `near` of the
 default bounds (`toploc.token_bounds`)."""
@@ -66,7 +69,8 @@ def score_tokens(
 ) -> TokenScores:
     """Score an answer from its logits, which come as tensors [rows, vocabulary], all rows together len(token_ids).
 
-    One tensor is held at a time, in float32. All ids are below the vocabulary's size.
+    They are left as they are. One tensor is held at a time, and of it `ROWS` rows in float32; on a GPU none, where no
+    option changes the logits. All ids are below the vocabulary's size.
 
     1. Before `min_tokens`, ends of the answer are forbidden.
     2. Add `logit_bias`.
@@ -76,24 +80,54 @@ def score_tokens(
     6. With `sampling.seed` and a `sampling.sampler` that is known: the noise, and margins under it.
     """
     noise = None if sampling.greedy else noise_of(sampling.sampler, sampling.seed, len(prompt) - 1)
-    parts: list[list[torch.Tensor]] = []
+    parts: list[torch.Tensor] = []
     first = 0
     history: _History | None = None
     for part in logits:
-        block = part.float()
-        history = history or _History(prompt, block.shape[1], block.device)
-        chosen = torch.tensor(token_ids[first : first + len(block)], device=block.device)
-        _forbid_ends(block, first, sampling, eos_token_ids)  # 1
-        for token, bias in sampling.logit_bias.items():  # 2
-            if token < block.shape[1]:
-                block[:, token] += bias
-        history.penalise(block, chosen, sampling)  # 3
-        parts.append([figure.double().cpu() for figure in _figures(block, chosen, sampling, noise, first)])  # 4-6
-        first += len(block)
-    margin, best, cut, surprisal, entropy, variance, cumulants, *replay = (
-        torch.cat(column).numpy() for column in zip(*parts, strict=True)
+        chosen = torch.tensor(token_ids[first : first + len(part)], device=part.device)
+        if part.is_cuda and noise is None and _changes_nothing(sampling, first):
+            from .scores_triton import plain_figures
+
+            parts.append(plain_figures(part, chosen, sampling, FARTHEST))
+            first += len(part)
+            continue
+        history = history or _History(prompt, part.shape[1], part.device)
+        for rows, tokens in zip(part.split(ROWS), chosen.split(ROWS), strict=True):
+            block = rows.to(torch.float32, copy=True)
+            _forbid_ends(block, first, sampling, eos_token_ids)  # 1
+            for token, bias in sampling.logit_bias.items():  # 2
+                if token < block.shape[1]:
+                    block[:, token] += bias
+            history.penalise(block, tokens, sampling)  # 3
+            parts.append(_columns(_figures(block, tokens, sampling, noise, first)))  # 4-6
+            first += len(block)
+    columns = torch.cat(parts).cpu().numpy()
+    margin, best, cut, surprisal, entropy, variance = columns[:, :6].T
+    cumulants, replay = columns[:, 6 : 6 + len(POWERS)], columns[:, 6 + len(POWERS) :]
+    return TokenScores(
+        margin,
+        best.astype(np.int64),
+        cut,
+        surprisal,
+        entropy,
+        variance,
+        cumulants,
+        replay[:, 0] if replay.size else None,
     )
-    return TokenScores(margin, best.astype(np.int64), cut, surprisal, entropy, variance, cumulants, *replay)
+
+
+def _changes_nothing(sampling: Sampling, first: int) -> bool:
+    """Whether the logits of tokens from number `first` on are sampled from as they are, temperature aside."""
+    unpenalised = (
+        sampling.repetition_penalty == 1 and sampling.frequency_penalty == 0 and sampling.presence_penalty == 0
+    )
+    untruncated = sampling.greedy or (sampling.min_p == 0 and sampling.top_k <= 0 and sampling.top_p == 1)
+    return unpenalised and untruncated and not sampling.logit_bias and sampling.min_tokens <= first
+
+
+def _columns(figures: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The figures of rows side by side, float64 [rows, columns]."""
+    return torch.cat([figure.double().reshape(len(figure), -1) for figure in figures], dim=1)
 
 
 class _History:

@@ -1,0 +1,118 @@
+"""The figures of `toploc.scores` for logits that no option changes, on a GPU: read twice, and written nowhere.
+
+Every intermediate of the general way is as large as the logits themselves, and there are dozens. Here a program takes a
+row: the first pass finds its largest logit, the second sums up what entropy, variance and cumulants are made of.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import triton
+import triton.language as tl
+
+from .surprisal import POWERS
+
+if TYPE_CHECKING:
+    from .sampling import Sampling
+
+BLOCK = 1024
+# Exponents 1 - λ; the last places have λ = 0, which gives the sum of the probabilities themselves.
+PLACES = 16
+
+
+@triton.jit
+def _sum_rows(  # type: ignore[no-untyped-def]
+    logits, chosen, exponents, best, sums, vocabulary, stride, inverse, greedy: tl.constexpr, block: tl.constexpr
+):
+    """Of each row: max, chosen logit, least finite logit, sum p d, sum p d², sum exp(e d) for each exponent e, with
+    d = (logit - max) / temperature, unnormalised."""
+    row = tl.program_id(0).to(tl.int64)
+    logits += row * stride
+    lanes = tl.arange(0, block)
+    top = tl.full((block,), -float("inf"), tl.float32)
+    least = tl.full((block,), float("inf"), tl.float32)
+    place = tl.full((block,), 2147483647, tl.int32)
+    for start in range(0, vocabulary, block):
+        column = start + lanes
+        value = tl.load(logits + column, mask=column < vocabulary, other=-float("inf")).to(tl.float32)
+        place = tl.where(value > top, column, place)
+        top = tl.maximum(top, value)
+        least = tl.minimum(least, tl.where(value == -float("inf"), float("inf"), value))
+    largest = tl.max(top)
+    tl.store(best + row, tl.min(tl.where(top == largest, place, 2147483647)))
+    sums += row * 21
+    tl.store(sums, largest)
+    tl.store(sums + 1, tl.load(logits + tl.load(chosen + row)).to(tl.float32))
+    tl.store(sums + 2, tl.min(least))
+    if not greedy:
+        which = tl.arange(0, 16)
+        exponent = tl.load(exponents + which)
+        powers = tl.zeros((16,), tl.float32)
+        first = tl.zeros((block,), tl.float32)
+        second = tl.zeros((block,), tl.float32)
+        for start in range(0, vocabulary, block):
+            column = start + lanes
+            value = tl.load(logits + column, mask=column < vocabulary, other=-float("inf")).to(tl.float32)
+            finite = value > -float("inf")
+            distance = tl.where(finite, (value - largest) * inverse, 0.0)
+            weight = tl.where(finite, tl.exp(distance), 0.0)
+            first += weight * distance
+            second += weight * distance * distance
+            raised = tl.where(finite[:, None], tl.exp(distance[:, None] * exponent[None, :]), 0.0)
+            powers += tl.sum(raised, axis=0)
+        tl.store(sums + 3, tl.sum(first))
+        tl.store(sums + 4, tl.sum(second))
+        tl.store(sums + 5 + which, powers)
+
+
+def plain_figures(logits: torch.Tensor, chosen: torch.Tensor, sampling: Sampling, farthest: float) -> torch.Tensor:
+    """Margin, best, cut, surprisal, entropy, variance and cumulants of each row, float64 [rows, 6 + len(POWERS)].
+
+    As `scores._figures` gives them where no truncation, bias or penalty changes the logits.
+
+    Args:
+        logits: [rows, vocabulary] on a GPU, any floating-point type; rows may be apart.
+        chosen: each row's token, int64 [rows].
+        farthest: what stands for an infinite margin.
+    """
+    rows, vocabulary = logits.shape
+    best = torch.empty(rows, dtype=torch.int32, device=logits.device)
+    sums = torch.zeros(rows, 5 + PLACES, device=logits.device)
+    exponents = torch.ones(PLACES)
+    exponents[: len(POWERS)] -= torch.tensor(POWERS)
+    exponents = exponents.to(logits.device, non_blocking=True)
+    launch: Any = _sum_rows[(rows,)]
+    divisor = sampling.divisor
+    launch(
+        logits,
+        chosen,
+        exponents,
+        best,
+        sums,
+        vocabulary,
+        logits.stride(0),
+        1.0 / divisor,
+        greedy=sampling.greedy,
+        block=BLOCK,
+        num_warps=8,
+    )
+    largest, own, least, first, second, *_ = sums.double().unbind(dim=1)
+    margin = (largest - own).clamp(max=farthest)
+    result = sums.new_zeros(rows, 6 + len(POWERS), dtype=torch.float64)
+    result[:, 0] = margin
+    result[:, 1] = best
+    if sampling.greedy:
+        return result
+    powers = sums[:, 5:].double()
+    total = powers[:, -1]
+    log_total = total.log()
+    inside = torch.isfinite(own)
+    mean = first / total
+    result[:, 2] = torch.where(inside, 0.0, farthest)
+    result[:, 3] = log_total - (torch.where(inside, own, least) - largest) / divisor
+    result[:, 4] = log_total - mean
+    result[:, 5] = (second / total - mean * mean).clamp(min=0)
+    result[:, 6:] = powers[:, : len(POWERS)].log() - exponents[: len(POWERS)].double() * log_total[:, None]
+    return result
