@@ -92,8 +92,8 @@ def score_tokens(
             first += len(part)
             continue
         history = history or _History(prompt, part.shape[1], part.device)
-        for rows, tokens in zip(part.split(ROWS), chosen.split(ROWS), strict=True):
-            block = rows.to(torch.float32, copy=True)
+        for at in range(0, len(part), ROWS):
+            block, tokens = part[at : at + ROWS].to(torch.float32, copy=True), chosen[at : at + ROWS]
             _forbid_ends(block, first, sampling, eos_token_ids)  # 1
             for token, bias in sampling.logit_bias.items():  # 2
                 if token < block.shape[1]:
