@@ -1,6 +1,7 @@
 """Random LoRA adapters of the bundled model, and the model with one merged into its weights."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,13 +12,15 @@ RANK, ALPHA = 8, 16
 ADAPTED = ("self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj")
 
 
-def make_adapter(directory: Path, seed: int) -> None:
+def make_adapter(directory: Path, seed: int, adapted: Sequence[str] = ADAPTED) -> None:
     """A random adapter in peft's format."""
     directory.mkdir()
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
-    for name, weight in load_file(MODEL / "model.safetensors").items():
-        if any(name.endswith(f"{module}.weight") for module in ADAPTED):
+    weights = load_file(MODEL / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    for name, weight in weights.items():
+        if any(name.endswith(f"{module}.weight") for module in adapted):
             prefix = f"base_model.model.{name.removesuffix('.weight')}"
             out, into = weight.shape
             tensors[f"{prefix}.lora_A.weight"] = torch.randn(RANK, into, generator=generator).bfloat16() * 0.05
@@ -31,7 +34,7 @@ def make_adapter(directory: Path, seed: int) -> None:
         "lora_alpha": ALPHA,
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": [module.rpartition(".")[2] for module in ADAPTED],
+        "target_modules": [module.rpartition(".")[2] for module in adapted],
     }
     (directory / "adapter_config.json").write_text(json.dumps(config))
 

@@ -46,6 +46,7 @@ class Examine(msgspec.Struct, tag="examine", frozen=True):
     Attributes:
         prompt, token_ids: the prompt and the answer; what was prefilled is both, less the last token.
         sampling: the request's options as the JSON of a `toploc.sampling.Sampling`; None for no scores.
+        adapter: the number of the LoRA adapter that it ran with.
     """
 
     nonce: str
@@ -53,6 +54,7 @@ class Examine(msgspec.Struct, tag="examine", frozen=True):
     token_ids: list[int]
     sampling: str | None
     eos_token_ids: list[int]
+    adapter: int | None = None
 
 
 Request = Hello | Finalize | Discard | CountSlots | Examine

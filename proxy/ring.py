@@ -86,6 +86,10 @@ class Ring(Protocol):
     num_rows: int
     lag: int
 
+    @property
+    def num_bytes(self) -> int:
+        """Device memory taken."""
+
     def write(self, step: Step, rows: Rows, *, after_reductions: bool = False) -> None:
         """Stores rows of a step; the last writer of a position wins.
 
@@ -115,6 +119,7 @@ class HostRing:
     """Ring in main memory, for models on a CPU; every call is complete when it returns."""
 
     lag = 0
+    num_bytes = 0
 
     def __init__(self, num_slots: int, num_rows: int, hidden_size: int, dtype: torch.dtype, topk: int) -> None:
         self.num_slots = num_slots

@@ -188,6 +188,12 @@ def add_verify_options(group: _ArgumentGroup) -> None:
         help="Bounds that answers are held against: a name in configs/thresholds, or a YAML file (default: those "
         "calibrated for a model of this name and dtype, else the paper's).",
     )
+    group.add_argument(
+        "--toploc-copy-head",
+        action="store_true",
+        help="With tensor parallelism: keep a copy of the whole output head on the first rank, so that verifications "
+        "check the tokens too (vocabulary x hidden size x 2 bytes of that GPU; always with --toploc-role verifier).",
+    )
     limits = {
         "concurrency": (64, "Most verifications at once; more are an HTTP 429."),
         "tokens": (2**17, "Most tokens, with their prompts, in verifications at once; one item of more is a 413."),
@@ -240,6 +246,7 @@ def settings_from(args: Namespace, channel: str) -> Settings:
         finalize_timeout=args.toploc_finalize_timeout,
         role=Role(args.toploc_role),
         thresholds=_absolute(args.toploc_thresholds),
+        copy_head=args.toploc_copy_head or args.toploc_role == Role.VERIFIER.value,
         verify_concurrency=args.toploc_max_verify_concurrency,
         verify_tokens=args.toploc_max_verify_tokens,
         verify_body_bytes=args.toploc_max_verify_body_bytes,

@@ -49,6 +49,7 @@ class Settings(BaseModel):
     receipts: str | None = Field(default=None, description="SQLite file of receipts; none: in memory")
     role: Role = Role.PROVER
     thresholds: str | None = Field(default=None, description="a name or a file; none: by model and dtype")
+    copy_head: bool = Field(default=False, description="keep the whole output head on one tensor-parallel rank")
     verify_concurrency: int = Field(default=64, gt=0, description="verifications at once")
     verify_tokens: int = Field(default=2**17, gt=0, description="tokens of prompts and answers in them at once")
     verify_body_bytes: int = Field(default=8 * 2**20, gt=0, description="the longest body of a verification")

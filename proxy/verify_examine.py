@@ -21,10 +21,10 @@ from .messages import Examined, Refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from .head import Head
     from .messages import Examine, Reply
     from .verify_rows import Prefills
 
-    Head = Callable[[torch.Tensor], torch.Tensor]
 
 # Rows of logits held at once: 131 MB of bfloat16 at 128,000 tokens. The head's weights, 1 GB there, are read for each.
 LOGITS_ROWS = 512
@@ -37,8 +37,7 @@ class Examiner:
 
     Args:
         prefills: where their rows are.
-        head: from hidden states [n, hidden] to logits [n, vocabulary]; None where they cannot be had apart from the
-            engine's own steps: with tensor parallelism the call is collective, with LoRA it is the batch's.
+        head: None where logits cannot be had apart from the engine's own steps.
         device: the model's.
     """
 
@@ -88,7 +87,7 @@ class Examiner:
     def _examine(self, request: Examine, states: torch.Tensor) -> Examined:
         points = state_points(states, TOPK)
         scores = {}
-        if self._head is not None and request.sampling is not None:
+        if self._head is not None and request.sampling is not None and self._head.fits(request.adapter):
             sampling = Sampling.model_validate_json(request.sampling)
             scored = score_tokens(
                 self._logits(self._head, states), request.prompt, request.token_ids, sampling, request.eos_token_ids

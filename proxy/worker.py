@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.v1.core.sched.output import SchedulerOutput
 
+    from .head import Head
     from .ring import Ring
     from .settings import Settings
-    from .verify_examine import Head
 
 # On a CPU the front end competes with the model for the cores and may lag behind by more steps; memory is untouched
 # until it is needed.
@@ -98,16 +98,14 @@ def start_worker(
     runner: str,
     ring: Ring,
     device: torch.device,
-    head: Head,
+    head: Head | None,
     sampler: str | None,
 ) -> Worker:
-    """Answers on the side channel from here on. `head`: the model's, from hidden states to logits. `sampler`: its name,
-    if its noise can be replayed."""
+    """Answers on the side channel from here on. `head`: the model's, where it has one apart from the engine's steps.
+    `sampler`: its name, if its noise can be replayed."""
     recorder = Recorder(ring, settings.secret, draft_tokens=draft_tokens(config))
     prefills = Prefills(settings.secret)
-    # Across tensor-parallel ranks the head is collective; with LoRA it applies the adapters of the running batch.
-    apart = config.parallel_config.tensor_parallel_size == 1 and config.lora_config is None
-    examiner = Examiner(prefills, head if apart else None, device)
+    examiner = Examiner(prefills, head, device)
     examiner.start()
     dtype, source = proof_dtype(config), config.model_config.dtype
     welcome = Welcome(
@@ -156,10 +154,15 @@ def draft_tokens(config: VllmConfig) -> int:
     return int(speculative.num_speculative_tokens) if speculative is not None else 0
 
 
+def is_last_stage() -> bool:
+    """Whether this worker has the model's last layers, and its output head."""
+    return bool(get_pp_group().is_last_rank)
+
+
 def is_output_rank() -> bool:
     """Whether this worker's outputs are the ones the engine reads: hidden states are whole on the last pipeline
     stage and equal over tensor-parallel ranks (vllm/v1/executor/multiproc_executor.py)."""
-    return bool(get_pp_group().is_last_rank) and get_tp_group().rank_in_group == 0
+    return is_last_stage() and get_tp_group().rank_in_group == 0
 
 
 def num_slots(max_num_seqs: int) -> int:

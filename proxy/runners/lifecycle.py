@@ -26,28 +26,28 @@ def wrap_lifecycle(runner_class: Any, settings: Settings, name: str, check: Call
     require_parameters(runner_class.initialize_kv_cache, "self", "kv_cache_config")
     load_model = runner_class.load_model
     initialize_kv_cache = runner_class.initialize_kv_cache
+    runner_class.toploc_loaded = False
     runner_class.toploc_ring = None
+    runner_class.toploc_head = None
     runner_class.toploc_worker = None
 
     @functools.wraps(load_model)
-    def load_model_and_make_ring(self: Any, *args: Any, **kwargs: Any) -> None:
+    def load_model_and_take_memory(self: Any, *args: Any, **kwargs: Any) -> None:
         load_model(self, *args, **kwargs)
-        if self.toploc_ring is None and _captures(self):
-            from ..worker import make_ring
-
-            self.toploc_ring = make_ring(self.vllm_config, self.device)
-            # vLLM 0.26 subtracts what loading took from the memory it gives to the KV cache
-            # (vllm/v1/worker/gpu_worker.py determine_available_memory); later versions measure.
-            self.model_memory_usage += self.toploc_ring.num_bytes
+        # vLLM 0.26 subtracts what loading took from the memory it gives to the KV cache
+        # (vllm/v1/worker/gpu_worker.py determine_available_memory); later versions measure.
+        self.model_memory_usage += _take_memory(self, settings)
 
     @functools.wraps(initialize_kv_cache)
     def initialize_kv_cache_and_recorder(self: Any, *args: Any, **kwargs: Any) -> None:
         initialize_kv_cache(self, *args, **kwargs)
+        # The CPU's runner has a load_model of its own.
+        _take_memory(self, settings)
         if self.toploc_worker is None and _captures(self):
             check(self)
             self.toploc_worker = _start(self, settings, name)
 
-    runner_class.load_model = load_model_and_make_ring
+    runner_class.load_model = load_model_and_take_memory
     runner_class.initialize_kv_cache = initialize_kv_cache_and_recorder
 
 
@@ -59,12 +59,31 @@ def _captures(runner: Any) -> bool:
     return is_output_rank() and not runner.is_pooling_model
 
 
+def _take_memory(runner: Any, settings: Settings) -> int:
+    """Bytes that captures and the output head take on this rank, the first time; every rank comes here."""
+    if runner.toploc_loaded or runner.is_pooling_model:
+        return 0
+    runner.toploc_loaded = True
+    from ..worker import is_last_stage, make_ring
+
+    taken = 0
+    if is_last_stage():
+        from ..head import make_head
+
+        config = runner.vllm_config
+        adapters = None if config.lora_config is None else lambda: runner.lora_manager._adapter_manager.list_adapters()
+        runner.toploc_head = make_head(runner.get_model(), config, copied=settings.copy_head, adapters=adapters)
+        taken += runner.toploc_head.num_bytes if runner.toploc_head else 0
+    if _captures(runner):
+        runner.toploc_ring = make_ring(runner.vllm_config, runner.device)
+        taken += runner.toploc_ring.num_bytes
+    return taken
+
+
 def _start(runner: Any, settings: Settings, name: str) -> Worker:
     from ..sampler import name_sampler
-    from ..worker import make_ring, start_worker
+    from ..worker import start_worker
 
-    # The CPU's runner has a load_model of its own.
-    ring = runner.toploc_ring or make_ring(runner.vllm_config, runner.device)
     config, device = runner.vllm_config, runner.device
     sampler = name_sampler(runner, name, config, device)
-    return start_worker(settings, config, name, ring, device, runner.model.compute_logits, sampler)
+    return start_worker(settings, config, name, runner.toploc_ring, device, runner.toploc_head, sampler)

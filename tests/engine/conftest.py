@@ -57,6 +57,12 @@ class Api:
     def chat(self, messages: list[dict[str, Any]], **body: Any) -> dict[str, Any]:
         return self.post("/v1/chat/completions", messages=messages, **body)
 
+    def report(self, response: dict[str, Any], **body: Any) -> dict[str, Any]:
+        """The server's own report on a request and its response."""
+        reply = self.http.post("/v1/toploc/verify", json={"request": {"model": NAME, **body}, "response": response})
+        assert reply.status_code == 200, reply.text
+        return reply.json()
+
     def stream(self, path: str, **body: Any) -> list[dict[str, Any]]:
         """The JSON of every event."""
         response = self.http.post(path, json={"model": NAME, "stream": True, **body})

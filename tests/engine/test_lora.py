@@ -85,3 +85,24 @@ def test_and_with_no_other(adapted: Api, engines: dict[str, TransformersPrefill]
         for other in set(engines) - {name}:
             states = engines[other].hidden_states(engines[other].render(messages(seed)), choice.token_ids)
             assert not verify_activations(choice.proofs, states, thresholds=calibrated).passed
+
+
+def test_the_server_verifies_answers_of_each(adapted: Api) -> None:
+    names = ["toploc-mini", *ADAPTERS]
+
+    def ask(seed: int) -> None:
+        name = names[seed % 3]
+        options = {"max_tokens": 70, "temperature": seed % 2, "ignore_eos": True}
+        body = {"model": name, "messages": messages(seed), **options}
+        response = adapted.post("/v1/chat/completions", **body)
+        report = adapted.report(response, **body)
+        assert report["verdict"] == "accepted", report
+        assert {check["name"]: check["status"] for check in report["checks"]}["tokens"] == "passed"
+        for other in {*names} - {name}:
+            field = {**response["toploc_proofs"], "model": other}
+            report = adapted.report({**response, "model": other, "toploc_proofs": field}, **{**body, "model": other})
+            assert report["verdict"] == "rejected"
+            assert "activations" in {check["reason"] for check in report["checks"]}
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(ask, range(6)))

@@ -33,7 +33,7 @@ SERVE = ["--served-model-name", "toploc-mini", "--enforce-eager", "--max-model-l
 ENVIRONMENT = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "600"}
 
 SPLIT = {
-    "TP": ["--tensor-parallel-size", "2"],
+    "TP": ["--tensor-parallel-size", "2", "--toploc-copy-head"],
     # Eager, the second stage of vLLM 0.32 has no buffers for what the first sends and dies of an assertion, with or
     # without proofs: on a CPU only the warm-up before compilation makes them (v1/worker/cpu_model_runner.py).
     "PP": ["--pipeline-parallel-size", "2", "--no-enforce-eager", "-cc.mode=2", "-cc.backend=eager"],
@@ -109,11 +109,30 @@ def ask_each(apis: list[Api]) -> list[tuple[list[dict[str, Any]], list[dict[str,
         return list(pool.map(ask, range(len(apis))))
 
 
+def verify_each(apis: list[Api]) -> None:
+    """Each server's front end verifies answers of any other, all of them at once, down to their tokens."""
+
+    def ask(number: int) -> None:
+        options: dict[str, Any] = {"n": 2, "temperature": 1} if number % 2 else {"temperature": 0}
+        messages = [{"role": "user", "content": exchange(Random(number)).question}]
+        body = {"messages": messages, "ignore_eos": True, "max_tokens": 70, **options}
+        response = apis[number].post("/v1/chat/completions", **body)
+        report = apis[number - 1].report(response, **body)
+        assert report["verdict"] == "accepted", report
+        assert {check["status"] for check in report["checks"] if check["name"] == "tokens"} == {"passed"}
+        response["toploc_proofs"]["choices"][0]["proofs"].reverse()
+        assert apis[number - 1].report(response, **body)["verdict"] == "rejected"
+
+    with ThreadPoolExecutor(len(apis)) as pool:
+        list(pool.map(ask, range(len(apis))))
+
+
 def test_one_model_over_two_workers(
     split: LocalServer, api_of: type[Api], verified: Callable[..., ToplocProofs]
 ) -> None:
     with api_of(split.url) as api:
         answers = ask_each([api] * 8)
+        verify_each([api] * 8)
     for seed, (messages, fields) in enumerate(answers):
         assert sum(len(verified(field, messages).choices) for field in fields) == 1 + seed % 2
 
@@ -128,6 +147,7 @@ def test_two_engines_behind_two_front_ends(
         # A connection of its own for each, to meet both front ends.
         apis = [stack.enter_context(api_of(replicated.url)) for _ in range(16)]
         answers = ask_each(apis)
+        verify_each(apis)
         ports = {name: _local_ports(process) for name, process in processes(replicated).items() if "APIServer" in name}
         metrics = apis[0].http.get("/metrics").text
     for seed, (messages, fields) in enumerate(answers):

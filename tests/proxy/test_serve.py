@@ -115,6 +115,7 @@ def test_defaults() -> None:
         "receipts": None,
         "role": Role.PROVER,
         "thresholds": None,
+        "copy_head": False,
         "verify_concurrency": 64,
         "verify_tokens": 2**17,
         "verify_body_bytes": 8 * 2**20,
@@ -131,6 +132,8 @@ def test_defaults() -> None:
         (["--toploc-seed-requests"], {"seed_requests": True}),
         (["--toploc_on_error=fail"], {"on_error": OnError.FAIL}),
         (["--toploc-on-error", "report"], {}),
+        (["--toploc-copy-head"], {"copy_head": True}),
+        (["--toploc-role", "verifier"], {"role": Role.VERIFIER, "copy_head": True}),
         (["--toploc-finalize-timeout", "0.5"], {"finalize_timeout": 0.5}),
     ],
 )

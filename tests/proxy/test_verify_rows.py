@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
+from toploc_proxy.head import Head
 from toploc_proxy.messages import Examine, Examined, Refusal
 from toploc_proxy.runners.step import Step
 from toploc_proxy.tag import EXTRA_ARG, Tag
@@ -24,7 +26,7 @@ SECRET = "secret"
 PROMPT, ANSWER, HIDDEN, VOCABULARY = 50, 70, 256, 300
 IDS = np.random.default_rng(1).integers(0, VOCABULARY, PROMPT + ANSWER).tolist()
 STATES = torch.randn(PROMPT + ANSWER, HIDDEN, generator=torch.manual_seed(1)).bfloat16()
-HEAD = torch.randn(VOCABULARY, HIDDEN, generator=torch.manual_seed(2)).bfloat16() / 16
+WEIGHT = torch.randn(VOCABULARY, HIDDEN, generator=torch.manual_seed(2)).bfloat16() / 16
 
 
 def step(pieces: Sequence[tuple[str, int, int]], *, wrong: int | None = None) -> Step:
@@ -57,7 +59,7 @@ def begin(prefills: Prefills, name: str) -> str:
 
 
 def ask(prefills: Prefills, nonce: str, *, sampling: Sampling | None = None) -> Examined | Refusal:
-    examiner = Examiner(prefills, lambda states: states @ HEAD.T, torch.device("cpu"))
+    examiner = Examiner(prefills, Head(lambda states: states @ WEIGHT.T), torch.device("cpu"))
     options = None if sampling is None else sampling.model_dump_json()
     reply = examiner.examine(Examine(nonce, IDS[:PROMPT], IDS[PROMPT:], options, [5]))
     assert isinstance(reply, Examined | Refusal)
@@ -88,7 +90,7 @@ def test_points_and_scores_are_those_of_the_whole_answer(prefills: Prefills, way
     assert reply.indices == points.indices.tobytes()
     assert reply.patterns == points.patterns.tobytes()
     assert reply.rows == [32, 32, 6]
-    expected = score_tokens([(rows @ HEAD.T).float()], IDS[:PROMPT], IDS[PROMPT:], sampling, [5])
+    expected = score_tokens([(rows @ WEIGHT.T).float()], IDS[:PROMPT], IDS[PROMPT:], sampling, [5])
     found = scores_of(reply)
     for name in ("margin", "best", "cut", "surprisal", "entropy", "variance", "cumulants"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-4)
@@ -124,3 +126,22 @@ def test_prefills_that_nobody_asks_about_are_forgotten(prefills: Prefills) -> No
     assert prefills.expire(60) == 0
     assert prefills.expire(-1) == 1
     assert prefills.held == 0
+
+
+def test_no_scores_by_a_head_that_is_not_the_models(prefills: Prefills) -> None:
+    layer = SimpleNamespace(weight=WEIGHT[:300].clone())
+    head = Head(lambda states: states @ WEIGHT.T, changes=lambda adapter: adapter == 7, copied=(WEIGHT[:300], layer))
+
+    def scored(adapter: int | None) -> bool:
+        nonce = begin(prefills, "a")
+        prefills.record(step(WHOLE[0]))
+        request = Examine(nonce, IDS[:PROMPT], IDS[PROMPT:], Sampling().model_dump_json(), [5], adapter)
+        reply = Examiner(prefills, head, torch.device("cpu")).examine(request)
+        assert isinstance(reply, Examined)
+        return bool(reply.scores)
+
+    assert scored(None)
+    assert scored(6)
+    assert not scored(7)
+    layer.weight[0, 0] += 1  # as other weights that were loaded
+    assert not scored(None)
