@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from toploc.errors import ToplocError
 
 from .verify_metrics import REQUESTS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+
+BODIES: Final = 8
+"""Longest bodies at once. A body is up to 25 times as long when it is parsed: `[],` is 3 bytes and an object of 64."""
 
 
 class TooMany(ToplocError):
@@ -33,28 +37,41 @@ class Places:
     Args:
         requests: HTTP requests at once, each of which may hold a body; more are refused. Prefills at once; more wait.
         tokens: of prompts and answers in prefills at once, whose hidden states the worker holds in main memory.
+        body_bytes: of one body; of all bodies at once `BODIES` times as many.
     """
 
-    def __init__(self, requests: int, tokens: int) -> None:
+    def __init__(self, requests: int, tokens: int, body_bytes: int) -> None:
         self.size = requests
         self.tokens = tokens
+        self.body_bytes = body_bytes
         self.requests = 0
         self.running = 0
         self.most_running = 0
+        self._bytes = BODIES * body_bytes
         self._free = tokens
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @contextmanager
-    def request(self) -> Iterator[None]:
-        """Raises TooMany."""
+    def request(self) -> Iterator[Callable[[int], None]]:
+        """A place, and what takes room for as many more bytes of the request's body. Both raise TooMany."""
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            if self._bytes < size:
+                raise TooMany("the bodies of verifications in progress have as many bytes as this server holds at once")
+            self._bytes -= size
+            held += size
+
         if self.requests >= self.size:
             raise TooMany(f"{self.size} verifications are in progress, the most that this server does at once")
         self.requests += 1
         try:
             with REQUESTS.track_inprogress():
-                yield
+                yield hold
         finally:
             self.requests -= 1
+            self._bytes += held
 
     @asynccontextmanager
     async def prefill(self, tokens: int) -> AsyncIterator[None]:

@@ -49,15 +49,14 @@ router = APIRouter()
 async def verify(request: Request) -> Response:
     """Is this answer what the model says to this request? One prefill for each choice."""
     verifier: EngineVerifier = request.app.state.toploc_verifier
-    settings: Settings = request.app.state.toploc_settings
     place = verifier.places.request()
     try:
-        place.__enter__()
+        hold = place.__enter__()
     except TooMany as error:
-        return _error(429, str(error), None, "too_many_verifications", {"retry-after": "1"})
+        return _refusal(error)
     streaming = False
     try:
-        value = await verifier.in_thread(partial(load_json, await _body(request, settings.verify_body_bytes)))
+        value = await verifier.in_thread(partial(load_json, await _body(request, verifier.places.body_bytes, hold)))
         items = _items(value)
         report_on = partial(_report, verifier, request.app.state.toploc_spans, extract_trace_headers(request.headers))
         if items is not None:
@@ -76,7 +75,7 @@ async def verify(request: Request) -> Response:
 class _Reports(StreamingResponse):
     """Gives its place back at its end, also where the client is gone before the first line."""
 
-    def __init__(self, lines: AsyncIterator[bytes], place: AbstractContextManager[None]) -> None:
+    def __init__(self, lines: AsyncIterator[bytes], place: AbstractContextManager[object]) -> None:
         super().__init__(lines, media_type="application/x-ndjson")
         self._place = place
 
@@ -111,8 +110,8 @@ def description(state: State) -> dict[str, Any]:
     }
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    """Raises TooLarge before more than the limit is held."""
+async def _body(request: Request, limit: int, hold: Callable[[int], None]) -> bytes:
+    """Raises TooLarge before more than the limit is held, and what `hold` raises before each part."""
     message = f"the body has more than {limit:,} bytes"
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared[:20]) > limit:
@@ -124,6 +123,7 @@ async def _body(request: Request, limit: int) -> bytes:
                 size += len(part)
                 if size > limit:
                     raise TooLarge("", message)
+                hold(len(part))
                 parts.append(part)
     except TimeoutError:
         raise MalformedEvidence("", f"the body did not come within {BODY_SECONDS:g} s") from None
@@ -225,6 +225,8 @@ def _refusal(error: Exception) -> Response:
             return _error(400, str(error), error.field or None, "malformed_evidence")
         case TooLarge():
             return _error(413, str(error), error.field or None, "too_large")
+        case TooMany():
+            return _error(429, str(error), None, "too_many_verifications", {"retry-after": "1"})
         case TimeoutError():
             return _error(500, "the engine did not come to it in time", None, "verification_timeout")
         case _:

@@ -71,7 +71,7 @@ def application(
     app.state.toploc_served = Served("model", "bfloat16", None)
     app.state.toploc_signer = signer
     app.state.toploc_spans = Spans()
-    app.state.toploc_verifier = verifier or Verifier(Places(1, 100), MalformedEvidence("request", "missing"))
+    app.state.toploc_verifier = verifier or Verifier(Places(1, 100, 2000), MalformedEvidence("request", "missing"))
     return app
 
 
@@ -140,7 +140,7 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     ],
 )
 def test_a_verification_that_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, status: int) -> None:
-    app = application(monkeypatch, verifier=Verifier(Places(1, 100), error))
+    app = application(monkeypatch, verifier=Verifier(Places(1, 100, 2000), error))
     one, many = ask(app, *(("POST", "/v1/toploc/verify", body) for body in (b"{}", b'{"items":[{},{}]}')))
     assert_refused(one, status)
     lines = many.text.splitlines()
@@ -153,7 +153,7 @@ def test_refusals_of_every_kind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     verify = "/v1/toploc/verify"
     broken = SqliteStore(str(tmp_path / "receipts.db"))
     broken._thread.submit(broken._connection.execute, "DROP TABLE receipts").result()
-    plain, full = application(monkeypatch), application(monkeypatch, verifier=Verifier(Places(0, 100)))
+    plain, full = application(monkeypatch), application(monkeypatch, verifier=Verifier(Places(0, 100, 2000)))
     signing = application(monkeypatch, signer=Signer(KEY, (KEY.public,), MemoryStore()))
     failing = application(monkeypatch, signer=Signer(KEY, (KEY.public,), broken))
     verifying = application(monkeypatch, role=Role.VERIFIER)

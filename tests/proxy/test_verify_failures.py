@@ -21,7 +21,7 @@ class Broken:
     """A verifier whose engine does what it is told."""
 
     def __init__(self, engine: Callable[[], Any]) -> None:
-        self.places = Places(1, 100)
+        self.places = Places(1, 100, 1000)
         self._engine = engine
 
     async def in_thread(self, work: Callable[[], Any]) -> Any:

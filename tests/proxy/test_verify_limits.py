@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import ExitStack
 
 import pytest
 from toploc_proxy.verify_limits import Places, TooMany
 
 
 def test_requests_beyond_the_places_are_refused() -> None:
-    places = Places(2, 100)
+    places = Places(2, 100, 10)
     with places.request(), places.request(), pytest.raises(TooMany), places.request():
         pass
     assert places.requests == 0
 
 
+def test_bodies_are_bounded_together() -> None:
+    places = Places(100, 100, 10)
+    with ExitStack() as stack:
+        holds = [stack.enter_context(places.request()) for _ in range(20)]
+        for hold in holds[:16]:
+            hold(5)
+        with pytest.raises(TooMany, match="bodies"):
+            holds[16](1)
+    with places.request() as hold:
+        hold(80)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_prefills_wait_for_places_and_tokens(seed: int) -> None:
     """A hundred at once, a third of them cancelled at any point."""
-    places, chance, tokens = Places(4, 100), random.Random(seed), 0
+    places, chance, tokens = Places(4, 100, 10), random.Random(seed), 0
     most = []
 
     async def work(size: int, steps: int) -> None:
@@ -52,7 +65,7 @@ def test_prefills_wait_for_places_and_tokens(seed: int) -> None:
 
 def test_a_long_one_is_not_passed_over() -> None:
     async def run() -> list[int]:
-        places, order = Places(10, 100), []
+        places, order = Places(10, 100, 10), []
 
         async def work(size: int) -> None:
             async with places.prefill(size):
