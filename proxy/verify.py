@@ -87,7 +87,7 @@ class EngineVerifier:
         self._defaults = {name: value for name, value in defaults.items() if name in Sampling.model_fields}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="toploc-verify")
         self.names = tuple(names)
-        self.places = Places(settings.verify_concurrency, settings.verify_tokens)
+        self.places = Places(settings.verify_concurrency, settings.verify_tokens, settings.verify_body_bytes)
         # Routes use the engine's tokenizer at the same time, and a tokenizer is not to be shared between threads.
         tokenizer = copy.deepcopy(engine.renderer.get_tokenizer())
         ends = config.model_config.try_get_generation_config().get("eos_token_id")
@@ -119,10 +119,11 @@ class EngineVerifier:
             Exception: whatever the engine raises.
         """
         async with asyncio.timeout(TIMEOUT):
-            calls: Sequence[Call] = ()
-            problem = "its prompt could not be rendered"
+            calls: list[Call] = []
+            problem = "the response does not say what the tool before this turn gave"
             try:
-                calls = await self._rehearsal.calls(evidence.route, evidence.source[0])
+                for body in evidence.bodies:
+                    calls += await self._rehearsal.calls(evidence.route, body)
             except Unrenderable as error:
                 problem = str(error)
             computed: list[Computed | Check] = []
@@ -135,7 +136,7 @@ class EngineVerifier:
                         _cannot("prompt", "unrenderable", answer, f"this server cannot render it: {problem}")
                     )
         verifier = replace(self.verifier, names=self.served_names())
-        return await self.in_thread(partial(judge, self._canonical(evidence), verifier, computed))
+        return await self.in_thread(partial(judge, evidence.under_one_name(self.names), verifier, computed))
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -191,6 +192,7 @@ class EngineVerifier:
             list(token_ids),
             sampling.model_dump_json() if wanted else None,
             sorted(self.verifier.eos_token_ids),
+            call.lora_request.lora_int_id if call.lora_request else None,
         )
         try:
             await self._prefill([*prompt, *token_ids[:-1]], tag, call)
@@ -224,11 +226,6 @@ class EngineVerifier:
     def served_names(self) -> list[str]:
         """Of the model and its adapters, which may be loaded while the server runs."""
         return [*self.names, *getattr(self._models, "lora_requests", ())]
-
-    def _canonical(self, evidence: Evidence) -> Evidence:
-        """With one name in place of the server's own names for its model: vLLM answers under the first of them."""
-        models = tuple(self.names[0] if name in self.names else name for name in evidence.models)
-        return replace(evidence, models=models)
 
 
 def choose_thresholds(wanted: str | None, model: str, dtype: str) -> Thresholds:

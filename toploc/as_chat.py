@@ -6,9 +6,12 @@ then only the server's own route can render it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Json = dict[str, Any]
 Limit = Annotated[int, Field(ge=0, lt=2**32)]
@@ -28,6 +31,10 @@ STOP_REASONS: Final = {
     "tool_use": "tool_calls",
     "max_tokens": "length",
 }
+
+
+MAX_TURNS: Final = 32
+"""Each is rendered with all that came before it. Stops small bodies that ask for thousands of long prompts."""
 
 
 class _Strict(BaseModel):
@@ -52,6 +59,20 @@ class ResponseRequest(_Strict):
         given = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
         tools = [{"type": "function", "function": _without(tool, "type")} for tool in self.tools or ()]
         return {**kept, "messages": [*system, *given], "max_tokens": self.max_output_tokens, "tools": tools or None}
+
+    def turns(self, body: Json, output: list[Json]) -> Iterator[Json]:
+        """The bodies that would lead to the prompts of the response's turns, as far as it says what the tools gave. The
+        server's own id of a call is not in there; where a template renders it, prompts differ."""
+        yield body
+        items = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else [*self.input]
+        for item in output:
+            if item.get("type") == "mcp_call" and isinstance(item.get("output"), str):
+                call = {"call_id": str(item.get("id"))}
+                made = {"type": "function_call", "name": item.get("name"), "arguments": item.get("arguments")}
+                items += [{**made, **call}, {"type": "function_call_output", "output": item["output"], **call}]
+                yield {**body, "input": [*items]}
+            else:
+                items.append(item)
 
     @property
     def renderable(self) -> bool:
@@ -113,6 +134,12 @@ class _Item(BaseModel):
 
     type: str
     content: tuple[_Part, ...] | None = None
+    output: Any = None
+
+    @property
+    def ends_turn(self) -> bool:
+        """Whether it is a call that the server ran, so that the model went on in another turn."""
+        return self.type == "mcp_call" and isinstance(self.output, str)
 
 
 class _Incomplete(BaseModel):
@@ -129,13 +156,30 @@ class ResponseObject(BaseModel):
     output: tuple[_Item, ...]
     incomplete_details: _Incomplete | None = None
 
-    def chat(self) -> Json:
-        kinds = {item.type for item in self.output}
-        parts = [part for item in self.output if item.type == "message" for part in item.content or ()]
-        text = "".join(part.text or "" for part in parts if part.type == "output_text")
+    def chat(self, turns: int) -> Json:
+        """A choice for each turn that the output shows; of a server that does not show them (gpt-oss), for each of
+        `turns`, and the last has what is there."""
+        shown: list[list[_Item]] = [[]]
+        for item in self.output:
+            shown[-1].append(item)
+            if item.ends_turn:
+                shown.append([])
         cut = self.incomplete_details is not None and self.incomplete_details.reason == "max_output_tokens"
-        reason = "length" if cut else "stop" if self.status == "completed" else self.status
-        return _choice(self.model, text, reason, calls="function_call" in kinds, reasoning="reasoning" in kinds)
+        last = "length" if cut else "stop" if self.status == "completed" else self.status
+        choices = [_of_turn(items, "tool_calls", calls=True) for items in shown[:-1]]
+        if not choices and turns > 1:
+            choices = [_of_turn([], "tool_calls", calls=True)] * (turns - 1)
+            messages = [item for item in self.output if item.type == "message"]
+            shown = [[item for item in self.output if item.type != "message" or item is messages[-1]]]
+        return _completion(self.model, [*choices, _of_turn(shown[-1], last)])
+
+
+def _of_turn(items: list[_Item], reason: str, *, calls: bool = False) -> Json:
+    kinds = {item.type for item in items}
+    parts = [part for item in items if item.type == "message" for part in item.content or ()]
+    text = "".join(part.text or "" for part in parts if part.type == "output_text")
+    calls = calls or bool(kinds - {"message", "reasoning"})
+    return _choice(text, reason, calls=calls, reasoning="reasoning" in kinds)
 
 
 class MessageObject(BaseModel):
@@ -151,18 +195,24 @@ class MessageObject(BaseModel):
         kinds = {part.type for part in self.content}
         text = "".join(part.text or "" for part in self.content if part.type == "text")
         reason = STOP_REASONS.get(self.stop_reason or "", self.stop_reason)
-        return _choice(self.model, text, reason, calls="tool_use" in kinds, reasoning="thinking" in kinds)
+        return _completion(
+            self.model, [_choice(text, reason, calls="tool_use" in kinds, reasoning="thinking" in kinds)]
+        )
 
 
-def _choice(model: str, text: str, reason: str | None, *, calls: bool, reasoning: bool) -> Json:
+def _completion(model: str, choices: list[Json]) -> Json:
+    numbered = [{"index": index, **choice} for index, choice in enumerate(choices)]
+    return {"object": "chat.completion", "model": model, "choices": numbered}
+
+
+def _choice(text: str, reason: str | None, *, calls: bool, reasoning: bool) -> Json:
     message: Json = {
         "role": "assistant",
         "content": text,
         "tool_calls": [{}] if calls else None,
         "reasoning": "…" if reasoning else None,
     }
-    choice = {"index": 0, "finish_reason": (reason or "")[:40] or None, "message": message}
-    return {"object": "chat.completion", "model": model, "choices": [choice]}
+    return {"finish_reason": (reason or "")[:40] or None, "message": message}
 
 
 def _is_plain(message: Json) -> bool:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .as_chat import MessageObject, MessageRequest, ResponseObject, ResponseRequest
+from .as_chat import MAX_TURNS, MessageObject, MessageRequest, ResponseObject, ResponseRequest
 from .errors import MalformedEvidence
 from .protocol import FIELD_NAME, ChoiceProofs, PromptDigest, TokenId, ToplocProofs
 from .sampling import Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 MAX_BYTES: Final = 16 * 2**20
 """Of one request and response. Stops bodies that fill the memory; 100,000 tokens and their proofs are 2 MB."""
@@ -29,6 +29,8 @@ MAX_SHOWN: Final = 100
 """Characters of a message about foreign input, which may itself be megabytes."""
 
 TokenIds = tuple[TokenId, ...]
+_Place = tuple["_Place", str | int] | None
+"""Where a value stands: in what, and under which name or number there."""
 Route = Literal["chat", "completion", "response", "message"]
 
 
@@ -71,6 +73,7 @@ class _Request(BaseModel):
     stop: str | list[str] | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
+    include_reasoning: bool | None = None
     echo: bool | None = None
 
 
@@ -132,6 +135,9 @@ class Evidence:
     """Request and response as they were read: what a receipt is about."""
     renderable: bool = True
     """Whether `request` has the prompt's messages; if not, only the server's own route can render them."""
+    bodies: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    """What leads to the prompts: the request, or of a response with several turns a request for each, up to one whose
+    prompt is not known."""
 
     @property
     def model(self) -> str:
@@ -149,6 +155,11 @@ class Evidence:
     @property
     def choices_per_prompt(self) -> int:
         return self.request.n or 1
+
+    def under_one_name(self, names: Sequence[str]) -> Evidence:
+        """With the first of `names`, which are all one model's, in place of the others: a server may be asked for any
+        of its own, and vLLM answers under the first."""
+        return replace(self, models=tuple(names[0] if name in names else name for name in self.models))
 
     def sampling_of(self, answer: Answer) -> Sampling:
         """The options of one choice. vLLM gives the choices of a seeded prompt consecutive seeds
@@ -201,35 +212,40 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
     route = _route(body, sent)  # 2
     if FIELD_NAME not in sent:
         _fail(f"response.{FIELD_NAME}", "missing: the answer carries no proofs")
-    source, renderable = (body, sent), True
+    proofs = _parse_proofs(sent[FIELD_NAME])
+    source, renderable, turns = (body, sent), True, 1
+    bodies: tuple[dict[str, Any], ...] = (body,)
     if route in ("response", "message"):
         form: ResponseRequest | MessageRequest
         if route == "response":
             form = _parse(ResponseRequest, body, "request")  # 3
-            made = _parse(ResponseObject, sent, "response").chat()
+            made = _parse(ResponseObject, sent, "response").chat(len(proofs.choices or ()))
+            turns = len(made["choices"])
+            if turns > MAX_TURNS:
+                _fail("response.output", f"more than {MAX_TURNS} turns")
+            bodies = tuple(form.turns(body, sent["output"]))
         else:
             form = _parse(MessageRequest, body, "request")
             made = _parse(MessageObject, sent, "response").chat()
-        renderable = form.renderable
+        renderable = form.renderable and turns == 1
         body, sent = form.chat(body), {**made, FIELD_NAME: sent[FIELD_NAME]}
     kind: type[_Chat | _Completion] = _Completion if route == "completion" else _Chat
     expected = "text_completion" if route == "completion" else "chat.completion"
     request = _parse(kind, body, "request")  # 3
     sampling = _parse_sampling(body, defaults)
     response = _parse(_Response, sent, "response")
-    proofs = _parse_proofs(sent[FIELD_NAME])
     if response.object != expected:
         _fail("response.object", f"expected {expected!r} for this request, got {response.object!r}")
     prompts = _prompts(request) if isinstance(request, _Completion) else ()
     answers = _answers(response, proofs, chat=isinstance(request, _Chat))  # 4
-    asked = (len(prompts) or 1) * (request.n or 1)
+    asked = (len(prompts) or 1) * (request.n or 1) * turns
     if proofs.error is None and len(answers) != asked:
         _fail("response.choices", f"expected {asked}, as the request asks for, got {len(answers)}")
     tokens = sum(len(a.token_ids) + a.prompt.num_tokens for a in answers)
     if tokens > MAX_TOKENS:
         _fail(f"response.{FIELD_NAME}.choices", f"more than {MAX_TOKENS:,} tokens with their prompts")
     names = [name for name in (request.model, response.model, proofs.model) if name is not None]
-    return Evidence(route, request, sampling, tuple(names), proofs, answers, prompts, source, renderable)
+    return Evidence(route, request, sampling, tuple(names), proofs, answers, prompts, source, renderable, bodies)
 
 
 def _route(body: Mapping[str, Any], sent: Mapping[str, Any]) -> Route:
@@ -333,22 +349,45 @@ def _invalid(error: ValidationError, root: str) -> NoReturn:
 
 def _walk(value: object) -> None:
     """Refuses what JSON cannot carry on: infinities, NaN, lone surrogates; and what is nested too deep."""
-    level = [value]
+    if problem := _problem(value):
+        _fail("", problem)
+    level: list[tuple[_Place, object]] = [(None, value)]
     for _ in range(MAX_DEPTH):
-        below: list[object] = []
-        for item in level:
+        below: list[tuple[_Place, object]] = []
+        for place, item in level:
+            entries: Iterable[tuple[str | int, object]] = ()
             if isinstance(item, dict):
-                below += [*item.keys(), *item.values()]
+                entries = item.items()
+                if problem := next(filter(None, map(_problem, item)), None):
+                    _fail(_path(place), problem)
             elif isinstance(item, list):
-                below += item
-            elif isinstance(item, float) and not math.isfinite(item):
-                _fail("", "a number that is not finite")
-            elif isinstance(item, str) and not item.isascii() and any("\ud800" <= c <= "\udfff" for c in item):
-                _fail("", "text with half of a surrogate pair")
+                entries = enumerate(item)
+            for name, entry in entries:
+                if isinstance(entry, dict | list):
+                    below.append(((place, name), entry))
+                elif isinstance(entry, float | str) and (problem := _problem(entry)):
+                    _fail(_path((place, name)), problem)
         level = below
         if not level:
             return
-    _fail("", f"nested more than {MAX_DEPTH} deep")
+    _fail(_path(level[0][0]), f"nested more than {MAX_DEPTH} deep")
+
+
+def _problem(leaf: object) -> str | None:
+    if isinstance(leaf, float) and not math.isfinite(leaf):
+        return "a number that is not finite"
+    if isinstance(leaf, str) and not leaf.isascii() and any("\ud800" <= c <= "\udfff" for c in leaf):
+        return "text with half of a surrogate pair"
+    return None
+
+
+def _path(place: _Place) -> str:
+    """Made only where something is wrong: names may be megabytes long, and places are many."""
+    parts: list[str] = []
+    while place is not None:
+        place, name = place
+        parts.append(f"[{name}]" if isinstance(name, int) else f".{name[:MAX_SHOWN]}")
+    return _short("".join(reversed(parts)).removeprefix("."))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -158,7 +158,10 @@ REJECTED: dict[str, tuple[Any, str]] = {
     "prompt-mixed": (at("request.prompt", [1, "a"], "completion"), "request.prompt"),
     "prompt-negative": (at("request.prompt", [-1], "completion"), "request.prompt"),
     "suffix": (at("request.suffix", "x", "completion"), "request.suffix"),
-    "half-a-surrogate": (at("request.messages.0.content", "\ud800"), ""),
+    "half-a-surrogate": (at("request.messages.0.content", "\ud800"), "request.messages[0].content"),
+    "half-a-surrogate-in-a-name": (at("request.messages.0", {"\ud800": 1}), "request.messages[0]"),
+    "half-a-surrogate-alone": ("\ud800", ""),
+    "deep": (at("request.metadata", json.loads("[" * 99 + "]" * 99)), "request.metadata[0][0]"),
 }
 
 
@@ -187,12 +190,53 @@ def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         read_evidence(recorded("two-choices"))
 
 
+CALL = {"type": "mcp_call", "id": "mcp_1", "name": "python", "arguments": "{}", "output": "42"}
+
+
+def turns(*output: dict[str, Any], choices: int = 1) -> dict[str, Any]:
+    """Evidence of a response with this output, as many of whose turns have proofs."""
+    field = recorded("greedy-short")["response"]["toploc_proofs"]
+    proven = [{**field["choices"][0], "index": index} for index in range(choices)]
+    sent = {"object": "response", "model": "toploc-mini", "status": "completed", "output": [*output]}
+    request = {"input": "What is 17 + 25?"}
+    return {"request": request, "response": {**sent, "toploc_proofs": {**field, "choices": proven}}}
+
+
+def test_turns_of_a_response() -> None:
+    text = {"type": "message", "content": [{"type": "output_text", "text": "42."}]}
+    parsed = read_evidence(turns(CALL, text, CALL, text, choices=3))
+    assert [(a.text, a.finish_reason, a.restructured) for a in parsed.answers] == [
+        ("", "tool_calls", "tool_calls"),
+        ("42.", "tool_calls", "tool_calls"),
+        ("42.", "stop", None),
+    ]
+    user = {"role": "user", "content": "What is 17 + 25?"}
+    call = {"type": "function_call", "name": "python", "arguments": "{}", "call_id": "mcp_1"}
+    gave = {"type": "function_call_output", "output": "42", "call_id": "mcp_1"}
+    assert [body["input"] for body in parsed.bodies] == [
+        "What is 17 + 25?",
+        [user, call, gave],
+        [user, call, gave, text, call, gave],
+    ]
+    assert not parsed.renderable
+    silent = read_evidence(turns({"type": "reasoning"}, {**text, "content": []}, text, choices=2))
+    assert [(a.text, a.restructured) for a in silent.answers] == [("", "tool_calls"), ("42.", "reasoning")]
+    assert len(silent.bodies) == 1
+    unavailable = read_evidence(turns({**CALL, "output": None}))
+    assert [(a.text, a.restructured) for a in unavailable.answers] == [("", "tool_calls")]
+    with pytest.raises(MalformedEvidence, match="1 choices with proofs, 2 in the response"):
+        read_evidence(turns(CALL, text))
+    with pytest.raises(MalformedEvidence, match=r"response\.output: more than 32 turns"):
+        read_evidence(turns(*[CALL] * 100_000))
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
 BASES = [recorded(name) for name in ("two-choices", "completion-many", "tool-call", "no-output", "greedy-penalties")]
+BASES.append(turns(CALL, CALL, choices=3))
 
 
 def paths(value: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

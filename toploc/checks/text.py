@@ -34,8 +34,8 @@ def check_text(
        the prompt's text and the answer's together.
     3. A text that ended at one of the request's stop strings ends before it, or with it where the request wants that.
     4. With `echo` the prompt comes before it.
-    5. Text whose parts were put into other fields is not compared: what is left of it stands in the decoded text, and
-       the rest is skipped.
+    5. Text whose parts were put into other fields, or left out as the request asks (`include_reasoning` false), is not
+       compared: what is left of it stands in the decoded text, and the rest is skipped.
 
     Reasons: `text_differs`, `reasoning`, `tool_calls`, `echo`.
     """
@@ -69,8 +69,9 @@ def check_text(
             }
         )
 
+    stands = any(_clean(text).strip() in _clean(decoded) for decoded in texts)
     if answer.restructured:  # 5
-        if any(_clean(text).strip() in _clean(decoded) for decoded in texts):
+        if stands:
             message = f"the server put parts of the text into `{answer.restructured}`, which is not compared"
             return result("skipped", answer.restructured, message)
     elif request.echo and evidence.chat is not None:
@@ -83,6 +84,8 @@ def check_text(
         stops = evidence.stops if answer.finish_reason != "length" else ()
         if any(_same(text, start, decoded, stops, include) for start in starts for decoded in texts):  # 3
             return result("passed", None, f"the text, {len(text)} characters, is what the tokens say")
+        if request.include_reasoning is False and stands:  # 5
+            return result("skipped", "reasoning", "parts of the text were left out, as the request asks")
     at = max(_common(_clean(text), _clean(decoded)) for decoded in texts)
     shown = max(0, at - 10)
     decoded = max(texts, key=lambda decoded: _common(_clean(text), _clean(decoded)))

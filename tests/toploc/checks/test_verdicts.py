@@ -203,6 +203,25 @@ def test_tampered_text(verify: Verify, recorded: Recorded, find: Find, name: str
     assert (report.verdict, find(report, "text").reason) == ("rejected", "text_differs"), str(report)
 
 
+def test_text_without_its_reasoning(verify: Verify, recorded: Recorded, find: Find) -> None:
+    """A server leaves out the beginning where the request asks for that; it may not put in anything."""
+    evidence = recorded("greedy")
+    message = evidence["response"]["choices"][0]["message"]
+    for asked, content, status in (
+        (True, message["content"][40:], "failed"),
+        (False, message["content"][40:], "skipped"),
+        (False, message["content"], "passed"),
+        (False, message["content"][40:] + " 51", "failed"),
+    ):
+        evidence["request"]["include_reasoning"] = asked
+        evidence["response"]["choices"][0]["message"]["content"] = content
+        check = find(verify(evidence), "text")
+        assert (check.status, check.reason) == (
+            status,
+            {"failed": "text_differs", "skipped": "reasoning", "passed": None}[status],
+        )
+
+
 def test_prompt_that_ends_within_a_character(verify: Verify, recorded: Recorded, find: Find) -> None:
     """vLLM then begins the text with the prompt's (vllm/v1/engine/detokenizer.py): the text of neither was whole."""
     evidence = recorded("completion-ids")
