@@ -35,7 +35,8 @@ class TransformersVerifier:
 
     Args:
         model: a local path or a hub name, or a prefill that is already there.
-        names: what the model is served under; its path or name, and the last part of that, by default.
+        names: all that the model is served under. Without any, answers under every name are held against it, and the
+            report says which name that is.
         thresholds: the paper's for the dtype of the model's states by default.
         context_length: of the server, if it is known.
         trusted_keys: of the providers whose receipts count.
@@ -52,9 +53,8 @@ class TransformersVerifier:
     ) -> None:
         self.prefill = model if isinstance(model, TransformersPrefill) else TransformersPrefill(model)
         tokenizer = self.prefill.tokenizer
-        path = str(tokenizer.name_or_path).rstrip("/")
         self.verifier = Verifier(
-            names=tuple(names) or (path, path.rpartition("/")[2]),
+            names=tuple(names),
             thresholds=thresholds or Thresholds.paper(self.prefill.proof_dtype),
             decode=lambda token_ids, skip: tokenizer.decode(
                 list(token_ids), skip_special_tokens=skip, clean_up_tokenization_spaces=False
@@ -75,7 +75,9 @@ class TransformersVerifier:
 
     def judge(self, evidence: Evidence) -> Report:
         """The report on parsed evidence."""
-        return judge(evidence, self.verifier, [self.compute(evidence, answer) for answer in evidence.answers])
+        computed = [self.compute(evidence, answer) for answer in evidence.answers]
+        names = tuple(self.verifier.names)
+        return judge(evidence.under_one_name(names) if names else evidence, self.verifier, computed)
 
     def compute(self, evidence: Evidence, answer: Answer, *, scored: bool = True) -> Computed | Check:
         """What the checks need of one choice, or why there is nothing.

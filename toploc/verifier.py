@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 class Verifier:
     """What a verifier holds an answer against.
 
-    `names`: what its weights are served under. `decode`: the text of token ids, with or without special tokens.
-    `context_length`: the server's, None if unknown. `secret`: chooses the decoys (docs/proof-format.md, section 5).
-    `trusted_keys`: of the providers whose receipts count.
+    `names`: what its weights are served under; none if it does not know. `decode`: the text of token ids, with or
+    without special tokens. `context_length`: the server's, None if unknown. `secret`: chooses the decoys
+    (docs/proof-format.md, section 5). `trusted_keys`: of the providers whose receipts count.
     """
 
     names: Collection[str]

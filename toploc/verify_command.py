@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         "--name",
         action="append",
         default=[],
-        help="a name the model is served under, any number of times (default: PATH and its last part)",
+        help="a name the model is served under, any number of times (default: every name, which the report states)",
     )
     made.add_argument(
         "--thresholds", metavar="NAME|FILE", help="a name in configs/thresholds, or a YAML file (default: the paper's)"
@@ -144,9 +144,8 @@ def _load(args: argparse.Namespace) -> _Verifier:
     from .transformers_verifier import TransformersVerifier
 
     prefill = load_prefill(args.model, args.dtype, args.device)
-    names = args.name or list(dict.fromkeys([args.model, Path(args.model).name]))
     return TransformersVerifier(
-        prefill, names=names, thresholds=thresholds, context_length=args.context_length, trusted_keys=trusted
+        prefill, names=args.name, thresholds=thresholds, context_length=args.context_length, trusted_keys=trusted
     )
 
 

@@ -41,3 +41,10 @@ def test_verdicts(url: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_it_refuses(url: str) -> None:
     assert httpx.post(f"{url}/v1/chat/completions", json={}).status_code == 404
     assert httpx.post(f"{url}/v1/toploc/verify", content=b"{").status_code == 400
+
+
+def test_its_size() -> None:
+    source = (ROOT / "examples" / "verifier.py").read_text("utf-8")
+    assert len(source.splitlines()) <= 60
+    assert "vllm" not in source
+    assert "toploc_proxy" not in source

@@ -36,6 +36,29 @@ def test_verdicts_of_real_answers(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main([str(RECORDED / "no-output.json"), *MODEL]) == 2
 
 
+def test_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The report says whose answer it is; with names, those are the model's and no others, and all of them are."""
+    evidence = json.loads((RECORDED / "greedy-short.json").read_text("utf-8"))
+
+    def verdict(requested: str, answered: str, *names: str) -> str:
+        evidence["request"]["model"] = requested
+        evidence["response"]["model"] = evidence["response"]["toploc_proofs"]["model"] = answered
+        (tmp_path / "named.json").write_text(json.dumps(evidence))
+        options = [part for name in names for part in ("--name", name)]
+        main(["--json", "--backend", "transformers", *MODEL[:2], *options, str(tmp_path / "named.json")])
+        report = Report.model_validate_json(capsys.readouterr().out)
+        assert report.model == answered
+        assert answered in report.checks[0].message
+        return report.checks[0].reason or report.verdict
+
+    assert verdict("first", "first") == "accepted"
+    assert verdict("second", "first") == "model_differs"
+    assert verdict("second", "first", "first", "second") == "accepted"
+    assert verdict("second", "second", "second") == "accepted"
+    assert verdict("third", "first", "first", "second") == "model_differs"
+    assert verdict("first", "first", "second") == "model_unknown"
+
+
 def test_trusted_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A signed answer counts for the provider's key, and another's receipt counts against it."""
     vectors = json.loads((ROOT / "docs" / "receipt-vectors.json").read_text("utf-8"))

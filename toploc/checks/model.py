@@ -18,7 +18,7 @@ def check_model(evidence: Evidence, names: Collection[str]) -> Check:
     """Compare names; what they stand for is shown by the other checks.
 
     1. Request, response and proofs name the same model.
-    2. It is one of `names`, those that the verifier's weights are served under.
+    2. It is one of `names`, those that the verifier's weights are served under; if it was told none, any.
 
     Reasons: `model_differs`, `model_unknown`.
     """
@@ -29,7 +29,9 @@ def check_model(evidence: Evidence, names: Collection[str]) -> Check:
     if len(found) > 1:  # 1
         reason = "model_differs"
         message = f"request, response and proofs name different models: {', '.join(map(quote, found))}"
-    elif found[0] not in names:  # 2
+    elif not names:  # 2
+        message = f"the answer is by {quote(found[0])}; this verifier was told no name of its weights"
+    elif found[0] not in names:
         reason = "model_unknown"
         message = f"the answer is by {quote(found[0])}, this verifier holds {', '.join(map(quote, sorted(names)))}"
     else:
