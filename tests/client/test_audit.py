@@ -28,7 +28,7 @@ RECORDED = {
     path.stem: json.dumps(json.loads(path.read_bytes()))
     for path in sorted((ROOT / "tests" / "toploc" / "evidence").glob("*.json"))
 }
-REJECTED = {"int4-greedy", "int4-sampled", "other-system"}
+REJECTED = {"finetuned-greedy", "finetuned-sampled", "int4-greedy", "int4-sampled", "other-system"}
 ERRORS = {"no-output", "no-proofs"}
 
 

@@ -1,6 +1,6 @@
-"""Records the answers in `evidence/` from a real server of the bundled model, and one of its 4-bit copy.
+"""Records the answers in `evidence/` from a real server of the bundled model, and servers of altered copies.
 
-    python tests/toploc/record.py
+    python tests/toploc/record.py [honest] [int4] [finetuned]
 
 The tests read the files; nothing runs this but a person, after a change to the model or to the response extension.
 """
@@ -90,9 +90,12 @@ HONEST: dict[str, tuple[str, dict[str, Any]]] = {
     "no-proofs": (CHAT, {"messages": SUM, "toploc": {"enabled": False}, **GREEDY}),
     "no-output": (COMPLETIONS, {"prompt": "one, two", "echo": True, "max_tokens": 0}),
 }
-INT4: dict[str, tuple[str, dict[str, Any]]] = {
-    "int4-greedy": (CHAT, {"messages": COUNT, **GREEDY}),
-    "int4-sampled": (CHAT, {"messages": STORY, "temperature": 1, "max_tokens": 100, "ignore_eos": True}),
+ALTERED: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    kind: {
+        f"{kind}-greedy": (CHAT, {"messages": COUNT, **GREEDY}),
+        f"{kind}-sampled": (CHAT, {"messages": STORY, "temperature": 1, "max_tokens": 100, "ignore_eos": True}),
+    }
+    for kind in ("int4", "finetuned")
 }
 
 
@@ -112,13 +115,16 @@ def record(url: str, asked: dict[str, tuple[str, dict[str, Any]]]) -> None:
 
 
 def main() -> None:
+    wanted = sys.argv[1:] or ["honest", *ALTERED]
     FOLDER.mkdir(exist_ok=True)
-    with LocalServer([str(MODEL), *SERVE, "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]) as server:
-        record(server.url, HONEST)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = alter.make("int4", MODEL, Path(folder) / "toploc-mini")
-        with LocalServer([str(copy), *SERVE]) as server:
-            record(server.url, INT4)
+    if "honest" in wanted:
+        with LocalServer([str(MODEL), *SERVE, "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]) as server:
+            record(server.url, HONEST)
+    for kind in [kind for kind in ALTERED if kind in wanted]:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = alter.make(kind, MODEL, Path(folder) / "toploc-mini")
+            with LocalServer([str(copy), *SERVE]) as server:
+                record(server.url, ALTERED[kind])
 
 
 if __name__ == "__main__":
