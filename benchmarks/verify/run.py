@@ -6,7 +6,9 @@ One server generates the answers, verifies them and runs the plain prefills: com
 `max_tokens` 1 and no proofs. Without MODEL its weights are random, in the shape of Llama-3.1-8B (../serving/shape.py).
 First, one answer after another: the time to generate it at batch 1, and the time to verify it. Then throughput, with
 as many requests in flight as `--concurrency` says: plain, verify, verify, plain, … so that drift of the machine falls
-on both alike. Prefix caching is off, since plain prefills would read from it and verifications never do.
+on both alike. Last, what others notice: the latency of short answers, one after another, alone and while a client has
+100 answers verified again and again, alternately. Prefix caching is off, since plain prefills would read from it and
+verifications never do.
 """
 
 from __future__ import annotations
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 
 SHAPE = Path(__file__).parents[1] / "serving" / "shape.py"
 NAME = "bench"
+BESIDE = 100
+"""Verifications that a client asks for at once while others' latency is measured."""
+SHORT = 16
+"""Tokens of the answers whose latency it is."""
 VOCABULARY = 270, 400
 """Prompts are of these token ids: whole words, or parts, in the bundled tokenizer."""
 
@@ -86,6 +92,43 @@ class Bench:
         done = sum(await asyncio.gather(*(work() for _ in range(self._options.concurrency))))
         return done / (time.perf_counter() - began)
 
+    async def short_answers(self) -> list[float]:
+        """Seconds for each of `chats` short answers."""
+        taken = []
+        for _ in range(self._options.chats):
+            prompt = [self._random.randrange(*VOCABULARY) for _ in range(self._options.prompt_tokens)]
+            body = {"model": NAME, "prompt": prompt, "max_tokens": SHORT, "ignore_eos": True}
+            began = time.perf_counter()
+            await self.post("/v1/completions", body)
+            taken.append(time.perf_counter() - began)
+        return taken
+
+    async def short_answers_beside(self, answers: Sequence[dict[str, Any]]) -> tuple[list[float], int]:
+        """The same while `BESIDE` verifications run, and how many were done meanwhile."""
+        items = {"items": [answers[i % len(answers)] for i in range(BESIDE)]}
+        begun, done = asyncio.Event(), 0
+
+        async def verify() -> None:
+            nonlocal done
+            while True:
+                async with self._http.stream("POST", "/v1/toploc/verify", json=items) as response:
+                    async for line in response.aiter_lines():
+                        assert json.loads(line)["report"]["verdict"] == "accepted", line[:500]
+                        begun.set()
+                        done += 1
+
+        verifying = asyncio.create_task(verify())
+        waiting = asyncio.create_task(begun.wait())
+        await asyncio.wait({verifying, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        before = done
+        taken = await self.short_answers()
+        counted = done - before
+        verifying.cancel()
+        await asyncio.wait({verifying, waiting})
+        if not verifying.cancelled():
+            verifying.result()
+        return taken, counted
+
 
 async def measure(url: str, options: argparse.Namespace) -> dict[str, Any]:
     bench = Bench(url, options)
@@ -115,6 +158,13 @@ async def measure(url: str, options: argparse.Namespace) -> dict[str, Any]:
         for kind in ("plain", "verify") if pair % 2 == 0 else ("verify", "plain"):
             rates[kind].append(await bench.throughput(kind, answers))
             print(f"{kind}: {rates[kind][-1]:.2f} requests/s", flush=True)
+    alone, beside, verified_beside = [], [], 0
+    for _ in range(options.pairs):
+        alone += await bench.short_answers()
+        taken, counted = await bench.short_answers_beside(answers)
+        beside += taken
+        verified_beside += counted
+    print("short answers: done", flush=True)
     checks = [check for report in reports for check in report["checks"]]
     outcomes: dict[str, int] = {}
     for check in checks:
@@ -127,6 +177,9 @@ async def measure(url: str, options: argparse.Namespace) -> dict[str, Any]:
         "verify_s": verified,
         "prefill_s": prefilled,
         "rates": rates,
+        "short_alone_s": alone,
+        "short_beside_s": beside,
+        "verified_beside": verified_beside,
         "checks": outcomes,
     }
 
@@ -138,6 +191,7 @@ def table(result: dict[str, Any]) -> str:
     pairs = zip(result["rates"]["verify"], result["rates"]["plain"], strict=True)
     ratios = [verified / plain for verified, plain in pairs]
     plain, verified = (statistics.median(result["rates"][kind]) for kind in ("plain", "verify"))
+    rate = result["verified_beside"] / sum(result["short_beside_s"])
     options = result["options"]
     lines = [
         f"{options['prompt_tokens']} tokens in, {options['tokens']} out; medians",
@@ -155,9 +209,20 @@ def table(result: dict[str, Any]) -> str:
             f"| **{statistics.median(ratios):.3f}** | {min(ratios):.3f} | {max(ratios):.3f} |"
         ),
         "",
+        f"| {SHORT} tokens, ms | median | 95th percentile | largest |",
+        "|---|---|---|---|",
+        f"| alone | {_spread(result['short_alone_s'])} |",
+        f"| beside {BESIDE} verifications, {rate:.1f} of them done a second | {_spread(result['short_beside_s'])} |",
+        "",
         "checks: " + ", ".join(f"{count} {outcome}" for outcome, count in sorted(result["checks"].items())),
     ]
     return "\n".join(lines)
+
+
+def _spread(seconds: list[float]) -> str:
+    ordered = sorted(seconds)
+    figures = statistics.median(ordered), ordered[int(0.95 * (len(ordered) - 1))], ordered[-1]
+    return " | ".join(f"{figure * 1e3:.1f}" for figure in figures)
 
 
 def main() -> None:
@@ -169,6 +234,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=4, help="requests per stream in each run")
     parser.add_argument("--pairs", type=int, default=4)
+    parser.add_argument("--chats", type=int, default=20, help="short answers, alone and beside verifications, a pair")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="all figures as JSON")
     split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ def crowded(launch: Callable[..., LocalServer], api_of: type[Api]) -> Iterator[A
     A request with a `seed` would kill the engine here, with or without proofs (vLLM 0.32 on a CPU, chunked prefill).
     """
     options = ["--max-num-batched-tokens", "64", "--block-size", "32", "--num-gpu-blocks-override", "80"]
-    with launch(*options) as server, api_of(server.url) as api:
+    with launch(*options, "--scheduling-policy", "priority") as server, api_of(server.url) as api:
         yield api
 
 
@@ -75,6 +76,20 @@ def test_preemption(crowded: Api, verified: Callable[..., ToplocProofs]) -> None
     assert crowded.metric("vllm:num_preemptions_total") - before >= 5
     for messages, field in answers:
         verified(field, messages)
+
+
+def test_verifications_wait_behind_answers(crowded: Api) -> None:
+    """Of 24 verifications the engine has room for two, of 15 steps each; an answer comes before all others of them."""
+    body = {"model": "toploc-mini", "prompt": random_prompt(900), "max_tokens": 33, "temperature": 0}
+    item = {"request": body, "response": crowded.post(COMPLETIONS, **body)}
+    with crowded.http.stream("POST", "/v1/toploc/verify", json={"items": [item] * 24}) as stream:
+        lines = stream.iter_lines()
+        verdicts = [json.loads(next(lines))["report"]["verdict"]]
+        crowded.chat([{"role": "user", "content": "Hi"}], max_tokens=2)
+        waiting = crowded.metric("toploc:verifications_running")
+        verdicts += [json.loads(line)["report"]["verdict"] for line in lines]
+    assert verdicts == ["accepted"] * 24
+    assert waiting > 12, "more than half were done before an answer that came after them"
 
 
 def rejected(api: Api) -> float:
