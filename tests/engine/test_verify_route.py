@@ -81,8 +81,9 @@ def test_both_backends_come_to_the_same_verdicts(http: httpx.Client, reference: 
         assert worst[figure] <= most, (figure, worst)
 
 
-# How far two backends may differ on an honest answer; docs/verify.md has how far they do.
-MOST = {"mismatches": 8, "mantissa_mean": 0.5, "mantissa_median": 1, "worst": 0.125, "z": 0.1}
+# How far two backends may differ on an honest answer: as far as either may lie from the proof, on any processor.
+# docs/verify.md has how far they do.
+MOST = {"mismatches": 8, "mantissa_mean": 1.5, "mantissa_median": 1, "worst": 0.125, "z": 0.25}
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
