@@ -16,21 +16,21 @@ import triton.language as tl
 from toploc.protocol import CHUNK_SIZE
 from toploc.topk_triton import top_k_rows
 
-from .ring import Features
+from .ring import ChunkRefs, Features
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from .ring import ChunkRefs, Reduction, Rows
+    from .ring import Reduction, Rows
     from .runners.step import Step
 
 COPY_BLOCK = 1024
 
-# A reduction costs the engine's thread two launches and a copy, however many chunks it has: 64 requests complete two
-# chunks a step, so that one in eight steps pays. The rows of a chunk are overwritten 32 rows after it is complete.
-LAG = 8
+# A reduction is two launches and a copy, however many chunks it has, and 64 requests complete two chunks a step. The
+# rows of a chunk are overwritten 32 rows after it is complete.
+LAG = 16
 
 
 # `n` changes from step to step, and must not be compiled for again.
@@ -107,12 +107,12 @@ class DeviceRing:
         self._values = torch.zeros(num_slots * num_rows, hidden_size, dtype=dtype, device=device)
         self._tags = torch.full((num_slots * num_rows,), -1, dtype=torch.int64, device=device)
         self._ids = torch.zeros(num_slots * num_rows, dtype=torch.int32, device=device)
-        # Chunks that complete in a step wait for it; answers that end must not wait behind them.
         self._step_stream = torch.cuda.Stream(device)
         self._answer_stream = torch.cuda.Stream(device)
         self._upload = _Upload(device)
         self._plan = torch.empty(0, dtype=torch.int64, device=device)
         self._planned: Rows | None = None
+        self._compiled: dict[object, Any] = {}
         self._lock = threading.Lock()
         self._pending: list[_Reduction] = []
         self._buffers: dict[int, list[_Buffer]] = {}
@@ -130,58 +130,82 @@ class DeviceRing:
         if rows is not self._planned:
             self._plan = self._upload(np.concatenate([rows.rows, rows.slots, rows.epochs]))
             self._planned = rows
-        states = step.hidden_states
-        launch: Any = _write_rows[(len(rows),)]
-        launch(
+        states, positions, input_ids = step.hidden_states, step.positions, step.input_ids
+        pointers = states.data_ptr() | positions.data_ptr() | input_ids.data_ptr() | self._plan.data_ptr()
+        # What Triton specialises on (triton/runtime/jit.py, 3.6); to find that out anew is most of a launch.
+        key = states.dtype, states.stride(0), positions.dtype, input_ids.dtype, pointers & 15
+        arguments = (
             states,
-            step.positions,
-            step.input_ids,
+            positions,
+            input_ids,
             self._plan,
             self._values,
             self._tags,
             self._ids,
             len(rows),
-            hidden=states.shape[-1],
-            stride=states.stride(0),
-            num_rows=self.num_rows,
-            block=COPY_BLOCK,
+            states.shape[-1],
+            states.stride(0),
+            self.num_rows,
+            COPY_BLOCK,
         )
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            self._compiled[key] = _write_rows[(len(rows),)](*arguments)
+        else:
+            compiled[(len(rows), 1, 1)](*arguments)
 
     def _order_after_reductions(self, *, everything: bool) -> None:
         """Lets the model's stream wait for the reductions whose rows the next write may overwrite."""
         with self._lock:
             self._pending = [reduction for reduction in self._pending if not reduction.done()]
-            for reduction in self._pending:
-                reduction.writes_since += 1
-                if everything or reduction.writes_since >= self._writes_before_wait:
-                    torch.cuda.current_stream(self._device).wait_event(reduction.event)
+            pending = list(self._pending)
+        for reduction in pending:
+            reduction.writes_since += 1
+            if everything or reduction.writes_since >= self._writes_before_wait:
+                reduction.start()
+                torch.cuda.current_stream(self._device).wait_event(reduction.event)
 
     def reduce(self, chunks: ChunkRefs, *, complete: bool = False) -> Reduction:
+        ready = None
+        if not complete:
+            ready = torch.cuda.Event()
+            ready.record(torch.cuda.current_stream(self._device))
+        return self._add(_Reduction(self, chunks, ready))
+
+    def start(self, chunks: ChunkRefs, ready: torch.cuda.Event | None) -> _Buffer:
+        """Launches the reduction of chunks once `ready` has passed; None: it has."""
         j = np.arange(CHUNK_SIZE)
         at = chunks.slots[:, None] * self.num_rows + (chunks.first_positions[:, None] + j) % self.num_rows
         rows = np.where(j < chunks.num_rows[:, None], at, -1)
-        stream = self._answer_stream if complete else self._step_stream
+        # Chunks that complete in a step wait for it; answers that end must not wait behind them.
+        stream = self._answer_stream if ready is None else self._step_stream
         with torch.cuda.device(self._device):
-            if not complete:
-                stream.wait_stream(torch.cuda.current_stream(self._device))
-            return self._start(stream, rows, self._values, self._tags, self._ids, chunks.epochs)
+            if ready is not None:
+                stream.wait_event(ready)
+            return self._launch(stream, rows, self._values, self._tags, self._ids)
 
     def reduce_step(self, step: Step, first_rows: Sequence[int]) -> Reduction:
         rows = np.array(first_rows, dtype=np.int64)[:, None] + np.arange(CHUNK_SIZE)
         # On the model's stream: its next step overwrites these rows. Positions have no epoch.
+        none = np.zeros(len(rows), dtype=np.int64)
         stream = torch.cuda.current_stream(self._device)
         states = step.hidden_states.to(self._dtype)
-        return self._start(stream, rows, states, step.positions, step.input_ids, np.zeros(len(rows), dtype=np.int64))
+        buffer = self._launch(stream, rows, states, step.positions, step.input_ids)
+        return self._add(_Reduction(self, ChunkRefs(none, none, none, none), None, buffer))
 
-    def _start(
+    def _add(self, reduction: _Reduction) -> _Reduction:
+        with self._lock:
+            self._pending.append(reduction)
+        return reduction
+
+    def _launch(
         self,
         stream: torch.cuda.Stream,
         rows: npt.NDArray[np.int64],
         values: torch.Tensor,
         tags: torch.Tensor,
         ids: torch.Tensor,
-        epochs: npt.NDArray[np.int64],
-    ) -> Reduction:
+    ) -> _Buffer:
         count, k = len(rows), self._topk
         buffer = self._take_buffer(count)
         # The engine's thread may be in inference mode, the side channel's is not, and they share buffers.
@@ -195,10 +219,7 @@ class DeviceRing:
             launch(buffer.rows, tags, ids, low, high, input_ids, result.stride(0), num_rows=CHUNK_SIZE)
             buffer.result_host.copy_(buffer.result, non_blocking=True)
             buffer.event.record(stream)
-        reduction = _Reduction(self, buffer, epochs)
-        with self._lock:
-            self._pending.append(reduction)
-        return reduction
+        return buffer
 
     def _take_buffer(self, count: int) -> _Buffer:
         capacity = triton.next_power_of_2(count)
@@ -261,22 +282,37 @@ class _Buffer:
 
 
 class _Reduction:
-    def __init__(self, ring: DeviceRing, buffer: _Buffer, epochs: npt.NDArray[np.int64]) -> None:
+    """Started by the side channel's thread, or by the engine's where its rows are about to be overwritten."""
+
+    def __init__(
+        self, ring: DeviceRing, chunks: ChunkRefs, ready: torch.cuda.Event | None, buffer: _Buffer | None = None
+    ) -> None:
         self.writes_since = 0
         self._ring = ring
+        self._chunks = chunks
+        self._ready = ready
+        self._starting = threading.Lock()
         self._buffer = buffer
-        self._epochs = epochs
         # Of the buffer, which may be another reduction's by the time that the engine's thread looks here again.
         self._read = False
 
+    def start(self) -> None:
+        with self._starting:
+            if self._buffer is None:
+                self._buffer = self._ring.start(self._chunks, self._ready)
+
     @property
     def event(self) -> torch.cuda.Event:
+        """Of a reduction that was started."""
+        assert self._buffer is not None  # noqa: S101
         return self._buffer.event
 
     def done(self) -> bool:
-        return self._read or self._buffer.event.query()
+        return self._read or (self._buffer is not None and self._buffer.event.query())
 
     def features(self) -> Features:
-        self._buffer.event.synchronize()
+        self.start()
+        self.event.synchronize()
         self._read = True
-        return self._ring.read(self._buffer, self._epochs)
+        assert self._buffer is not None  # noqa: S101
+        return self._ring.read(self._buffer, self._chunks.epochs)

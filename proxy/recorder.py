@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +22,7 @@ from .ring import ChunkRefs, Rows
 from .tag import Tag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -48,7 +47,12 @@ class Recorder:
         draft_tokens: most tokens a step may speculate per request (0 without speculative decoding). With drafts, a
             step's positions are upper bounds that lag by what the two steps before it may still reject, so a chunk
             is reduced only once the bound is that far past it.
+
+    Attributes:
+        on_due: called by the engine's thread when there is something to `encode`.
     """
+
+    on_due: Callable[[], Any] = staticmethod(lambda: None)
 
     def __init__(self, ring: Ring, secret: str, *, draft_tokens: int = 0) -> None:
         self._ring = ring
@@ -173,6 +177,7 @@ class Recorder:
 
     def _advance(self, batch: _Batch, due: npt.NDArray[np.int64], refs: ChunkRefs, reduction: Reduction) -> None:
         self._reducing.append(_Reducing(reduction, refs, batch.advance(due)))
+        self.on_due()
 
     def _record_prefill(
         self,
@@ -210,11 +215,15 @@ class Recorder:
                     capture.finish()
                     self._batch = None
 
-    def encode(self) -> None:
-        """Encodes the chunks whose reduction is over, so that the end of an answer finds all but its last done."""
+    def encode(self) -> bool:
+        """Starts reductions, and encodes the chunks of those that are over, so that the end of an answer finds all but
+        its last done. Whether some are still on their way."""
         with self._encoding:
+            for reducing in list(self._reducing):
+                reducing.reduction.start()
             while self._reducing and self._reducing[0].reduction.done():
                 self._reducing.popleft().encode()
+            return bool(self._reducing)
 
     def finalize(self, key: Key, inputs: Sequence[int]) -> list[bytes]:
         """Proofs of the tokens generated from `inputs`, one per chunk; releases the capture.

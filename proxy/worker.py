@@ -137,7 +137,9 @@ def warm_up(ring: Ring, states: torch.Tensor) -> None:
     zero = np.zeros(1, dtype=np.int64)
     positions = torch.zeros(1, dtype=torch.int64, device=states.device)
     # No capture has epoch 0.
-    ring.write(Step([], none, none, states, positions, positions.int()), Rows(rows=zero, slots=zero, epochs=zero))
+    # Twice: the second time as in most steps.
+    for _ in range(2):
+        ring.write(Step([], none, none, states, positions, positions.int()), Rows(rows=zero, slots=zero, epochs=zero))
     refs = ChunkRefs(slots=zero, epochs=zero, first_positions=zero, num_rows=zero + 1)
     Chunk.all_of(refs, ring.reduce(refs).features())
 

@@ -83,7 +83,9 @@ def test_ring_equals_the_host_ring(hidden: int, dtype: torch.dtype) -> None:
             complete = bool(count % 2)
             if complete:
                 torch.cuda.synchronize()
-            pending.append((refs, host.reduce(refs), device.reduce(refs, complete=complete)))
+            reduction = device.reduce(refs, complete=complete)
+            reduction.start()
+            pending.append((refs, host.reduce(refs), reduction))
     for refs, on_host, on_device in pending:
         expected, found = on_host.features(), on_device.features()
         inside = np.arange(32) < refs.num_rows[:, None]
@@ -127,7 +129,31 @@ def test_nothing_synchronises() -> None:
     try:
         for _ in range(20):
             device.write(step, rows)
-            device.reduce(refs)
+            device.reduce(refs).start()
             device.reduce_step(step, [0, 32])
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_rows_about_to_be_overwritten_are_reduced_before() -> None:
+    """However long nobody starts a reduction: the engine's thread does, in the order of the model's stream."""
+    from toploc_proxy.device_ring import DeviceRing
+
+    host = HostRing(1, 64, 512, torch.bfloat16, TOPK)
+    device = DeviceRing(1, 64, 512, torch.bfloat16, TOPK, torch.device("cuda"))
+    states = torch.randn(200, 512).to(torch.bfloat16)
+    ids = torch.arange(200, dtype=torch.int32)
+    empty, zero, one = np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
+    reductions = []
+    for i in range(200):
+        at, position = slice(i, i + 1), torch.tensor([i])
+        host.write(Step([], empty, empty, states[at], position, ids[at]), Rows(zero, zero, one))
+        step = Step([], empty, empty, states[at].cuda(), position.cuda(), ids[at].cuda())
+        device.write(step, Rows(zero, zero, one))
+        if i % 32 == 31:
+            refs = ChunkRefs(zero, one, zero + i - 31, zero + 32)
+            reductions.append((host.reduce(refs).features(), device.reduce(refs)))
+    for expected, reduction in reductions:
+        found = reduction.features()
+        for field in ("indices", "patterns", "positions", "input_ids"):
+            np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
