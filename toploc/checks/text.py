@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
+from ..protocol import CHUNK_SIZE, num_chunks
 from ..report import Check, quote
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ def check_text(
     5. Text whose parts were put into other fields, or left out as the request asks (`include_reasoning` false), is not
        compared: what is left of it stands in the decoded text, and the rest is skipped.
 
-    Reasons: `text_differs`, `reasoning`, `tool_calls`, `echo`.
+    Reasons: `text_differs`, `reasoning`, `tool_calls`, `echo`. Of a text that passed, the figure `chunk_offsets` says
+    where chunks are: characters at which each begins, and at which the last ends.
     """
     request, sampling = evidence.request, evidence.sampling
     token_ids = list(answer.token_ids)
@@ -57,7 +60,7 @@ def check_text(
         texts.add(decode([*prompt, *token_ids], skip))
     text = answer.text or ""
 
-    def result(status: str, reason: str | None, message: str) -> Check:
+    def result(status: str, reason: str | None, message: str, **figures: list[int]) -> Check:
         return Check.model_validate(
             {
                 "name": "text",
@@ -65,7 +68,7 @@ def check_text(
                 "choice": answer.index,
                 "reason": reason,
                 "message": message,
-                "figures": {"characters": len(text)},
+                "figures": {"characters": len(text), **figures},
             }
         )
 
@@ -82,8 +85,13 @@ def check_text(
             whole = evidence.prompt_of(answer)
             starts = [whole] if isinstance(whole, str) else [decode(prompt, skip), decode(prompt, False)]
         stops = evidence.stops if answer.finish_reason != "length" else ()
-        if any(_same(text, start, decoded, stops, include) for start in starts for decoded in texts):  # 3
-            return result("passed", None, f"the text, {len(text)} characters, is what the tokens say")
+        for start, decoded in product(starts, sorted(texts)):
+            if _same(text, start, decoded, stops, include):  # 3
+                sizes = _sizes(before, token_ids, lambda ids: decode(ids, skip))
+                sizes += [0] * (num_chunks(len(answer.token_ids)) - len(sizes))
+                offsets = _offsets(len(start), len(start + decoded), sizes, len(text))
+                message = f"the text, {len(text)} characters, is what the tokens say"
+                return result("passed", None, message, chunk_offsets=offsets)
         if request.include_reasoning is False and stands:  # 5
             return result("skipped", "reasoning", "parts of the text were left out, as the request asks")
     at = max(_common(_clean(text), _clean(decoded)) for decoded in texts)
@@ -94,6 +102,28 @@ def check_text(
         f"{quote(_clean(decoded)[shown:])}"
     )
     return result("failed", "text_differs", message)
+
+
+def _sizes(before: list[int], token_ids: list[int], decode: Callable[[list[int]], str]) -> list[int]:
+    """Characters of each chunk, decoded after the one before it. One that chunks share belongs to the later."""
+    sizes = []
+    for first in range(0, len(token_ids), CHUNK_SIZE):
+        chunk = token_ids[first : first + CHUNK_SIZE]
+        text = decode(before + chunk)
+        if first + CHUNK_SIZE < len(token_ids):
+            text = text.rstrip(BROKEN)
+        sizes.append(max(0, len(text) - len(decode(before).rstrip(BROKEN))))
+        before = chunk
+    return sizes
+
+
+def _offsets(begin: int, end: int, sizes: Sequence[int], length: int) -> list[int]:
+    """From the end on, since what a tokenizer does to the first space of a text is the first chunk's."""
+    offsets = [end]
+    for size in reversed(sizes):
+        offsets.append(max(begin, offsets[-1] - size))
+    offsets[-1] = begin
+    return [min(offset, length) for offset in reversed(offsets)]
 
 
 def _same(text: str, start: str, decoded: str, stops: Sequence[str], include: bool) -> bool:
