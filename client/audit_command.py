@@ -18,6 +18,7 @@ from toploc.server_verifier import TIMEOUT, AsyncVerifier
 
 from .audit import Audit
 from .audit_journal import Journal
+from .audit_page import Page
 from .audit_pool import Pool
 from .audit_table import Table
 
@@ -88,8 +89,11 @@ def main(arguments: Sequence[str]) -> int:
             print(f"\nstopped; the same call goes on from here ({len(journal.done):,} reports)", file=sys.stderr)
             return 130
         table = Table()
+        page = Page(args.file, journal.settings, table)
         for entry in audit.entries():
             table.add(entry)
+            page.add(entry)
+    page.write(args.out / "index.html")
     _write(args.out / "summary.json", json.dumps(table.to_json(), ensure_ascii=False, indent=1) + "\n")
     print(table)
     if table.total.verdicts["rejected"]:

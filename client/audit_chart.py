@@ -1,0 +1,115 @@
+"""A distribution as bars: what the page draws."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from .audit_figures import LAST, STEPS
+from .audit_table import number, shown
+
+if TYPE_CHECKING:
+    from .audit_figures import Distribution
+
+WIDTH: Final = 340
+HEIGHT: Final = 120
+ENDS: Final = (1.5, 2, 3, 4, 6, 8)
+"""Where the axis may end, in bounds."""
+OVERFLOW: Final = 14
+"""Width of the bar of what lies beyond the axis, and the gap before it."""
+TITLES: Final = {
+    "mismatches": "Mismatches of 128 points",
+    "mantissa_mean": "Mantissa difference, mean",
+    "mantissa_median": "Mantissa difference, median",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """In units of the drawing, with the origin at the top left."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    beyond: bool
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    at: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Chunks, on a logarithmic scale, over a figure as a share of its bound; with one bound in the figure's units."""
+
+    title: str
+    chunks: int
+    beyond: int
+    worst: str
+    bounds: str
+    bound_at: float
+    bars: tuple[Bar, ...]
+    across: tuple[Tick, ...]
+    up: tuple[Tick, ...]
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+def chart_of(distribution: Distribution) -> Chart:
+    inside = [place for place in distribution.bins if place < LAST]
+    furthest = (max(inside, default=0) + 1) / STEPS
+    end = next(end for end in ENDS if end >= furthest)
+    step = STEPS // 20 if end <= 2 else STEPS // 10
+    counts: dict[int, int] = {}
+    for place in inside:
+        counts[place // step] = counts.get(place // step, 0) + distribution.bins[place]
+    most = max(*counts.values(), distribution.bins[LAST], 1) if counts else max(distribution.bins[LAST], 1)
+    span = WIDTH - 2 * OVERFLOW
+    only = next(iter(distribution.bounds)) if len(distribution.bounds) == 1 else None
+
+    def spelled(share: float) -> str:
+        return f"{share:.3g}×" if only is None else f"{share * only:.3g}"
+
+    def high(count: int) -> float:
+        return HEIGHT * math.log10(1 + count) / math.log10(1 + most)
+
+    width = span * step / STEPS / end
+    bars = []
+    for place, count in sorted(counts.items()):
+        low, top = place * step / STEPS, (place + 1) * step / STEPS
+        label = f"{'0' if place == 0 else 'above ' + spelled(low)} to {spelled(top)}: {count:,} chunks"
+        bars.append(
+            Bar(place * width + 0.5, HEIGHT - high(count), width - 1, high(count), low >= 1, label)
+        )
+    if count := distribution.bins[LAST]:
+        label = f"above {spelled(LAST / STEPS)}: {count:,} chunks"
+        bars.append(Bar(WIDTH - OVERFLOW, HEIGHT - high(count), OVERFLOW - 1, high(count), True, label))
+    stride = 0.25 if end <= 1.5 else 0.5 if end <= 3 else 1
+    shares = [place * stride for place in range(int(end / stride) + 1)]
+    return Chart(
+        title=TITLES[distribution.name],
+        chunks=distribution.chunks,
+        beyond=distribution.beyond,
+        worst=shown(distribution.worst),
+        bounds=_bounds(distribution),
+        bound_at=span / end,
+        bars=tuple(bars),
+        across=tuple(Tick(span * share / end, spelled(share)) for share in shares),
+        up=tuple(
+            Tick(HEIGHT - high(10**power), f"{10**power:,}") for power in range(int(math.log10(most)) + 1)
+        ),
+    )
+
+
+def _bounds(distribution: Distribution) -> str:
+    listed = [
+        f"{number(bound)} ({count:,} chunks)" if len(distribution.bounds) > 1 else number(bound)
+        for bound, count in distribution.bounds.most_common(6)
+    ]
+    more = len(distribution.bounds) - len(listed)
+    return ", ".join(listed) + (f" and {more:,} others" if more else "")

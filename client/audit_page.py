@@ -1,0 +1,93 @@
+"""The report of an audit as one file, `index.html`, that needs nothing else and asks nobody."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+
+import jinja2
+
+from toploc.errors import ToplocError
+from toploc.report import printable
+
+from .audit_chart import chart_of
+from .audit_figures import Models
+from .audit_shown import MOST_ERRORS, MOST_REJECTED, Selection
+from .audit_table import HEAD, Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .audit_entry import Entry
+    from .audit_journal import Settings
+
+MOST_REASONS: Final = 50
+MOST_VERIFIERS: Final = 50
+
+
+
+
+class Page:
+    """Takes entries, one by one, and the table that has them too.
+
+    What is foreign, and all of an answer is, comes into the page by jinja2's escaping or as JSON that a script shows as
+    text. The page's own policy allows no script and no style but its own two, and no connection.
+    """
+
+    def __init__(self, evidence: Path, settings: Settings, table: Table) -> None:
+        self._evidence, self._settings, self._table = evidence, settings, table
+        self._models = Models()
+        self._verifiers: Counter[str] = Counter()
+        self._rejected = Selection(MOST_REJECTED, settings.seed)
+        self._errors = Selection(MOST_ERRORS, settings.seed)
+
+    def add(self, entry: Entry) -> None:
+        self._models.add(entry)
+        if entry.verifier is not None:
+            self._verifiers[entry.verifier] += 1
+        if entry.report.verdict == "rejected":
+            self._rejected.add(entry, self._evidence)
+        elif entry.report.verdict == "error":
+            self._errors.add(entry, self._evidence)
+
+    def write(self, path: Path) -> None:
+        """Raises ToplocError."""
+        try:
+            path.write_text(self.html(), "utf-8", "backslashreplace")
+        except OSError as error:
+            raise ToplocError(f"{path}: {error.strerror}") from None
+
+    def html(self) -> str:
+        folder = files(__package__) / "page"
+        style, script = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
+        environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        environment.filters["printable"] = printable
+        environment.filters["digest"] = _digest
+        template = environment.from_string((folder / "report.html").read_text("utf-8"))
+        return template.render(
+            style=style,
+            script=script,
+            now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+            evidence=self._evidence.name,
+            settings=self._settings,
+            table=self._table,
+            head=HEAD,
+            reasons=self._table.reasons.most_common(MOST_REASONS),
+            more_reasons=len(self._table.reasons) - MOST_REASONS,
+            verifiers=self._verifiers.most_common(MOST_VERIFIERS),
+            models=[(model, [chart_of(found) for found in model.distributions]) for model in self._models],
+            selections=[("rejected", self._rejected), ("error", self._errors)],
+            shown=self._shown(),
+        )
+
+    def _shown(self) -> list[dict[str, Any]]:
+        return [shown.model_dump(mode="json", exclude_none=True) for shown in (*self._rejected, *self._errors)]
+
+
+def _digest(text: str) -> str:
+    """As a content security policy names a script or a style."""
+    return "sha256-" + base64.b64encode(sha256(text.encode()).digest()).decode()
