@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 WIDTH: Final = 340
 HEIGHT: Final = 120
-ENDS: Final = (1.5, 2, 3, 4, 6, 8)
+ENDS: Final = (1.5, 2, 3, 4, 5, 6, 8)
 """Where the axis may end, in bounds."""
 OVERFLOW: Final = 14
 """Width of the bar of what lies beyond the axis, and the gap before it."""
@@ -73,7 +73,7 @@ def chart_of(distribution: Distribution) -> Chart:
     only = next(iter(distribution.bounds)) if len(distribution.bounds) == 1 else None
 
     def spelled(share: float) -> str:
-        return f"{share:.3g}×" if only is None else f"{share * only:.3g}"
+        return f"{share:.3g}\N{MULTIPLICATION SIGN}" if only is None else f"{share * only:.3g}"
 
     def high(count: int) -> float:
         return HEIGHT * math.log10(1 + count) / math.log10(1 + most)
@@ -83,9 +83,7 @@ def chart_of(distribution: Distribution) -> Chart:
     for place, count in sorted(counts.items()):
         low, top = place * step / STEPS, (place + 1) * step / STEPS
         label = f"{'0' if place == 0 else 'above ' + spelled(low)} to {spelled(top)}: {count:,} chunks"
-        bars.append(
-            Bar(place * width + 0.5, HEIGHT - high(count), width - 1, high(count), low >= 1, label)
-        )
+        bars.append(Bar(place * width + 0.5, HEIGHT - high(count), width - 1, high(count), low >= 1, label))
     if count := distribution.bins[LAST]:
         label = f"above {spelled(LAST / STEPS)}: {count:,} chunks"
         bars.append(Bar(WIDTH - OVERFLOW, HEIGHT - high(count), OVERFLOW - 1, high(count), True, label))
@@ -100,9 +98,7 @@ def chart_of(distribution: Distribution) -> Chart:
         bound_at=span / end,
         bars=tuple(bars),
         across=tuple(Tick(span * share / end, spelled(share)) for share in shares),
-        up=tuple(
-            Tick(HEIGHT - high(10**power), f"{10**power:,}") for power in range(int(math.log10(most)) + 1)
-        ),
+        up=tuple(Tick(HEIGHT - high(10**power), f"{10**power:,}") for power in range(int(math.log10(most)) + 1)),
     )
 
 

@@ -29,8 +29,6 @@ MOST_REASONS: Final = 50
 MOST_VERIFIERS: Final = 50
 
 
-
-
 class Page:
     """Takes entries, one by one, and the table that has them too.
 

@@ -13,7 +13,6 @@ from toploc.errors import MalformedEvidence
 from toploc.evidence import load_json, read_evidence
 from toploc.evidence_file import read_lines
 
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -180,9 +179,7 @@ def _decoys(raw: dict[str, Any]) -> tuple[float, float] | None:
 
 def _check(check: Check) -> ShownCheck:
     message = check.message if len(check.message) <= MOST_MESSAGE else f"{check.message[: MOST_MESSAGE - 1]}…"
-    return ShownCheck(
-        name=check.name, status=check.status, choice=check.choice, reason=check.reason, message=message
-    )
+    return ShownCheck(name=check.name, status=check.status, choice=check.choice, reason=check.reason, message=message)
 
 
 def _request(found: Any) -> str:

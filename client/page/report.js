@@ -138,7 +138,7 @@
   offer(form.elements.verdict, answers.map((answer) => answer.verdict));
   offer(form.elements.model, answers.map((answer) => answer.model ?? "unknown"));
   offer(form.elements.reason, answers.flatMap((answer) => answer.reasons));
-  form.addEventListener("input", filter);
+  for (const event of ["input", "change"]) form.addEventListener(event, filter);
   form.addEventListener("submit", (event) => event.preventDefault());
   show();
 })();

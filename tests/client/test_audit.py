@@ -6,83 +6,22 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from recorded import RECORDED, file_of
 from toploc_client.audit_command import main
 
 from toploc.errors import ToplocError
-from toploc.prefill import TransformersPrefill
-from toploc.thresholds import Thresholds
-from toploc.transformers_verifier import TransformersVerifier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-RECORDED = {
-    path.stem: json.dumps(json.loads(path.read_bytes()))
-    for path in sorted((ROOT / "tests" / "toploc" / "evidence").glob("*.json"))
-}
+    from conftest import Server
+
 REJECTED = {"finetuned-greedy", "finetuned-sampled", "int4-greedy", "int4-sampled", "other-system"}
 ERRORS = {"no-output", "no-proofs"}
-
-
-class Server(ThreadingHTTPServer):
-    asked: int = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    verifier = TransformersVerifier(
-        TransformersPrefill(ROOT / "models" / "toploc-mini"),
-        names=["toploc-mini"],
-        thresholds=Thresholds.load("toploc-mini"),
-        context_length=2048,
-    )
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b'{"scheme": "toploc-gf65497"}')
-
-        def do_POST(self) -> None:
-            items = json.loads(self.rfile.read(int(self.headers["content-length"])))["items"]
-            self.send_response(200)
-            self.end_headers()
-            for index, item in enumerate(items):
-                report = verifier.verify(json.dumps(item)).model_dump()
-                served.asked += 1
-                try:
-                    self.wfile.write(json.dumps({"index": index, "report": report}).encode() + b"\n")
-                except OSError:  # the audit was killed
-                    return
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
-        made.__class__ = Server
-        served: Any = made
-        thread = threading.Thread(target=made.serve_forever)
-        thread.start()
-        yield served
-        made.shutdown()
-        thread.join()
-
-
-def file_of(path: Path, *names: str, end: str = "") -> Path:
-    path.write_text("".join(RECORDED[name] + "\n" for name in names) + end, "utf-8")
-    return path
 
 
 def free_port() -> int:

@@ -1,0 +1,102 @@
+"""A verifier behind a server of its own, without an engine; and a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from recorded import ROOT
+
+from toploc.prefill import TransformersPrefill
+from toploc.thresholds import Thresholds
+from toploc.transformers_verifier import TransformersVerifier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from selenium.webdriver import Chrome
+
+
+class Server(ThreadingHTTPServer):
+    asked: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    verifier = TransformersVerifier(
+        TransformersPrefill(ROOT / "models" / "toploc-mini"),
+        names=["toploc-mini"],
+        thresholds=Thresholds.load("toploc-mini"),
+        context_length=2048,
+    )
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"scheme": "toploc-gf65497"}')
+
+        def do_POST(self) -> None:
+            items = json.loads(self.rfile.read(int(self.headers["content-length"])))["items"]
+            self.send_response(200)
+            self.end_headers()
+            for index, item in enumerate(items):
+                report = verifier.verify(json.dumps(item)).model_dump()
+                served.asked += 1
+                try:
+                    self.wfile.write(json.dumps({"index": index, "report": report}).encode() + b"\n")
+                except OSError:  # the audit was killed
+                    return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
+        made.__class__ = Server
+        served: Any = made
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        yield served
+        made.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """A Chromium without a screen. Where it is not installed tests are skipped, in CI they fail."""
+    from selenium import webdriver
+
+    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and chromedriver):
+        reason = "chromium and chromedriver are not installed (Debian: apt-get install chromium chromium-driver)"
+        assert os.environ.get("CI") != "true", reason
+        pytest.skip(reason)
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    profile: Path = tmp_path_factory.mktemp("chromium")
+    for flag in (
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "disable-dev-shm-usage",
+        "window-size=1280,900",
+        f"user-data-dir={profile}",
+    ):
+        options.add_argument(f"--{flag}")
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver)) as made:
+        yield made

@@ -1,0 +1,199 @@
+"""The page of an audit in a real browser: what it shows, that it asks nobody, that no answer becomes a part of it."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from recorded import RECORDED, ROOT, file_of
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.select import Select
+from tokenizers import Tokenizer
+from toploc_client.audit_command import main
+from toploc_client.audit_entry import Entry, entry_of
+from toploc_client.audit_journal import Journal
+from toploc_client.audit_page import Page
+from toploc_client.audit_shown import MOST_ERRORS, MOST_REJECTED
+from toploc_client.audit_table import Table
+
+from toploc.report import Report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Server
+    from selenium.webdriver import Chrome
+    from selenium.webdriver.remote.webelement import WebElement
+
+HOSTILE = (
+    "</script><script>document.title = 'owned'</script><img src=x onerror=\"document.title='owned'\">"
+    "<!--<style>*{display:none}</style>{{ 7 * 7 }}{% raw %}&lt;b&gt;\u202e\u2028"
+)
+
+
+def opened(browser: Chrome, path: Path) -> None:
+    """The page, which has loaded nothing else and of which the browser has nothing to say."""
+    browser.get(path.as_uri())
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+    assert browser.get_log("browser") == []
+    assert browser.title.startswith("Audit of ")
+
+
+def all_of(browser: Chrome, selector: str) -> list[WebElement]:
+    return browser.find_elements(By.CSS_SELECTOR, selector)
+
+
+def texts(browser: Chrome, selector: str) -> list[str]:
+    return [str(element.get_property("textContent")) for element in all_of(browser, selector)]
+
+
+@pytest.fixture(scope="module")
+def reports(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folder of an audit of all recorded answers, and their file."""
+    folder = tmp_path_factory.mktemp("audit")
+    file = file_of(folder / "answers.jsonl", *RECORDED)
+    assert main([str(file), "--verifier", server.url, "--out", str(folder / "report")]) == 1
+    return folder / "report", file
+
+
+def test_what_the_page_shows(browser: Chrome, reports: tuple[Path, Path]) -> None:
+    opened(browser, reports[0] / "index.html")
+    tiles = dict(zip(texts(browser, ".tiles dt"), texts(browser, ".tiles dd:not(.share)"), strict=True))
+    summary = json.loads((reports[0] / "summary.json").read_bytes())["total"]
+    assert tiles["responses"] == str(len(RECORDED)) == str(summary["responses"])
+    assert (tiles["rejected"], tiles["errors"]) == (str(summary["rejected"]), str(summary["error"]))
+    assert "toploc-mini" in texts(browser, "#table tbody td")
+    titles = ["Mismatches of 128 points", "Mantissa difference, mean", "Mantissa difference, median"]
+    assert texts(browser, ".model figcaption") == titles
+    for chart in all_of(browser, ".chart"):
+        bound = float(chart.find_element(By.CSS_SELECTOR, "line.bound").get_attribute("x1"))
+        within = chart.find_elements(By.CSS_SELECTOR, "rect.within")
+        beyond = chart.find_elements(By.CSS_SELECTOR, "rect.beyond")
+        assert within
+        assert beyond
+        for bar in within:
+            assert float(bar.get_attribute("x")) + float(bar.get_attribute("width")) <= bound
+        assert all(float(bar.get_attribute("x")) >= bound for bar in beyond)
+        assert all(float(bar.get_attribute("height")) > 0 for bar in within + beyond)
+    assert f"All {summary['rejected']} rejected responses are on this page." in texts(browser, "#shown-rejected")[0]
+    assert len(all_of(browser, ".answer")) == summary["rejected"] + summary["error"] <= 10
+
+
+def test_chunks_have_the_colour_of_their_verdict_and_figures_on_hover(
+    browser: Chrome, reports: tuple[Path, Path]
+) -> None:
+    opened(browser, reports[0] / "index.html")
+    lines = [json.loads(line) for line in (reports[0] / "reports.jsonl").read_bytes().splitlines()]
+    number = list(RECORDED).index("other-system") + 1
+    [entry] = [Entry.model_validate(line) for line in lines if line["line"] == number]
+    [answer] = [one for one in all_of(browser, ".answer") if entry.id in one.text]
+    chunks = answer.find_elements(By.CSS_SELECTOR, ".text .chunk")
+    verdicts = ["passed" if chunk.passed else "failed" for chunk in entry.chunks()]
+    assert [chunk.get_attribute("class") for chunk in chunks] == [f"chunk {verdict}" for verdict in verdicts]
+    assert {"passed", "failed"} == set(verdicts)
+    said = json.loads(RECORDED["other-system"])["response"]["choices"][0]["message"]["content"]
+    assert "".join(chunk.text for chunk in chunks) == said
+    colours = {chunk.value_of_css_property("background-color") for chunk in chunks}
+    assert len(colours) == 2
+    tip = browser.find_element(By.ID, "figures")
+    assert not tip.is_displayed()
+    for place, chunk in enumerate(entry.chunks()):
+        ActionChains(browser).move_to_element(chunks[place]).perform()
+        assert tip.is_displayed()
+        mismatches = f"{chunk.raw['mismatches']} of {chunk.raw['bounds']['mismatches']:g}"
+        assert f"chunk {place}, tokens {32 * place} to" in tip.text
+        assert mismatches in tip.text
+        assert len(tip.find_elements(By.CSS_SELECTOR, "tr.beyond")) == sum(
+            chunk.raw[name] > bound for name, bound in chunk.raw["bounds"].items()
+        )
+
+
+def test_answers_are_found_by_verdict_and_id(browser: Chrome, reports: tuple[Path, Path]) -> None:
+    opened(browser, reports[0] / "index.html")
+    Select(browser.find_element(By.NAME, "verdict")).select_by_value("error")
+    assert set(texts(browser, ".answer .verdict")) == {"error"}
+    Select(browser.find_element(By.NAME, "verdict")).select_by_value("")
+    wanted = json.loads(RECORDED["int4-greedy"])["response"]["id"]
+    browser.find_element(By.NAME, "id").send_keys(wanted)
+    assert texts(browser, ".answer code") == [wanted]
+
+
+def hostile(name: str, *, by_tokens: bool) -> str:
+    """A recorded answer that says what would be a script; its tokens say so too, or not."""
+    evidence = json.loads(RECORDED[name])
+    response = evidence["response"]
+    response["id"] = response["model"] = evidence["request"]["user"] = HOSTILE
+    message = response["choices"][0]["message"]
+    message["content"] = HOSTILE
+    if by_tokens:
+        tokenizer = Tokenizer.from_file(str(ROOT / "models" / "toploc-mini" / "tokenizer.json"))
+        ids = tokenizer.encode(HOSTILE, add_special_tokens=False).ids
+        claimed = response["toploc_proofs"]["choices"][0]
+        proofs = -(-len(ids) // 32)
+        claimed.update(token_ids=ids, proofs=(claimed["proofs"] * 9)[:proofs])
+        response["choices"][0]["finish_reason"] = "length"
+        evidence["request"]["max_tokens"] = len(ids)
+    return json.dumps(evidence)
+
+
+def test_no_answer_becomes_a_part_of_the_page(browser: Chrome, server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "<b>answers.jsonl"
+    lines = [hostile("greedy", by_tokens=True), hostile("greedy", by_tokens=False), '{"torn </script>']
+    file.write_text("\n".join(lines), "utf-8")
+    assert main([str(file), "--verifier", server.url, "--out", str(tmp_path / "report")]) == 1
+    opened(browser, tmp_path / "report" / "index.html")
+    assert len(all_of(browser, ".answer")) == 3
+    assert len(all_of(browser, "script")) == 2
+    assert len(all_of(browser, "style")) == 1
+    assert len(all_of(browser, "img, iframe, b")) == len(all_of(browser, ".checks b"))
+    assert "".join(texts(browser, ".answer:first-child .text .chunk")) == HOSTILE
+    assert texts(browser, ".answer:nth-child(2) .text") == [HOSTILE]
+    assert all_of(browser, ".answer:nth-child(2) .strip .chunk.failed, .answer:nth-child(2) .strip .chunk.passed")
+    assert browser.title == "Audit of <b>answers.jsonl"
+
+
+def test_a_page_of_100_000_answers(browser: Chrome, reports: tuple[Path, Path], tmp_path: Path) -> None:
+    """Real reports, each on many answers of several days and models."""
+    file, count = tmp_path / "answers.jsonl", 100_000
+    names = ["greedy-short", "stop-token", "int4-greedy", "no-output"]
+    known = {line["line"]: line for line in map(json.loads, (reports[0] / "reports.jsonl").read_bytes().splitlines())}
+    kinds: list[tuple[bytes, Report]] = []
+    for name in names:
+        report = Report.model_validate(known[list(RECORDED).index(name) + 1]["report"])
+        kinds.append((RECORDED[name].encode(), report))
+    file.write_bytes(b"".join(data + b"\n" for data, _ in kinds))
+    offsets = [sum(len(data) + 1 for data, _ in kinds[:place]) for place in range(len(kinds))]
+    entries = [
+        entry_of(1, offset, sha256(data).hexdigest(), data, report, "http://verifier")
+        for offset, (data, report) in zip(offsets, kinds, strict=True)
+    ]
+    table = Table()
+    with Journal(tmp_path / "report", file, 1.0, "seed") as journal:
+        page = Page(file, journal.settings, table)
+    for number in range(count):
+        kind = 2 if number % 50 == 0 else 3 if number % 50 == 1 else number % 2
+        created = 1_790_000_000 + 86_400 * (number // 3 % 30)
+        changes: dict[str, Any] = {"line": number + 1, "created": created, "model": f"model-{number % 3}"}
+        entry = entries[kind].model_copy(update=changes)
+        table.add(entry)
+        page.add(entry)
+    page.write(tmp_path / "report" / "index.html")
+    assert (tmp_path / "report" / "index.html").stat().st_size < 8 * 2**20
+    opened(browser, tmp_path / "report" / "index.html")
+    assert texts(browser, ".tiles dd")[0] == "100,000"
+    assert (
+        f"{MOST_REJECTED:,} of 2,000 rejected responses are on this page, drawn at random."
+        in texts(browser, "#shown-rejected")[0]
+    )
+    assert f"{MOST_ERRORS:,} of 2,000 errors are on this page, drawn at random." in texts(browser, "#shown-error")[0]
+    assert len(all_of(browser, ".model")) == 3
+    assert len(all_of(browser, "#table .wide tbody tr")) == 90
+    assert len(all_of(browser, ".answer")) == 10
+    assert "1 to 10 of 1,200, page 1 of 120" in texts(browser, "nav.pages")[0]
+    first = texts(browser, ".answer")[0]
+    browser.find_element(By.XPATH, "//nav//button[text()='Next']").click()
+    assert "11 to 20 of 1,200, page 2 of 120" in texts(browser, "nav.pages")[0]
+    assert texts(browser, ".answer")[0] != first
