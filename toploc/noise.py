@@ -70,7 +70,12 @@ class Murmur3:
         state = torch.zeros_like(positions)
         for word in (self.seed & MASK32, (self.seed >> 32) & MASK32, positions & MASK32):
             state = _murmur_mix(state, torch.as_tensor(word, device=device))
-        hashed = _murmur_end(_murmur_mix(state, torch.arange(vocabulary, device=device)) ^ 16)
+        if state.is_cuda:
+            from .noise_triton import murmur_words
+
+            hashed = murmur_words(state[:, 0], vocabulary)
+        else:
+            hashed = _murmur_end(_murmur_mix(state, torch.arange(vocabulary, device=device)) ^ 16)
         # -log(1 - u), exact where u is small, which is where the largest noise comes from.
         return -torch.log(-torch.log1p(-(hashed.double() + 0.5) * 2.0**-32))
 
@@ -94,7 +99,13 @@ class Philox:
         positions = torch.arange(first, first + count, device=device)[:, None] + self.position
         low, high = (torch.tensor(word & MASK32, device=device) for word in (self.seed, self.seed >> 32))
         seeds = _philox(low, high, positions & MASK32, positions >> 32)
-        words = _philox(seeds, torch.zeros_like(low), torch.arange(vocabulary, device=device), torch.zeros_like(low))
+        if seeds.is_cuda:
+            from .noise_triton import philox_words
+
+            words = philox_words(seeds[:, 0], vocabulary)
+        else:
+            nothing = torch.zeros_like(low)
+            words = _philox(seeds, nothing, torch.arange(vocabulary, device=device), nothing)
         signed = words - ((words >> 31) << 32)
         # In single precision, as Triton's `rand`.
         uniform = torch.where(signed < 0, -signed - 1, signed).float() * 4.6566127342e-10

@@ -17,14 +17,26 @@ from .surprisal import POWERS
 if TYPE_CHECKING:
     from .sampling import Sampling
 
-BLOCK = 1024
+BLOCK = 4096
+# Of the second pass, which has 16 powers of each.
+POWERS_BLOCK = 512
 # Exponents 1 - λ; the last places have λ = 0, which gives the sum of the probabilities themselves.
 PLACES = 16
 
 
 @triton.jit
 def _sum_rows(  # type: ignore[no-untyped-def]
-    logits, chosen, exponents, best, sums, vocabulary, stride, inverse, greedy: tl.constexpr, block: tl.constexpr
+    logits,
+    chosen,
+    exponents,
+    best,
+    sums,
+    vocabulary,
+    stride,
+    inverse,
+    greedy: tl.constexpr,
+    block: tl.constexpr,
+    powers_block: tl.constexpr,
 ):
     """Of each row: max, chosen logit, least finite logit, sum p d, sum p d², sum exp(e d) for each exponent e, with
     d = (logit - max) / temperature, unnormalised."""
@@ -50,10 +62,10 @@ def _sum_rows(  # type: ignore[no-untyped-def]
         which = tl.arange(0, 16)
         exponent = tl.load(exponents + which)
         powers = tl.zeros((16,), tl.float32)
-        first = tl.zeros((block,), tl.float32)
-        second = tl.zeros((block,), tl.float32)
-        for start in range(0, vocabulary, block):
-            column = start + lanes
+        first = tl.zeros((powers_block,), tl.float32)
+        second = tl.zeros((powers_block,), tl.float32)
+        for start in range(0, vocabulary, powers_block):
+            column = start + tl.arange(0, powers_block)
             value = tl.load(logits + column, mask=column < vocabulary, other=-float("inf")).to(tl.float32)
             finite = value > -float("inf")
             distance = tl.where(finite, (value - largest) * inverse, 0.0)
@@ -96,6 +108,7 @@ def plain_figures(logits: torch.Tensor, chosen: torch.Tensor, sampling: Sampling
         1.0 / divisor,
         greedy=sampling.greedy,
         block=BLOCK,
+        powers_block=POWERS_BLOCK,
         num_warps=8,
     )
     largest, own, least, first, second, *_ = sums.double().unbind(dim=1)

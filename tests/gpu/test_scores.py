@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from toploc.chunks import find_points, split, state_points
+from toploc.noise import SAMPLERS
 from toploc.sampling import Sampling
 from toploc.scores import score_tokens
 
@@ -47,6 +48,15 @@ def test_scores_equal_the_cpus(kind: str, options: dict[str, float], dtype: torc
     assert torch.equal(on_device, kept)
     for name in COLUMNS:
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=2e-4, atol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("sampler", ["philox", "murmur3"])
+def test_noise_equals_the_cpus(sampler: str) -> None:
+    for seed in (0, 3, -5, 2**40 + 1, 2**63 - 1):
+        noise = SAMPLERS[sampler](seed, 77)
+        expected = noise.rows(5, 9, 3001, torch.device("cpu"))
+        found = noise.rows(5, 9, 3001, torch.device("cuda"))
+        torch.testing.assert_close(found.cpu(), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
