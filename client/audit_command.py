@@ -36,7 +36,8 @@ EPILOG = """\
 An audit that is stopped goes on where it was when it is called again; one of a file that has grown goes on with the new
 lines.
 
-exit status: 0 if every answer is accepted, 1 if any is rejected, 2 if any could not be verified or the call is wrong.
+exit status: 0 if every answer is accepted, 1 if any is rejected, 2 if any could not be verified or the call is wrong,
+130 if it was stopped by Ctrl-C.
 
 example:
   toploc audit answers.jsonl --verifier http://localhost:8000 --sample 0.1 --out report/
@@ -76,24 +77,28 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0, 1 or 2, as the help says. Raises ToplocError for files and addresses that are none."""
+    """Exit status 0, 1, 2 or 130, as the help says. Raises ToplocError for files and addresses that are none."""
     args = parser().parse_args(arguments)
     with Journal(args.out, args.file, args.sample, args.seed) as journal:
         audit = Audit(args.file, journal)
-        scan = audit.scan()
-        if not scan.lines:
-            raise ToplocError(f"{args.file}: no evidence")
         try:
+            scan = audit.scan()
+            if not scan.lines:
+                raise ToplocError(f"{args.file}: no evidence")
             asyncio.run(_verify(audit, args, scan.chosen, scan.left))
+            table = Table()
+            page = Page(args.file, journal.settings, table)
+            for entry in audit.entries():
+                table.add(entry)
+                page.add(entry)
+            page.write(args.out / "index.html")
         except KeyboardInterrupt:
-            print(f"\nstopped; the same call goes on from here ({len(journal.done):,} reports)", file=sys.stderr)
+            print(
+                f"\ntoploc audit: stopped with {len(journal.done):,} reports in {journal.path}; the same call goes on "
+                "from there",
+                file=sys.stderr,
+            )
             return 130
-        table = Table()
-        page = Page(args.file, journal.settings, table)
-        for entry in audit.entries():
-            table.add(entry)
-            page.add(entry)
-    page.write(args.out / "index.html")
     _write(args.out / "summary.json", json.dumps(table.to_json(), ensure_ascii=False, indent=1) + "\n")
     print(table)
     if table.total.verdicts["rejected"]:

@@ -97,9 +97,9 @@ class Pool:
                 yield found
             await everything
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            everything.cancel()
+            # Waits for the tasks, and takes what ended them: asyncio prints an exception that nobody took.
+            await asyncio.gather(everything, return_exceptions=True)
 
     async def _tend(self, verifier: AsyncVerifier) -> None:
         failures = 0

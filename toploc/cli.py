@@ -36,7 +36,8 @@ COMMANDS = (
 
 
 def main() -> int:
-    """Exit status 0, or the subcommand's own; 2 for a wrong call or an error with a message for the user."""
+    """Exit status 0, or the subcommand's own; 2 for a wrong call or an error with a message for the user, 130 where it
+    was interrupted."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
@@ -50,6 +51,8 @@ def main() -> int:
     except ToplocError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 def load(command: Command) -> Callable[[Sequence[str]], int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -77,6 +78,28 @@ def test_goes_on_after_a_kill(server: Server, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in reports.read_bytes().splitlines()]
     assert sorted(line["line"] for line in lines) == list(range(1, 21))
     assert summary(out)["total"]["rejected"] == 10
+
+
+def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(server: Server, tmp_path: Path) -> None:
+    file, out = file_of(tmp_path / "e.jsonl", *["greedy-short", "greedy"] * 8), tmp_path / "report"
+    call = [str(file), "--verifier", server.url, "--out", str(out), "--in-flight", "4"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "toploc", "audit", *call], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    reports = out / "reports.jsonl"
+    while process.poll() is None and not (reports.exists() and reports.read_bytes().count(b"\n") >= 3):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    printed, said = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    assert printed == ""
+    done = reports.read_bytes().count(b"\n")
+    assert 3 <= done < 16
+    assert said.strip() == (
+        f"toploc audit: stopped with {done} reports in {reports}; the same call goes on from there"
+    )
+    assert main(call) == 0
+    assert summary(out)["total"]["accepted"] == 16
 
 
 def test_no_verifier_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
