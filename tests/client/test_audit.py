@@ -95,9 +95,7 @@ def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(server: Server, tmp_path
     assert printed == ""
     done = reports.read_bytes().count(b"\n")
     assert 3 <= done < 16
-    assert said.strip() == (
-        f"toploc audit: stopped with {done} reports in {reports}; the same call goes on from there"
-    )
+    assert said.strip() == (f"toploc audit: stopped with {done} reports in {reports}; the same call goes on from there")
     assert main(call) == 0
     assert summary(out)["total"]["accepted"] == 16
 
