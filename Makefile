@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := toploc proxy client tests benchmarks examples models
 
-.PHONY: demo test lint format test-gpu fuzz soak clean
+.PHONY: demo test lint format test-gpu evidence fuzz soak clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -36,6 +36,12 @@ SOAK_SECONDS ?= 1800
 soak: $(READY)
 	SOAK_REQUESTS=$(SOAK_REQUESTS) SOAK_SECONDS=$(SOAK_SECONDS) SOAK_LEAVING=0.1 SOAK_REPORT=benchmarks/soak/report.json \
 	  $(BIN)/python -m pytest tests/engine/test_leaks.py --timeout 14400
+
+# On a machine with a GPU, in an environment that has vLLM for it; goes on where it ended.
+EVIDENCE_OUT ?= build/evidence
+EVIDENCE_SECONDS ?= 3600
+evidence:
+	$(PYTHON) benchmarks/evidence/run.py --out $(EVIDENCE_OUT) --seconds $(EVIDENCE_SECONDS)
 
 test-gpu:
 	$(PYTHON) -m pytest -m gpu tests/gpu

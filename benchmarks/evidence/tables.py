@@ -1,0 +1,176 @@
+"""The tables and plots of a study, from its rows.
+
+    python benchmarks/evidence/tables.py rows.jsonl FOLDER
+
+Writes evidence.md, detection.png and detection.svg into FOLDER.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from records import Records, Row
+from separation import (
+    JointLikelihood,
+    Sample,
+    area,
+    beyond_paper,
+    chunks_needed,
+    log_mean,
+)
+
+from toploc.rate import Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+HEAD = (
+    "| answers | verifier | mismatches | mantissa mean | median | chunks beyond the paper's bounds | answers |\n"
+    "| --- | --- | --- | --- | --- | --- | --- |"
+)
+POWER = (
+    "| answers | verifier | AUC: figures, a chunk / an answer | mean error | likelihood | "
+    "chunks to 1 %: figures | mean error | likelihood |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
+)
+
+
+def by_model(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row.model].append(row)
+    return found
+
+
+def figures_line(row: Row) -> str:
+    sample = Sample.of([row.chunks])
+    ranges = [
+        f"{values.min():.3g} to {'none equal' if values.max() >= 1e3 else format(values.max(), '.3g')}"
+        for values in (sample["mismatches"], sample["mantissa_mean"], sample["mantissa_median"])
+    ]
+    failed = sample.failed
+    counts = [Rate.of(int(f.sum()), int(f.size)) for f in (failed, failed.any(axis=1))]
+    return f"| {row.prover} | {row.verifier} | {' | '.join(ranges)} | {counts[0]} | {counts[1]} |"
+
+
+def honest_by_verifier(rows: list[Row]) -> dict[str, Sample]:
+    """All honest chunks that a verifier judged."""
+    found: dict[str, list[list[list[list[float]]]]] = defaultdict(list)
+    for row in rows:
+        if row.kind == "honest":
+            found[row.verifier].append(row.chunks)
+    return {verifier: Sample.of(chunks) for verifier, chunks in found.items()}
+
+
+def power_line(row: Row, honest: Sample) -> str:
+    altered = Sample.of([row.chunks])
+    pairs = [
+        (beyond_paper(honest), beyond_paper(altered), np.max),
+        (log_mean(honest), log_mean(altered), np.mean),
+    ]
+    # Fitted to one half of each, measured on the other.
+    joint = JointLikelihood.fit(honest.half(0), altered.half(0))
+    pairs.append((joint(honest.half(1)), joint(altered.half(1)), np.mean))
+    areas = [f"{area(h, a):.3f} / {area(pool(h, axis=1), pool(a, axis=1)):.3f}" for h, a, pool in pairs]
+    needed = [shown(chunks_needed(h, a)) for h, a, _ in pairs]
+    return f"| {row.prover} | {row.verifier} | {' | '.join(areas)} | {' | '.join(needed)} |"
+
+
+def shown(count: int | None) -> str:
+    return "more than 4,096" if count is None else f"{count:,}"
+
+
+def markdown(rows: list[Row]) -> str:
+    parts = []
+    for model, of_model in by_model(rows).items():
+        honest = honest_by_verifier(of_model)
+        parts.append(f"### {model}\n")
+        for kind in ("honest", "altered"):
+            lines = [figures_line(row) for row in of_model if row.kind == kind]
+            if lines:
+                parts.append("\n".join([f"{kind.capitalize()} answers.\n", HEAD, *lines]) + "\n")
+        lines = [
+            power_line(row, honest[row.verifier])
+            for row in of_model
+            if row.kind == "altered" and row.verifier in honest and len(row.chunks) >= 2
+        ]
+        if lines:
+            parts.append("\n".join([POWER, *lines]) + "\n")
+    return "\n".join(parts)
+
+
+def plot(rows: list[Row], folder: Path) -> None:
+    """Each row's mean mantissa error of a chunk: the middle 98 %, and its median."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    models = {
+        model: [row for row in found if row.verifier.startswith("transformers") and "ranks" not in row.verifier]
+        for model, found in by_model(rows).items()
+    }
+    models = {model: found for model, found in models.items() if found}
+    if not models:
+        return
+    height = 0.6 + 0.22 * max(len(found) for found in models.values())
+    figure, axes = plt.subplots(1, len(models), figsize=(6.5 * len(models), height), squeeze=False)
+    for axis, (model, found) in zip(axes[0], models.items(), strict=True):
+        for place, row in enumerate(found):
+            values = np.clip(Sample.of([row.chunks])["mantissa_mean"].ravel(), 0.02, 64.0)
+            low, middle, high = np.quantile(values, [0.01, 0.5, 0.99])
+            color = "tab:blue" if row.kind == "honest" else "tab:red"
+            axis.plot([low, high], [place, place], color=color, linewidth=3, solid_capstyle="butt")
+            axis.plot([middle], [place], "|", color="black")
+        axis.axvline(10, color="gray", linestyle=":", label="the paper's bound")
+        axis.set(xscale="log", xlabel="mean mantissa error of a chunk", title=model)
+        axis.set_yticks(range(len(found)), [f"{row.prover} / {row.verifier[14:]}" for row in found], fontsize=6)
+        axis.invert_yaxis()
+        axis.legend(fontsize=6)
+    figure.tight_layout()
+    for ending in ("png", "svg"):
+        figure.savefig(folder / f"detection.{ending}", dpi=110)
+    plt.close(figure)
+
+
+def write(records: Path, folder: Path, sections: Callable[[], str] = lambda: "") -> str:
+    """Everything; also returns the text."""
+    rows = list(Records(records))
+    folder.mkdir(parents=True, exist_ok=True)
+    text = sections() + "\n" + markdown(rows)
+    (folder / "evidence.md").write_text(text, "utf-8")
+    plot(rows, folder)
+    return text
+
+
+def models_table(abouts: dict[str, Path]) -> str:
+    """Of trained models, from the about.json that train.py wrote."""
+    lines = [
+        "| model | parameters | tokens seen | loss | largest channel / median | points in 6 channels | kurtosis |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, path in abouts.items():
+        if path.exists():
+            about = json.loads(path.read_text("utf-8"))
+            made, sizes = about["model"], about["channels"]
+            lines.append(
+                f"| {name} | {about['parameters'] / 1e6:.1f} M | {made['tokens']:,} | {made['first_loss']} to "
+                f"{made['last_loss']} | {' | '.join(str(value) for value in sizes.values())} |"
+            )
+    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    print(write(options.rows, options.folder))
+
+
+if __name__ == "__main__":
+    main()
