@@ -24,6 +24,7 @@ from separation import (
     log_mean,
 )
 
+from toploc.pooling import Alternative, Scores, audits_needed, chunk_scores, threshold
 from toploc.rate import Rate
 
 if TYPE_CHECKING:
@@ -80,6 +81,34 @@ def power_line(row: Row, honest: Sample) -> str:
     return f"| {row.prover} | {row.verifier} | {' | '.join(areas)} | {' | '.join(needed)} |"
 
 
+EIGHT_BITS = ("int8 weights", "weights rounded to fp8", "fp8 weights and activations", "fp8 KV cache")
+SHARES = (1.0, 0.5, 0.3, 0.1)
+AUDITS = (
+    "| traffic served with | threshold | "
+    + " | ".join(f"{share:.0%} of it" for share in SHARES)
+    + " |\n| --- | --- |"
+    + " --- |" * len(SHARES)
+)
+HONEST_AUDITS, FALSE_ALARM, MOST_AUDITS = 1000, 0.01, 5000
+
+
+def audits_line(row: Row, honest: Sample) -> str:
+    """Audited answers until the sequential test's alarm: the median, and what 95 % of providers do not exceed."""
+    scores = [
+        [chunk_scores(answer) for answer in sample["mantissa_mean"]] for sample in (honest, Sample.of([row.chunks]))
+    ]
+    # Fitted to one half of each, simulated with the other.
+    test = Alternative(*(Scores.fit(part[::2]) for part in scores))
+    fair, altered = (np.array([test.evidence(answer) for answer in part[1::2]]) for part in scores)
+    limit = threshold(fair, answers=HONEST_AUDITS, false_alarm=FALSE_ALARM)
+    cells = []
+    for share in SHARES:
+        found = audits_needed(fair, altered, share=share, limit=limit, most=MOST_AUDITS)
+        middle, late = (int(np.quantile(found, q, method="higher")) for q in (0.5, 0.95))
+        cells.append(" / ".join("more" if n > MOST_AUDITS else f"{n:,}" for n in (middle, late)))
+    return f"| {row.prover} | {limit:.2f} | {' | '.join(cells)} |"
+
+
 def shown(count: int | None) -> str:
     return "more than 4,096" if count is None else f"{count:,}"
 
@@ -100,6 +129,18 @@ def markdown(rows: list[Row]) -> str:
         ]
         if lines:
             parts.append("\n".join([POWER, *lines]) + "\n")
+        first = next((row.verifier for row in of_model), "")
+        lines = [
+            audits_line(row, honest[first])
+            for row in of_model
+            if row.prover in EIGHT_BITS and row.verifier == first and first in honest and len(row.chunks) >= 4
+        ]
+        if lines:
+            head = (
+                f"Audited answers until an alarm, median / 95 % (verifier {first}; at most {FALSE_ALARM:.0%} of honest "
+                f"providers in {HONEST_AUDITS:,} audits; more: than {MOST_AUDITS:,}).\n"
+            )
+            parts.append("\n".join([head, AUDITS, *lines]) + "\n")
     return "\n".join(parts)
 
 
