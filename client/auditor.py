@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from toploc.errors import ToplocError
+from toploc.errors import MalformedEvidence, ToplocError
 from toploc.evidence_file import EvidenceFile
 from toploc.protocol import FIELD_NAME, ToplocProofs
 from toploc.report import Check, Report
@@ -35,12 +35,14 @@ logger = logging.getLogger("toploc")
 
 @dataclass
 class Counts:
-    """How answers of a client fared. `unchecked` were not chosen, or have no proofs; `spooled` wait in a file."""
+    """How answers of a client fared. `unchecked` were not chosen, or have no proofs; `spooled` wait in a file; `lost`
+    could neither be checked nor be written there."""
 
     accepted: int = 0
     rejected: int = 0
     unchecked: int = 0
     spooled: int = 0
+    lost: int = 0
 
 
 class Auditor:
@@ -200,7 +202,13 @@ class Auditor:
 
     def _check(self, exchange: Exchange, response: Any) -> None:
         try:
-            pending = self._react(exchange, response, self.judge(exchange))
+            judgement = self.judge(exchange)
+        except Exception:
+            logger.exception("toploc: an answer could not be checked")
+            self._spool(exchange)
+            return
+        try:
+            pending = self._react(exchange, response, judgement)
             if inspect.iscoroutine(pending):
                 asyncio.run(pending)
         except RejectedResponse as error:  # a stream that was left: nobody is there to catch it
@@ -215,6 +223,7 @@ class Auditor:
             EvidenceFile(path).append_json(exchange.evidence)
             self._count("spooled")
         except (ToplocError, OSError) as error:
+            self._count("lost")
             logger.error("toploc: answer %s was not checked and is lost: %s", exchange.parsed().get("id"), error)
 
     def _count(self, outcome: str) -> None:
@@ -227,7 +236,10 @@ class Auditor:
             return []
         from toploc.receipt import verify_receipt
 
-        results = verify_receipt(json.loads(exchange.request), exchange.parsed(), self._keys)
+        try:
+            results = verify_receipt(json.loads(exchange.request), exchange.parsed(), self._keys)
+        except MalformedEvidence as error:
+            return [Check(name="receipt", status="error", reason="malformed", message=str(error))]
         return [
             Check(name="receipt", status=r.status, choice=r.choice, reason=r.reason, message=r.message) for r in results
         ]

@@ -36,7 +36,7 @@ class Judgement(Report):
 
     @classmethod
     def by(cls, rule: Rule, opinions: Sequence[Opinion], receipts: Sequence[Check] = ()) -> Self:
-        """The verdict of opinions, at least one, and of the checks of receipts that this client did itself.
+        """The verdict of opinions, and of the checks of receipts that this client did itself; at least one of either.
 
         1. rejected, if a receipt did not pass.
         2. accepted, if as many verifiers accept as the rule asks for: all, one, or more than half.
@@ -45,7 +45,7 @@ class Judgement(Report):
         """
         accepted = sum(o.report is not None and o.report.accepted for o in opinions)
         silent = sum(o.report is None for o in opinions)
-        needed = {"all": len(opinions), "any": 1, "majority": len(opinions) // 2 + 1}[rule]
+        needed = min(len(opinions), {"all": len(opinions), "any": 1, "majority": len(opinions) // 2 + 1}[rule])
         rejected = any(o.report is not None and o.report.verdict == "rejected" for o in opinions)
         verdict: Verdict = "error"
         undecided = False

@@ -5,6 +5,7 @@ Needs pydantic alone, and pyarrow for tables.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -54,7 +55,8 @@ class EvidenceFile:
                 try:
                     _write(descriptor, line)
                 except OSError:
-                    os.ftruncate(descriptor, end)
+                    with contextlib.suppress(OSError):  # of what is no plain file; the first error says why
+                        os.ftruncate(descriptor, end)
                     raise
         except OSError as error:
             raise ToplocError(f"{self.path}: the evidence was not stored: {error.strerror}") from error

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 PATH: Final = "/v1/toploc/verify"
 TIMEOUT: Final = 660.0
-"""Seconds for one reply; the server itself gives up after 600."""
+"""Seconds for a report; the server itself gives up after 600."""
+CONNECT_TIMEOUT: Final = 10.0
+"""Seconds to connect. Stops an address that swallows packets from taking all of `timeout`."""
 RETRIES: Final = 4
 MAX_WAIT: Final = 30.0
 """Seconds between two attempts. Stops a server that asks for a day by Retry-After."""
@@ -42,14 +44,15 @@ class Verifier:
 
     The report is that server's word: whoever runs it is trusted. Where it cannot be reached, is busy or restarts, it is
     asked again up to `retries` times, after 0.5 s, 1 s, 2 s, … or as long as it says, up to 30 s. `timeout` is in
-    seconds, for one attempt in all. Methods may be called by any number of threads.
+    seconds, for all attempts and pauses together; in `verify_many` for each silence, since a batch may take long.
+    Methods may be called by any number of threads.
     """
 
     def __init__(
         self, url: str, *, api_key: str | None = None, timeout: float = TIMEOUT, retries: int = RETRIES
     ) -> None:
         self._server = _Server(url, api_key, timeout, retries)
-        self._http = httpx.Client(timeout=timeout, headers=self._server.headers)
+        self._http = httpx.Client(timeout=self._server.patience(), headers=self._server.headers)
 
     @property
     def url(self) -> str:
@@ -70,12 +73,12 @@ class Verifier:
         What the server finds malformed is a report with verdict `error`. Raises VerifierUnavailable where it gives no
         report after its last retry.
         """
-        content = to_json(evidence)
+        content, deadline = to_json(evidence), self._server.deadline()
         for attempt in range(self._server.retries + 1):
             try:
-                return self._server.report(*self._post(content))
+                return self._server.report(*self._post(content, deadline))
             except _Again as again:
-                time.sleep(self._server.wait(attempt, again))
+                time.sleep(self._server.wait(attempt, again, deadline))
         raise AssertionError  # `wait` has raised
 
     def verify_many(self, items: Sequence[Evidence]) -> Iterator[tuple[int, Report | ToplocError]]:
@@ -84,13 +87,13 @@ class Verifier:
         Raises VerifierUnavailable where the server cannot be reached, and where it leaves before the last item; those
         that came stand.
         """
-        content = self._server.batch(items)
+        content, deadline = self._server.batch(items), self._server.deadline()
         for attempt in range(self._server.retries + 1):
             try:
                 yield from self._lines(content, len(items))
                 return
             except _Again as again:
-                time.sleep(self._server.wait(attempt, again))
+                time.sleep(self._server.wait(attempt, again, deadline))
 
     def describe(self) -> dict[str, Any]:
         """What `GET /v1/toploc` says: versions, models, thresholds, keys, limits. Raises VerifierUnavailable."""
@@ -100,10 +103,10 @@ class Verifier:
             self._server.unavailable(_said(error))
         return self._server.description(response)
 
-    def _post(self, content: bytes) -> tuple[httpx.Response, bytes]:
-        deadline = self._server.deadline()
+    def _post(self, content: bytes, deadline: float) -> tuple[httpx.Response, bytes]:
+        timeout = self._server.patience(deadline)
         try:
-            with self._http.stream("POST", self._server.path, content=content) as response:
+            with self._http.stream("POST", self._server.path, content=content, timeout=timeout) as response:
                 parts = bytearray()
                 for part in response.iter_bytes():
                     parts += part
@@ -132,7 +135,7 @@ class AsyncVerifier:
         self, url: str, *, api_key: str | None = None, timeout: float = TIMEOUT, retries: int = RETRIES
     ) -> None:
         self._server = _Server(url, api_key, timeout, retries)
-        self._http = httpx.AsyncClient(timeout=timeout, headers=self._server.headers)
+        self._http = httpx.AsyncClient(timeout=self._server.patience(), headers=self._server.headers)
 
     @property
     def url(self) -> str:
@@ -149,24 +152,24 @@ class AsyncVerifier:
 
     async def verify(self, evidence: Evidence) -> Report:
         """See `Verifier.verify`."""
-        content = to_json(evidence)
+        content, deadline = to_json(evidence), self._server.deadline()
         for attempt in range(self._server.retries + 1):
             try:
-                return self._server.report(*await self._post(content))
+                return self._server.report(*await self._post(content, deadline))
             except _Again as again:
-                await asyncio.sleep(self._server.wait(attempt, again))
+                await asyncio.sleep(self._server.wait(attempt, again, deadline))
         raise AssertionError  # `wait` has raised
 
     async def verify_many(self, items: Sequence[Evidence]) -> AsyncIterator[tuple[int, Report | ToplocError]]:
         """See `Verifier.verify_many`."""
-        content = self._server.batch(items)
+        content, deadline = self._server.batch(items), self._server.deadline()
         for attempt in range(self._server.retries + 1):
             try:
                 async for line in self._lines(content, len(items)):
                     yield line
                 return
             except _Again as again:
-                await asyncio.sleep(self._server.wait(attempt, again))
+                await asyncio.sleep(self._server.wait(attempt, again, deadline))
 
     async def describe(self) -> dict[str, Any]:
         """See `Verifier.describe`."""
@@ -176,10 +179,10 @@ class AsyncVerifier:
             self._server.unavailable(_said(error))
         return self._server.description(response)
 
-    async def _post(self, content: bytes) -> tuple[httpx.Response, bytes]:
-        deadline = self._server.deadline()
+    async def _post(self, content: bytes, deadline: float) -> tuple[httpx.Response, bytes]:
+        timeout = self._server.patience(deadline)
         try:
-            async with self._http.stream("POST", self._server.path, content=content) as response:
+            async with self._http.stream("POST", self._server.path, content=content, timeout=timeout) as response:
                 parts = bytearray()
                 async for part in response.aiter_bytes():
                     parts += part
@@ -237,6 +240,11 @@ class _Server:
     def deadline(self) -> float:
         return time.monotonic() + self.timeout
 
+    def patience(self, deadline: float = float("inf")) -> httpx.Timeout:
+        """Of one attempt: until the deadline, and not long for somebody who is not there."""
+        left = max(0.001, min(self.timeout, deadline - time.monotonic()))
+        return httpx.Timeout(left, connect=min(left, CONNECT_TIMEOUT))
+
     def check(self, size: int, deadline: float) -> None:
         """Stops replies that are too long, and those that come a byte at a time: httpx times each read alone."""
         if size > MAX_REPORT:
@@ -272,13 +280,14 @@ class _Server:
             self.unavailable(f"HTTP {response.status_code}, which is no `toploc serve`")
         return found
 
-    def wait(self, attempt: int, again: _Again) -> float:
-        """Seconds until the next attempt; raises VerifierUnavailable after the last."""
-        if attempt >= self.retries:
-            self.unavailable(str(again))
+    def wait(self, attempt: int, again: _Again, deadline: float) -> float:
+        """Seconds until the next attempt; raises VerifierUnavailable after the last, or where time would be up."""
         # With chance, so that clients who failed together do not come back together.
         backoff: float = 0.5 * 2**attempt * random.uniform(0.75, 1.25)  # noqa: S311
-        return min(MAX_WAIT, max(again.seconds, backoff))
+        pause = min(MAX_WAIT, max(again.seconds, backoff))
+        if attempt >= self.retries or time.monotonic() + pause >= deadline:
+            self.unavailable(str(again))
+        return pause
 
     def unavailable(self, problem: str) -> NoReturn:
         raise VerifierUnavailable(self.url, problem)

@@ -13,6 +13,7 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +23,8 @@ import psutil
 import pytest
 from collector import Collector
 from corpus import exchange
+
+from toploc.receipt import verify_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,14 +62,48 @@ def collector() -> Iterator[Collector]:
         yield collector
 
 
+class Clock:
+    """The wall clock of processes that start with its `environment`; the monotonic one is left alone, as by NTP."""
+
+    def __init__(self, path: Path) -> None:
+        library = find_spec("libfaketime")
+        assert library is not None
+        assert library.origin is not None
+        self._path = path
+        self.jump(0)
+        self.environment = {
+            "LD_PRELOAD": str(Path(library.origin).parent / "vendor/libfaketime/src/libfaketime.so.1"),
+            "FAKETIME_TIMESTAMP_FILE": str(path),
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_DISABLE_SHM": "1",
+            "NO_FAKE_STAT": "1",
+        }
+
+    def jump(self, seconds: int) -> None:
+        """To so many seconds from the true time, within a second."""
+        written = self._path.with_suffix(".new")
+        written.write_text(f"{seconds:+d}\n")
+        written.replace(self._path)
+
+
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
+    return Clock(tmp_path_factory.mktemp("clock") / "offset")
+
+
 @pytest.fixture(scope="module")
 def pair(
-    launch: Callable[..., LocalServer], signing: tuple[Path, PublicKey], receipts: Path, collector: Collector
+    launch: Callable[..., LocalServer],
+    signing: tuple[Path, PublicKey],
+    receipts: Path,
+    collector: Collector,
+    clock: Clock,
 ) -> Iterator[LocalServer]:
-    """Two front ends before one engine, with a file of receipts, few slots, and traces."""
+    """Two front ends before one engine, with a file of receipts, few slots, traces, and a clock that jumps."""
     options = ["--toploc-signing-key", str(signing[0]), "--toploc-receipts", str(receipts), *collector.options]
     front_ends = ["--api-server-count", "2", "--max-num-seqs", str(SEQUENCES)]
-    with launch(*front_ends, *options, **ENVIRONMENT, **collector.environment) as server:
+    with launch(*front_ends, *options, **ENVIRONMENT, **collector.environment, **clock.environment) as server:
         yield server
 
 
@@ -169,6 +206,41 @@ def test_traces(pair: LocalServer, api_of: type[Api], collector: Collector) -> N
     assert report["verdict"] == verification.attributes["toploc.verdict"] == "accepted"
     assert verification.attributes["gen_ai.request.id"] == response["id"]
     assert all(0 < span.seconds < 60 for span in (proofs, verification))
+
+
+def test_the_clock_jumps(
+    pair: LocalServer,
+    api_of: type[Api],
+    verified: Callable[..., ToplocProofs],
+    signing: tuple[Path, PublicKey],
+    collector: Collector,
+    clock: Clock,
+) -> None:
+    """By a day, back, and before it, while answers are made: all are proven, signed with the clock's time, and traced
+    with their true length; nothing times out."""
+    trace = f"{7:032x}"
+    with api_of(pair.url) as api, ThreadPoolExecutor(8) as pool:
+        api.http.headers["traceparent"] = f"00-{trace}-00000000000000ff-01"
+
+        def ask(seed: int) -> tuple[dict[str, Any], dict[str, Any], float]:
+            request = {"messages": messages(seed), "max_tokens": 200, "ignore_eos": True}
+            return request, api.chat(**request), time.time()
+
+        for jump in (24 * 3600, 0, -2 * 3600, 0):
+            across = [pool.submit(ask, seed) for seed in range(16)]
+            clock.jump(jump)
+            answers = [future.result() for future in across]
+            assert eventually(lambda jump=jump: abs(api.chat(messages(0))["created"] - time.time() - jump) < 10)
+            for request, answer, _ in answers:
+                verified(answer["toploc_proofs"], request["messages"])
+            request, answer, now = ask(99)
+            [result] = verify_receipt({"model": "toploc-mini", **request}, answer, [signing[1]])
+            assert result.reason is None
+            assert abs(result.statement.issued_at - now - jump) < 10
+        assert eventually(lambda: api.metric("toploc:slots_in_use") == 0)
+    spans = [span for span in collector.spans if (span.trace, span.name) == (trace, "toploc_proofs")]
+    assert len(spans) >= 4 * 17
+    assert all(0 < span.seconds < 60 for span in spans)
 
 
 class SlowReader:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,38 @@ def test_limits_of_size_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(lambda _: (200, {"content-length": "9"}, b"x")) as url:
         for verify in both(url, timeout=0.2, retries=0):
             with pytest.raises(VerifierUnavailable):
+                verify(ITEM)
+
+
+def test_time_is_for_all_attempts_together() -> None:
+    """A server that hangs is not asked five times as long."""
+    asked, over = [], threading.Event()
+
+    def hang(n: int) -> Reply:
+        asked.append(n)
+        over.wait()
+        return ok()
+
+    with serving(hang) as url:
+        for verify in both(url, timeout=0.3):
+            with pytest.raises(VerifierUnavailable):
+                verify(ITEM)
+        over.set()
+    assert len(asked) == 2
+
+
+def test_an_address_that_swallows_packets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody accepts, and the queue for it is full: the kernel drops what would be the next connection."""
+    monkeypatch.setattr(server_verifier, "CONNECT_TIMEOUT", 0.1)
+    with socket.socket() as listening, ExitStack() as stack:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        for verify in both(f"http://127.0.0.1:{listening.getsockname()[1]}", retries=0):
+            with pytest.raises(VerifierUnavailable, match=r"(?i)timed out|timeout"):
                 verify(ITEM)
 
 

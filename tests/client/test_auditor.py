@@ -1,0 +1,90 @@
+"""What a client does with answers where something is wrong beside them: nothing raises that should not, and nothing is
+lost without a word. Real servers: tests/engine."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toploc_client import Judgement, Options, RejectedResponse, Report, Verifier
+from toploc_client.auditor import Auditor
+from toploc_client.exchange import Exchange
+
+from toploc.keys import SigningKey
+from toploc.report import Check
+
+EVIDENCE = json.loads((Path(__file__).parents[1] / "toploc" / "evidence" / "greedy.json").read_text("utf-8"))
+ACCEPTED = Report.of([Check(name=name, status="passed", message="fine") for name in ("model", "prompt", "proofs")])  # type: ignore[arg-type]
+
+
+class Response:
+    """Stands for the SDK's object, which is only handed on."""
+
+
+def exchange(receipt: Any = None) -> Exchange:
+    response = copy.deepcopy(EVIDENCE["response"])
+    if receipt is not None:
+        response["toploc_proofs"]["choices"][0]["receipt"] = receipt
+    return Exchange(json.dumps(EVIDENCE["request"]).encode(), json.dumps(response).encode())
+
+
+def finish(auditor: Auditor, given: Exchange) -> None:
+    auditor.finish(given, Response(), given.proofs)
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Any:
+    return SigningKey.create(tmp_path / "key.pem").public
+
+
+@pytest.mark.parametrize("receipt", [{}, [], "x", {"statement": {}, "signature": ""}])
+@pytest.mark.parametrize("verifier", [(), lambda _: ACCEPTED], ids=["keys alone", "verifier"])
+def test_a_malformed_receipt_is_a_rejection(key: Any, receipt: Any, verifier: Any) -> None:
+    """Else a provider could have its answers pass by: it would be an error of another kind, or only a line of a log."""
+    seen: list[Judgement] = []
+    inline = Auditor(Options(verifier=verifier, trusted_keys=[key]))
+    with pytest.raises(RejectedResponse, match="receipt"):
+        finish(inline, exchange(receipt))
+    reaction = {"when": "background", "on_reject": lambda _, report: seen.append(report)}
+    behind = Auditor(Options(verifier=verifier, trusted_keys=[key], **reaction))
+    finish(behind, exchange(receipt))
+    assert behind.flush(30)
+    behind.close()
+    assert (inline.counts.rejected, behind.counts.rejected) == (1, 1)
+    assert [check.reason for report in seen for check in report.checks if check.name == "receipt"] == ["malformed"]
+
+
+@pytest.mark.parametrize("rule", ["all", "any", "majority"])
+def test_keys_without_a_verifier(key: Any, rule: Any) -> None:
+    """The receipt alone decides, whatever the rule for verifiers."""
+    passed, failed = (Check(name="receipt", status=status, message="") for status in ("passed", "failed"))  # type: ignore[arg-type]
+    assert Judgement.by(rule, [], [passed]).accepted
+    assert Judgement.by(rule, [], [failed]).verdict == "rejected"
+    with pytest.raises(RejectedResponse):
+        finish(Auditor(Options(trusted_keys=[key], rule=rule)), exchange())
+
+
+def test_a_spool_on_a_full_disk(caplog: pytest.LogCaptureFixture) -> None:
+    auditor = Auditor(Options(verifier=Verifier("http://127.0.0.1:9", retries=0), spool="/dev/full"))
+    finish(auditor, exchange())
+    assert (auditor.counts.spooled, auditor.counts.lost) == (0, 1)
+    assert EVIDENCE["response"]["id"] in caplog.text
+    assert "No space left on device" in caplog.text
+
+
+def test_a_check_that_fails_unforeseen_costs_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("unforeseen")
+
+    auditor = Auditor(Options(verifier=lambda _: ACCEPTED, when="background", spool=tmp_path / "spool.jsonl"))
+    monkeypatch.setattr(auditor, "judge", fail)
+    finish(auditor, exchange())
+    assert auditor.flush(30)
+    auditor.close()
+    assert auditor.counts.spooled == 1
+    assert "unforeseen" in caplog.text
