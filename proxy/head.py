@@ -79,7 +79,8 @@ def make_head(
         return loaded is None or any(name.rpartition(".")[2] == "lm_head" for name in loaded.loras)
 
     if config.parallel_config.tensor_parallel_size == 1:
-        logits = (model if adapters is None else _view(model, _Apart)).compute_logits
+        apart = adapters is not None or next(model.parameters()).device.type == "cpu"
+        logits = (_view(model, _Apart) if apart else model).compute_logits
         return Head(logits, changes=changes)
     if not copied:
         return None
@@ -107,16 +108,29 @@ class _Apart(nn.Module):
         super().__init__()
         self._base = copy.copy(base)
         # What is left to do with logits: soft caps and scales.
-        self._base.logits_as_input = whole is not None
+        self._after = copy.copy(base)
+        self._after.logits_as_input = True
         self._whole = whole
 
     def forward(self, layer: Any, states: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor | None:
         layer = getattr(layer, "base_layer", layer)
-        if self._whole is not None:
-            # Padding of the vocabulary is at the end.
-            states = torch.nn.functional.linear(states, self._whole)[..., : self._base.org_vocab_size]
-        logits: torch.Tensor | None = self._base(layer, states, bias)
+        weight = self._whole
+        if weight is None and _shares_memory(layer):
+            weight = layer.weight
+        if weight is None:
+            found: torch.Tensor | None = self._base(layer, states, bias)
+            return found
+        # Padding of the vocabulary is at the end.
+        product = torch.nn.functional.linear(states, weight, bias)[..., : self._base.org_vocab_size]
+        logits: torch.Tensor | None = self._after(layer, product)
         return logits
+
+
+def _shares_memory(layer: Any) -> bool:
+    """Whether the layer's own product must not run beside the engine's. On a CPU vLLM 0.32 has one scratchpad for all
+    threads (csrc/cpu/dnnl_helper.cpp): two at once give wrong numbers or end the process."""
+    weight = layer.weight
+    return weight.device.type == "cpu" and weight.numel() > 0 and type(layer.quant_method).__name__ in PLAIN
 
 
 class _Asked(nn.Module):
