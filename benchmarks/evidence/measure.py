@@ -25,7 +25,7 @@ def prover(args: argparse.Namespace) -> Any:
         return TransformersEngine.load(args.folder, args.device)
     from vllm_engine import VllmEngine
 
-    options: dict[str, Any] = {"enforce_eager": args.engine != "graphs", "max_model_len": 1536}
+    options: dict[str, Any] = {"enforce_eager": args.engine != "graphs", "max_model_len": 1792}
     if args.device == "cuda":
         # Sized by hand: vLLM's own measurement fails where other processes take and give back memory meanwhile.
         options |= {"gpu_memory_utilization": 0.05, "kv_cache_memory_bytes": int(args.kv_gb * 2**30)}

@@ -22,10 +22,13 @@ from pathlib import Path
 
 from questions import ROOT
 
+COST = "cost"
 HERE = Path(__file__).parent
 MINI = ROOT / "models" / "toploc-mini"
-COST_SECONDS = 75.0
-"""Kept at the end for what has to have the GPU to itself."""
+COST_SECONDS = 60.0
+"""Kept at the end for cost.py, which has to have the GPU to itself, once its engine is up."""
+COST_START_SECONDS = 75.0
+"""Before that, for its engine to start beside others."""
 TABLE_SECONDS = 20.0
 
 
@@ -149,17 +152,32 @@ class Run:
         while not all(job.over for job in listed):
             for job in listed:
                 self.check(job)
-            late = self.left < COST_SECONDS + TABLE_SECONDS
+            end = COST_SECONDS + TABLE_SECONDS
+            last = [job for job in listed if job.name == COST and not job.over]
+            others_over = all(job.over for job in listed if job.name != COST)
+            if others_over:
+                self.quiet.touch()
             for job in listed:
                 if job.over:
                     continue
-                if late:
+                if job.name == COST:
+                    due = TABLE_SECONDS
+                elif last and not last[0].running and job.name.startswith("8b"):
+                    due = end + COST_START_SECONDS  # they have the memory that it needs
+                else:
+                    due = end
+                if self.left < due:
                     if job.running:
                         self.stop(job, "the time is up")
                     job.over = True
                     continue
                 ready = all(by_name[name].over for name in job.after if name in by_name)
                 busy = [other for other in listed if other.running]
+                if job.name == COST and not job.running and self.left < end + COST_START_SECONDS:
+                    while busy and sum(other.memory for other in busy) + job.memory > self.args.memory:
+                        self.stop(busy.pop(), "its memory is needed")
+                    self.start(job)
+                    continue
                 fits = sum(other.memory for other in busy) + job.memory <= self.args.memory
                 if not job.running and ready and fits and len(busy) < self.args.jobs:
                     self.start(job)
@@ -168,7 +186,8 @@ class Run:
     def cost(self) -> Job:
         shape = self.work / "llama-8b-shape"
         command = [str(HERE / "cost.py"), str(shape), "--output", str(self.out / "cost.json")]
-        return Job("cost", [*command, "--wait-for", str(self.quiet)], 44.0)
+        before = ("8b graphs", "8b fp8", "8b fp8-kv")
+        return Job(COST, [*command, "--wait-for", str(self.quiet)], 44.0, before)
 
     def write(self) -> None:
         from tables import models_table, write
@@ -194,23 +213,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=6, help="at once")
     args = parser.parse_args()
     run = Run(args)
-    listed = jobs(args, run.work, run.rows)
-    cost = run.cost()
-    if (run.out / "cost.json").exists():
-        cost.over = True
+    listed = [*jobs(args, run.work, run.rows), run.cost()]
+    listed[-1].over = (run.out / "cost.json").exists()
     try:
         run.loop(listed)
-        if not cost.over:
-            run.quiet.touch()
-            run.start(cost)
-            assert cost.process is not None
-            while not cost.over and run.left > TABLE_SECONDS:
-                run.check(cost)
-                time.sleep(0.2)
-            if not cost.over:
-                run.stop(cost, "the time is up")
     finally:
-        for job in [*listed, cost]:
+        for job in listed:
             if job.running:
                 run.stop(job, "the run ends")
         run.write()

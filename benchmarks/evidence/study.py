@@ -126,10 +126,11 @@ class Study:
         return (self.model, kind.name, verifier) not in self.done
 
     def make(self, kind: Kind, number: int) -> list[Answer]:
-        if self.altered or kind.alter:
+        if self.altered:
             self.engine.replace(self.base.items())
-        self.altered = kind.alter is not None
+            self.altered = False
         if kind.alter:
+            self.altered = True
             self.engine.replace(kind.alter(self.base))
         first = ALTERED_FROM * (number + 1) if kind.kind == ALTERED else 1000 * number
         count = max(4, round(self.args.answers * kind.share))
@@ -144,7 +145,9 @@ class Study:
         for number, kind in enumerate(kinds):
             if self.late:
                 break
-            if self.wanted(kind, self.first_verifier):
+            if not self.wanted(kind, self.first_verifier):
+                continue
+            try:
                 answers = self.make(kind, number)
                 pairs = [(answer.prompt, answer.token_ids) for answer in answers]
                 attention = self.first_verifier.rpartition(" ")[2]
@@ -152,6 +155,8 @@ class Study:
                 self.answers[kind.name] = kind, answers
                 if kind.every_verifier:
                     self.other_verifiers(kind, answers)
+            except Exception as error:  # the other rows are worth as much
+                self.say(f"{kind.name} failed: {type(error).__name__}: {str(error)[:500]}")
         self.verify_by_vllm()
 
     def other_verifiers(self, kind: Kind, answers: list[Answer]) -> None:

@@ -131,7 +131,7 @@ def load(worker: Any, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
     """Runs in the worker: a model's weights, one after another, into the parameters that vLLM has fused."""
     fused = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
     targets: dict[str, tuple[torch.nn.Parameter, list[str]]] = {}
-    for name, parameter in worker.model_runner.model.named_parameters():
+    for name, parameter in worker.get_model().named_parameters():
         kind = name.split(".")[-2]
         parts = [name.replace(kind, part) for part in fused.get(kind, (kind,))]
         targets |= dict.fromkeys(parts, (parameter, parts))

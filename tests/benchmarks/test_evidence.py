@@ -100,7 +100,7 @@ def test_area_and_chunks_of_normal_samples() -> None:
 def test_a_run_ends_in_time_with_what_it_started(tmp_path: Path) -> None:
     script = tmp_path / "job.py"
     script.write_text("import sys, time\nprint('began', flush=True)\ntime.sleep(float(sys.argv[1]))\n")
-    args = argparse.Namespace(out=tmp_path / "out", work=None, seconds=97, train_seconds=1, memory=10, jobs=3)
+    args = argparse.Namespace(out=tmp_path / "out", work=None, seconds=82, train_seconds=1, memory=10, jobs=3)
     run = Run(args)
     listed = [
         Job("first", [str(script), "0"], 6),
