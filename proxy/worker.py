@@ -82,13 +82,15 @@ def make_ring(config: VllmConfig, device: torch.device) -> Ring:
             f"toploc: hidden size {hidden_size} is below {TOPK}: a one-token chunk would have fewer elements than a "
             "proof has points; serve this model with plain `vllm serve`"
         )
-    slots = num_slots(config.scheduler_config.max_num_seqs)
+    sequences = config.scheduler_config.max_num_seqs
     drafts = draft_tokens(config)
     dtype = proof_dtype(config)
     if device.type == "cpu":
-        return HostRing(slots, ring_rows(drafts, overrun=HOST_OVERRUN), hidden_size, dtype, TOPK)
+        rows = ring_rows(drafts, overrun=HOST_OVERRUN)
+        return HostRing(num_slots(sequences, spare=sequences), rows, hidden_size, dtype, TOPK)
     from .device_ring import DeviceRing
 
+    slots = num_slots(sequences, spare=sequences // 8)
     return DeviceRing(slots, ring_rows(drafts), hidden_size, dtype, TOPK, device, max_step_rows=drafts + 1)
 
 
@@ -167,10 +169,10 @@ def is_output_rank() -> bool:
     return is_last_stage() and get_tp_group().rank_in_group == 0
 
 
-def num_slots(max_num_seqs: int) -> int:
+def num_slots(max_num_seqs: int, spare: int) -> int:
     """Slots for a scheduler that runs `max_num_seqs` requests at once: preempted requests and those whose proofs
-    are being fetched hold one too."""
-    return max_num_seqs + max(8, max_num_seqs // 8)
+    are being fetched hold one too. On a CPU all that end in one step may still wait while the next step's begin."""
+    return max_num_seqs + max(8, spare)
 
 
 def ring_rows(draft_tokens: int, overrun: int = CHUNK_SIZE) -> int:

@@ -6,9 +6,9 @@ import asyncio
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,12 @@ import corpus
 import httpx
 import torch
 
-from toploc.protocol import ToplocProofs, num_chunks, token_ids_sha256
+from toploc.protocol import ChoiceProofs, ToplocProofs, num_chunks, token_ids_sha256
 from toploc.thresholds import Thresholds
 from toploc.verify import verify_activations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from toploc.prefill import TransformersPrefill
 
@@ -32,6 +32,9 @@ LENGTHS = [1, 4, 33, 64]
 ABANDONED_LENGTH = 400
 # One in so many goes to the server's own verifier too.
 VERIFIED_BY_SERVER = 20
+# Answers that wait for the prefill, and tokens of one, padding included: a small model's time goes into its calls.
+WAITING = 256
+PREFILL_TOKENS = 4096
 # Answers of 31 tokens and more whose rows are shifted by one all fail them (docs/evidence.md).
 PAPER = Thresholds.paper("bfloat16")
 
@@ -109,7 +112,7 @@ class Load:
         self._leaving = leaving
         self._seeds = count()
 
-    def run(self, requests: int, *, at_once: int = 24, seconds: float = float("inf")) -> None:
+    def run(self, requests: int, *, at_once: int = 16, seconds: float = float("inf")) -> None:
         """Raises AssertionError for an answer that is not proven, or whose proofs do not verify."""
         threads = torch.get_num_threads()
         # More would wait for the engine's, which are as many as there are cores.
@@ -121,18 +124,36 @@ class Load:
 
     async def _run(self, requests: int, at_once: int, deadline: float) -> None:
         numbers = iter(range(requests))
+        delivered: asyncio.Queue[list[dict[str, Any]] | None] = asyncio.Queue(WAITING)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        # One thread: a model and a tokenizer are not to be shared.
-        with ThreadPoolExecutor(1) as thread:
-            client = httpx.AsyncClient(base_url=self._url, timeout=300, limits=limits)
-            async with client as http, asyncio.TaskGroup() as group:
+        client = httpx.AsyncClient(base_url=self._url, timeout=300, limits=limits)
+        async with client as http, asyncio.TaskGroup() as verifying:
+            verifying.create_task(self._verify_all(delivered))
+            async with asyncio.TaskGroup() as asking:
                 for _ in range(at_once):
-                    group.create_task(self._ask(http, thread, numbers, deadline))
+                    asking.create_task(self._ask(http, delivered, numbers, deadline))
+            await delivered.put(None)
+
+    async def _verify_all(self, delivered: asyncio.Queue[list[dict[str, Any]] | None]) -> None:
+        """Everything that waits at once, until None comes."""
+        loop = asyncio.get_running_loop()
+        # One thread: a model is not to be shared.
+        with ThreadPoolExecutor(1) as thread:
+            ended = False
+            while not ended:
+                taken = [await delivered.get()]
+                while not delivered.empty():
+                    taken.append(delivered.get_nowait())
+                ended = None in taken
+                await loop.run_in_executor(thread, self._verify, [field for fields in taken for field in fields or ()])
 
     async def _ask(
-        self, http: httpx.AsyncClient, thread: ThreadPoolExecutor, numbers: Iterator[int], deadline: float
+        self,
+        http: httpx.AsyncClient,
+        delivered: asyncio.Queue[list[dict[str, Any]] | None],
+        numbers: Iterator[int],
+        deadline: float,
     ) -> None:
-        loop = asyncio.get_running_loop()
         for _ in numbers:
             if time.monotonic() > deadline:
                 return
@@ -153,23 +174,15 @@ class Load:
                 documents = events(answer.text) if stream else [answer.json()]
                 fields = [field for document in documents for field in fields_of(document)]
                 assert fields, answer.text
-                await loop.run_in_executor(thread, partial(self._verify, fields))
+                await delivered.put(fields)
                 if not stream and random.randrange(VERIFIED_BY_SERVER) == 0:
                     await self._have_verified(http, body, documents[0])
             self.tally.requests[f"{kind.__name__} {'left' if leave else 'streamed' if stream else 'whole'}"] += 1
 
     def _verify(self, fields: list[dict[str, Any]]) -> None:
-        for proofs in map(ToplocProofs.model_validate, fields):
-            assert proofs.error is None, proofs.error
-            for choice in proofs.choices or ():
-                assert choice.error is None, choice.error
-                digest = choice.prompt or proofs.prompt
-                assert digest is not None
-                assert digest.token_ids is not None
-                assert token_ids_sha256(digest.token_ids) == digest.sha256
-                assert choice.proofs is not None
-                assert len(choice.proofs) == num_chunks(len(choice.token_ids)) > 0
-                states = self._engine.hidden_states(digest.token_ids, choice.token_ids)
+        claims = [claim for field in fields for claim in claims_of(field)]
+        for batch in batches(claims):
+            for (_, choice), states in zip(batch, prefilled(self._engine, batch), strict=True):
                 verdict = verify_activations(choice.proofs, states, thresholds=self._thresholds)
                 if not verdict.passed:
                     # Calibrated on sentences, and these prompts are noise: their tail goes beyond, though not far.
@@ -185,6 +198,52 @@ class Load:
         verdict = report.json()["verdict"]
         assert verdict in ("accepted", "rejected"), report.text
         self.tally.verdicts[verdict] += 1
+
+
+Claim = tuple[Sequence[int], ChoiceProofs]
+"""A choice after its prompt."""
+
+
+def claims_of(field: dict[str, Any]) -> Iterator[Claim]:
+    """Raises AssertionError for a field that does not prove each of its choices."""
+    proofs = ToplocProofs.model_validate(field)
+    assert proofs.choices, proofs.error
+    for choice in proofs.choices:
+        assert choice.error is None, choice.error
+        digest = choice.prompt or proofs.prompt
+        assert digest is not None
+        assert digest.token_ids is not None
+        assert token_ids_sha256(digest.token_ids) == digest.sha256
+        assert choice.proofs is not None
+        assert len(choice.proofs) == num_chunks(len(choice.token_ids)) > 0
+        yield digest.token_ids, choice
+
+
+def batches(claims: Iterable[Claim]) -> Iterator[list[Claim]]:
+    """Claims of about the same length."""
+    batch: list[Claim] = []
+    for claim in sorted(claims, key=length):
+        if batch and (len(batch) + 1) * length(claim) > PREFILL_TOKENS:
+            yield batch
+            batch = []
+        batch.append(claim)
+    if batch:
+        yield batch
+
+
+def length(claim: Claim) -> int:
+    return len(claim[0]) + len(claim[1].token_ids) - 1
+
+
+@torch.inference_mode()
+def prefilled(engine: TransformersPrefill, batch: list[Claim]) -> list[torch.Tensor]:
+    """As `engine.hidden_states` of each. Padding stands behind, where attention that looks back does not see it."""
+    inputs = torch.zeros((len(batch), max(map(length, batch))), dtype=torch.long)
+    for row, (prompt, choice) in zip(inputs, batch, strict=True):
+        row[: length((prompt, choice))] = torch.tensor([*prompt, *choice.token_ids[:-1]])
+    states = engine._model.base_model(input_ids=inputs, use_cache=False).last_hidden_state
+    places = [slice(len(prompt) - 1, length((prompt, choice))) for prompt, choice in batch]
+    return [rows[place] for rows, place in zip(states, places, strict=True)]
 
 
 async def abandon(http: httpx.AsyncClient, path: str, body: dict[str, Any], random: Random) -> None:

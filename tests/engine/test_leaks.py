@@ -132,6 +132,7 @@ def report(path: Path, load: Load, seconds: float, left: Any, before: Any, after
         "seconds": round(seconds),
         "requests": dict(sorted(tally.requests.items())),
         "requests in all": tally.done,
+        "requests per second": round(tally.done / seconds, 1),
         "abandoned": tally.left,
         "answers verified": tally.answers,
         "proofs verified": tally.proofs,

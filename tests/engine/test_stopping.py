@@ -148,3 +148,15 @@ def test_clients_that_leave(api: Api, verified: Verified) -> None:
         staying += pool.map(stay, range(32))
     for field in staying:
         verified(field, SUM)
+
+
+def test_many_short_answers_at_once(api: Api, verified: Verified) -> None:
+    """As many as the engine runs end in one step, and as many more are begun before their proofs are fetched."""
+
+    def ask(seed: int) -> tuple[list[int], dict[str, Any]]:
+        prompt = [100 + seed, 200 + seed]
+        return prompt, api.post("/v1/completions", prompt=prompt, n=2, temperature=1, max_tokens=1)["toploc_proofs"]
+
+    with ThreadPoolExecutor(32) as pool:
+        for prompt, field in pool.map(ask, range(64)):
+            assert len(verified(field, prompt).choices) == 2
