@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types import Completion
@@ -12,9 +12,6 @@ from openai.types.chat import ChatCompletionChunk
 from toploc.protocol import FIELD_NAME, ToplocProofs
 
 from .exchange import Exchange, merged, typed
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
 
 
 class Assembler:
@@ -25,30 +22,31 @@ class Assembler:
 
     def __init__(self, request: bytes, *, keep: bool) -> None:
         self._request = request
-        self._keep = keep
+        self.keep = keep
         self._fields: list[ToplocProofs] = []
         self._chat: ChatCompletionStreamState[None] | None = None
         self._texts: dict[str, Any] | None = None
         self._final: Any = None
         self.proofs: ToplocProofs | None = None
         self.open: set[int] = set()
-        """Choices that have begun and not ended."""
+        """Choices that have begun and not ended; known only where the response is wanted."""
 
-    def add(self, event: BaseModel) -> None:
-        holder = getattr(event, "response", None) or event
+    def add(self, event: Any) -> None:
+        # Not getattr: where there is none, pydantic takes as long to say so as the SDK for half an event.
+        holder = getattr(event, "__dict__", {}).get("response") or event
         if (field := typed(holder)) is not None:
             self._fields.append(field)
             self.proofs = merged(self._fields)
+        if not self.keep:
+            return
         if isinstance(event, ChatCompletionChunk):
             self._note(event)
-            if self._keep:
-                if self._chat is None:
-                    self._chat = ChatCompletionStreamState()
-                self._chat.handle_chunk(event)
+            if self._chat is None:
+                self._chat = ChatCompletionStreamState()
+            self._chat.handle_chunk(event)
         elif isinstance(event, Completion):
             self._note(event)
-            if self._keep:
-                self._add_text(event)
+            self._add_text(event)
         elif getattr(event, "type", None) in ("response.completed", "response.incomplete"):
             self._final = holder
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from openai import AsyncStream, Stream
+from openai.types import Completion
+from openai.types.chat import ChatCompletionChunk
 
 from .assembler import Assembler
 from .exchange import request_of
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from .auditor import Auditor
 
 T = TypeVar("T")
+
+TEXT: Final = (ChatCompletionChunk, Completion)
+"""What has its proofs in a field of its own. Of thousands of such events in a stream all but one are mere text."""
 
 
 class ProvenStream(Stream[T]):
@@ -35,9 +40,11 @@ class ProvenStream(Stream[T]):
     def __stream__(self) -> Iterator[T]:
         auditor: Auditor = self._client._toploc  # type: ignore[attr-defined]
         assembler = _assembler(self.response, auditor)
+        lean = assembler is not None and not assembler.keep and self._cast_to in TEXT
         try:
             for event in super().__stream__():
-                _add(self, assembler, event)
+                if not lean or event.__pydantic_extra__:  # type: ignore[attr-defined]
+                    _add(self, assembler, event)
                 yield event
         except GeneratorExit:
             if assembler is not None and assembler.settled:
@@ -59,9 +66,11 @@ class AsyncProvenStream(AsyncStream[T]):
     async def __stream__(self) -> AsyncIterator[T]:
         auditor: Auditor = self._client._toploc  # type: ignore[attr-defined]
         assembler = _assembler(self.response, auditor)
+        lean = assembler is not None and not assembler.keep and self._cast_to in TEXT
         try:
             async for event in super().__stream__():
-                _add(self, assembler, event)
+                if not lean or event.__pydantic_extra__:  # type: ignore[attr-defined]
+                    _add(self, assembler, event)
                 yield event
         except GeneratorExit:
             if assembler is not None and assembler.settled:
