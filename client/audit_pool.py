@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from toploc.errors import ToplocError, VerifierUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
     from toploc.report import Report
     from toploc.server_verifier import AsyncVerifier
@@ -27,7 +28,9 @@ ATTEMPTS: Final = 3
 FAILURES: Final = 3
 """Requests in a row that a verifier may fail while it still says what it is."""
 PROBE: Final = 10.0
-"""Seconds until a verifier that was left out is tried again."""
+"""Seconds until a verifier that was left out is tried again, and between questions to one that has work."""
+MISSED: Final = 2
+"""Questions in a row that a verifier with work may leave without a reply."""
 
 
 @dataclass(slots=True)
@@ -64,8 +67,9 @@ class Pool:
         notice: Callable[[str], object],
     ) -> None:
         self._verifiers = verifiers
-        self._batch = max(1, min(BATCH, in_flight, total // (2 * len(verifiers))))
-        self._requests = -(-in_flight // self._batch)
+        share = -(-total // len(verifiers))
+        self._batch = max(1, min(BATCH, in_flight, share // 2))
+        self._requests = max(1, -(-min(in_flight, share) // self._batch))
         self._wait, self._notice = wait, notice
         self._again: deque[Work] = deque()
         self._fresh: Iterator[Work] = iter(())
@@ -105,7 +109,7 @@ class Pool:
         failures = 0
         while not self._finished():
             try:
-                body = _body_bytes(await verifier.describe())
+                limits = _Limits.of(await verifier.describe())
                 if failures >= FAILURES:
                     raise VerifierUnavailable(verifier.url, f"{failures} requests in a row failed")
             except VerifierUnavailable as error:
@@ -114,13 +118,42 @@ class Pool:
                 await self._pause()
                 continue
             self._take_in(verifier)
-            served = await asyncio.gather(*(self._work(verifier, body) for _ in range(self._requests)))
-            failures = 0 if any(served) else failures + 1
+            failures = 0 if await self._employ(verifier, limits) else failures + 1
 
-    async def _work(self, verifier: AsyncVerifier, body: int) -> bool:
+    async def _employ(self, verifier: AsyncVerifier, limits: _Limits) -> bool:
+        """Has the verifier work until nothing is left or it fails; whether a report came."""
+        requests = min(self._requests, limits.requests)
+        tasks = [asyncio.create_task(self._work(verifier, limits)) for _ in range(requests)]
+        watch = asyncio.create_task(self._watch(verifier, tasks))
+        try:
+            await asyncio.wait(tasks)
+            served = [task.result() for task in tasks if not task.cancelled()]
+            return any(served)
+        finally:
+            for task in (watch, *tasks):
+                task.cancel()
+            await asyncio.gather(watch, *tasks, return_exceptions=True)
+
+    async def _watch(self, verifier: AsyncVerifier, tasks: Sequence[asyncio.Task[bool]]) -> None:
+        """Ends the work of a verifier that does not say twice in a row what it is. A machine that lost its power, or a
+        server without its engine, says nothing of the requests that it has, and they may take many minutes."""
+        missed = 0
+        while missed < MISSED:
+            await asyncio.sleep(PROBE)
+            try:
+                await verifier.describe()
+                missed = 0
+            except VerifierUnavailable as error:
+                missed += 1
+                if missed == MISSED:
+                    self._leave_out(verifier, error)
+        for task in tasks:
+            task.cancel()
+
+    async def _work(self, verifier: AsyncVerifier, limits: _Limits) -> bool:
         """Sends batches until nothing is left or one fails; whether a report came."""
         served = False
-        while batch := await self._next(verifier, body):
+        while batch := await self._next(verifier, limits):
             waiting = dict(enumerate(batch))
             try:
                 async for index, result in verifier.verify_many([work.data for work in batch]):
@@ -128,24 +161,23 @@ class Pool:
                     self._settle(waiting.pop(index), verifier, result)
             except VerifierUnavailable as error:
                 self._leave_out(verifier, error)
-                for work in waiting.values():
-                    work.failed += 1
-                    if work.failed >= ATTEMPTS:
-                        self._settle(work, verifier, error)
-                    else:
-                        self._again.append(work)
+                self._give_back(waiting.values(), verifier, error)
                 return served
+            except asyncio.CancelledError:
+                gone = VerifierUnavailable(verifier.url, "it no longer answers")
+                self._give_back(waiting.values(), verifier, gone)
+                raise
             finally:
                 self._running -= 1
                 self._wake()
         return served
 
-    async def _next(self, verifier: AsyncVerifier, body: int) -> list[Work]:
+    async def _next(self, verifier: AsyncVerifier, limits: _Limits) -> list[Work]:
         """The next batch; none where all is done or the verifier is left out. Work that failed goes alone."""
         while not self._stopped and verifier.url not in self._out:
             batch: list[Work] = []
-            size = 0
-            while len(batch) < self._batch and (work := self._take()) is not None:
+            size, body = 0, limits.body_bytes
+            while len(batch) < min(self._batch, limits.items) and (work := self._take()) is not None:
                 if len(work.data) + len('{"items":[]}') > body:
                     self._settle(
                         work, verifier, ToplocError(f"longer than the {body:,} bytes that {verifier.url} takes")
@@ -179,6 +211,14 @@ class Pool:
         if work is not None:
             self._again.append(work)
         return work is None
+
+    def _give_back(self, batch: Iterable[Work], verifier: AsyncVerifier, error: ToplocError) -> None:
+        for work in batch:
+            work.failed += 1
+            if work.failed >= ATTEMPTS:
+                self._settle(work, verifier, error)
+            else:
+                self._again.append(work)
 
     def _settle(self, work: Work, verifier: AsyncVerifier, result: Report | ToplocError) -> None:
         self._found.put_nowait((work, verifier.url, result))
@@ -216,7 +256,25 @@ class Pool:
         self._changed.clear()
 
 
-def _body_bytes(description: dict[str, object]) -> int:
-    limits = description.get("limits")
-    found = limits.get("verify_body_bytes") if isinstance(limits, dict) else None
-    return found if isinstance(found, int) and found > 0 else BODY_BYTES
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What a verifier says that it takes: requests at once, items of a request, bytes of its body."""
+
+    requests: int
+    items: int
+    body_bytes: int
+
+    @classmethod
+    def of(cls, description: dict[str, object]) -> Self:
+        limits = description.get("limits")
+        found = limits if isinstance(limits, dict) else {}
+
+        def limit(name: str, otherwise: int) -> int:
+            value = found.get(name)
+            return value if isinstance(value, int) and value > 0 else otherwise
+
+        return cls(
+            limit("verify_concurrency", sys.maxsize),
+            limit("verify_items", sys.maxsize),
+            limit("verify_body_bytes", BODY_BYTES),
+        )

@@ -7,11 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from recorded import RECORDED, file_of
+from toploc_client import audit_pool
 from toploc_client.audit_command import main
 
 from toploc.errors import ToplocError
@@ -98,6 +101,41 @@ def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(server: Server, tmp_path
     assert said.strip() == (f"toploc audit: stopped with {done} reports in {reports}; the same call goes on from there")
     assert main(call) == 0
     assert summary(out)["total"]["accepted"] == 16
+
+
+def test_a_verifier_that_dies_at_work(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has taken requests and holds their connections, as a machine that lost its power seems to."""
+    monkeypatch.setattr(audit_pool, "PROBE", 0.1)
+    dead = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.send_response(500 if dead.is_set() else 200)
+            self.end_headers()
+            self.wfile.write(b'{"scheme": "toploc-gf65497"}')
+
+        def do_POST(self) -> None:
+            dead.set()
+            over.wait(60)
+
+    over = threading.Event()
+    file = file_of(tmp_path / "e.jsonl", *["greedy-short"] * 8)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as hanging:
+        threading.Thread(target=hanging.serve_forever).start()
+        url = f"http://127.0.0.1:{hanging.server_address[1]}"
+        try:
+            assert main([str(file), "--verifier", url, "--verifier", server.url, "--out", str(tmp_path / "r")]) == 0
+        finally:
+            over.set()
+            hanging.shutdown()
+    assert dead.is_set()
+    assert f"left out: {url}" in capsys.readouterr().err
+    assert summary(tmp_path / "r")["total"]["accepted"] == 8
 
 
 def test_no_verifier_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
