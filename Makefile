@@ -52,7 +52,7 @@ clean:
 # --no-deps: the engine's own requirements pull CUDA builds that break on a CPU build of torch, so the file is
 # complete as it stands.
 $(READY): requirements/cpu.txt pyproject.toml
-	@echo "Making the environment in $(VENV) (about 2.7 GB) …"
+	@echo "Making the environment in $(VENV) (about 3.5 GB) …"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --no-deps -r requirements/cpu.txt
 	$(BIN)/pip install --no-deps --no-build-isolation --editable .

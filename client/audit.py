@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from .audit_journal import Journal
     from .audit_pool import Pool
+    from .audit_ray import RayPool
 
 
 @dataclass(slots=True)
@@ -66,7 +67,7 @@ class Audit:
         self._scan = scan
         return scan
 
-    async def verify(self, pool: Pool, progress: Callable[[Entry], object]) -> None:
+    async def verify(self, pool: Pool | RayPool, progress: Callable[[Entry], object]) -> None:
         """Has every answer that the scan left verified; `progress` is called with each."""
         self._loose = list(self._scan.torn)
         settled = set()

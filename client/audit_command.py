@@ -20,6 +20,7 @@ from .audit import Audit
 from .audit_journal import Journal
 from .audit_page import Page
 from .audit_pool import Pool
+from .audit_ray import RayPool
 from .audit_table import Table
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ exit status: 0 if every answer is accepted, 1 if any is rejected, 2 if any could
 
 example:
   toploc audit answers.jsonl --verifier http://localhost:8000 --sample 0.1 --out report/
+  toploc audit answers.jsonl --ray meta-llama/Llama-3.1-8B-Instruct --ray-workers 8 -- --max-model-len 8192
 """
 
 
@@ -49,8 +51,17 @@ def parser() -> argparse.ArgumentParser:
         "toploc audit", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("file", metavar="FILE", type=Path, help="evidence: JSONL")
+    where = made.add_mutually_exclusive_group(required=True)
+    where.add_argument("--verifier", metavar="URL", action="append", help="a server that verifies, any number of times")
+    where.add_argument(
+        "--ray",
+        metavar="MODEL",
+        help="have workers on a Ray cluster (RAY_ADDRESS, or this machine) serve MODEL and verify; options of "
+        "`toploc serve` for them stand behind --",
+    )
+    made.add_argument("--ray-workers", type=_count, default=1, metavar="N", help="with --ray (default: 1)")
     made.add_argument(
-        "--verifier", metavar="URL", action="append", required=True, help="a server that verifies, any number of times"
+        "--ray-gpus", type=_seconds, default=1.0, metavar="N", help="of each worker (default: 1; 0 on a CPU)"
     )
     made.add_argument("--api-key-env", metavar="NAME", help="environment variable with the verifiers' API key")
     made.add_argument(
@@ -78,14 +89,17 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status 0, 1, 2 or 130, as the help says. Raises ToplocError for files and addresses that are none."""
-    args = parser().parse_args(arguments)
+    before, after = _split(arguments)
+    args = parser().parse_args(before)
+    if after and not args.ray:
+        parser().error("options after -- are those of --ray's workers")
     with Journal(args.out, args.file, args.sample, args.seed) as journal:
         audit = Audit(args.file, journal)
         try:
             scan = audit.scan()
             if not scan.lines:
                 raise ToplocError(f"{args.file}: no evidence")
-            asyncio.run(_verify(audit, args, scan.chosen, scan.left))
+            asyncio.run(_verify(audit, args, after, scan.chosen, scan.left))
             table = Table()
             page = Page(args.file, journal.settings, table)
             for entry in audit.entries():
@@ -106,26 +120,31 @@ def main(arguments: Sequence[str]) -> int:
     return 2 if table.total.verdicts["error"] else 0
 
 
-async def _verify(audit: Audit, args: argparse.Namespace, chosen: int, left: int) -> None:
+async def _verify(audit: Audit, args: argparse.Namespace, serve: Sequence[str], chosen: int, left: int) -> None:
     key = os.environ.get(args.api_key_env) if args.api_key_env else None
     if args.api_key_env and not key:
         raise ToplocError(f"--api-key-env: {args.api_key_env} is not set")
     async with AsyncExitStack() as stack:
-        urls = dict.fromkeys(url.rstrip("/").removesuffix("/v1") for url in args.verifier)
-        # Retries are few: work that fails goes to the other verifiers.
-        verifiers = [AsyncVerifier(url, api_key=key, timeout=args.timeout, retries=1) for url in urls]
-        for verifier in verifiers:
-            stack.push_async_callback(verifier.close)
         bar = stack.enter_context(
             tqdm(total=chosen, initial=chosen - left, unit=" answers", file=sys.stderr, disable=None, smoothing=0.05)
         )
-        pool = Pool(
-            verifiers,
-            total=left,
-            in_flight=args.in_flight,
-            wait=args.wait,
-            notice=lambda text: tqdm.write(f"toploc audit: {text}", file=sys.stderr),
-        )
+        pool: Pool | RayPool
+        if args.ray:
+            pool = RayPool(
+                [args.ray, *serve],
+                workers=args.ray_workers,
+                gpus=args.ray_gpus,
+                in_flight=args.in_flight,
+                timeout=args.timeout,
+            )
+        else:
+            pool = Pool(
+                _verifiers(args, key, stack),
+                total=left,
+                in_flight=args.in_flight,
+                wait=args.wait,
+                notice=lambda text: tqdm.write(f"toploc audit: {text}", file=sys.stderr),
+            )
         rejected = 0
 
         def progress(entry: Entry) -> None:
@@ -138,6 +157,23 @@ async def _verify(audit: Audit, args: argparse.Namespace, chosen: int, left: int
         await audit.verify(pool, progress)
     if pool.gave_up:
         print("toploc audit: no verifier is left; the same call goes on from here", file=sys.stderr)
+
+
+def _verifiers(args: argparse.Namespace, key: str | None, stack: AsyncExitStack) -> list[AsyncVerifier]:
+    urls = dict.fromkeys(url.rstrip("/").removesuffix("/v1") for url in args.verifier)
+    # Retries are few: work that fails goes to the other verifiers.
+    made = [AsyncVerifier(url, api_key=key, timeout=args.timeout, retries=1) for url in urls]
+    for verifier in made:
+        stack.push_async_callback(verifier.close)
+    return made
+
+
+def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """What stands before and behind `--`."""
+    if "--" not in arguments:
+        return arguments, ()
+    place = list(arguments).index("--")
+    return arguments[:place], arguments[place + 1 :]
 
 
 def _write(path: Path, text: str) -> None:
