@@ -103,6 +103,16 @@ def server(signing: tuple[Path, PublicKey]) -> Iterator[LocalServer]:
         yield local
 
 
+@pytest.fixture(scope="session")
+def verifier() -> Iterator[LocalServer]:
+    """A server that does nothing but verify, with a key, low limits and the paper's thresholds."""
+    limits = {"concurrency": 2, "tokens": 300, "body-bytes": 200_000}
+    flags = [part for name, value in limits.items() for part in (f"--toploc-max-verify-{name}", str(value))]
+    options = ["--toploc-role", "verifier", "--api-key", "s3cret", "--toploc-thresholds", "paper-bfloat16", *flags]
+    with LocalServer([str(MODEL), *SERVE, *options]) as local:
+        yield local
+
+
 @pytest.fixture(scope="module")
 def plain() -> Iterator[Api]:
     """`vllm serve` with the flags of `server`, less ours."""

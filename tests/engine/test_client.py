@@ -114,9 +114,13 @@ def session(client: Any) -> dict[str, Any]:
     with client.chat.completions.with_streaming_response.create(**CHAT) as streaming:
         got["streaming response"] = plain(streaming.parse())
     tools = list(corpus.TOOLS.values())
-    got["tools"] = plain(client.chat.completions.create(tools=tools, **CHAT).choices[0].message.content)
+    got["tools"] = plain(client.chat.completions.create(tools=tools, **CHAT).choices[0])
+    assert got["tools"]["message"]["tool_calls"][0]["function"]["name"] == "add"
     got["parse"] = plain(client.chat.completions.parse(**CHAT))
     got["options"] = plain(client.with_options(timeout=100, max_retries=0).chat.completions.create(**CHAT))
+    got["copy"] = plain(client.copy(timeout=100).chat.completions.create(**CHAT))
+    with pytest.raises(openai.APITimeoutError):
+        client.with_options(timeout=0.0001, max_retries=1).chat.completions.create(**CHAT)
     got["models"] = client.models.list().data[0].id
     for name, call in {
         "unknown model": lambda: client.chat.completions.create(**{**CHAT, "model": "none"}),
@@ -137,8 +141,8 @@ def test_the_same_script_with_either_import(server: LocalServer, make: Callable[
     checking = make(verifier=server.url, evidence=path)
     assert session(checking) == expected
     assert checking.checks.rejected == 0
-    # Every answer: 14 with proofs, stored and checked once each.
-    assert checking.checks.accepted == len(list(read_lines(path))) == 14
+    # Every answer: 15 with proofs, stored and checked once each.
+    assert checking.checks.accepted == len(list(read_lines(path))) == 15
     stored = path.read_text("utf-8")
     assert "s3cret" not in stored
     assert "authorization" not in stored.lower()

@@ -403,16 +403,6 @@ def test_chat_answers_while_a_hundred_verifications_run(http: httpx.Client, api:
 
 
 @pytest.fixture(scope="module")
-def verifier(launch: Callable[..., Any]) -> Iterator[Any]:
-    limits = {"concurrency": 2, "tokens": 300, "body-bytes": 200_000}
-    flags = [part for name, value in limits.items() for part in (f"--toploc-max-verify-{name}", str(value))]
-    with launch(
-        "--toploc-role", "verifier", "--api-key", "s3cret", "--toploc-thresholds", "paper-bfloat16", *flags
-    ) as s:
-        yield s
-
-
-@pytest.fixture(scope="module")
 def own(verifier: Any) -> Iterator[httpx.Client]:
     headers = {"authorization": "Bearer s3cret"}
     with httpx.Client(base_url=verifier.url, headers=headers, timeout=120) as client:

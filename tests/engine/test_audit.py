@@ -1,0 +1,92 @@
+"""`toploc audit` from end to end: answers of one server, kept by the client, held against two that verify."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from toploc_client import OpenAI
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from toploc_proxy.local_server import LocalServer
+
+NAME = "toploc-mini"
+SUM = [{"role": "user", "content": "What is 17 + 25?"}]
+STORY = [{"role": "user", "content": "Tell me a story."}]
+
+
+@pytest.fixture(scope="module")
+def evidence(server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 answers of every route, then two that were not given to their request, one without proofs, and a torn line."""
+    path: Path = tmp_path_factory.mktemp("evidence") / "answers.jsonl"
+    with OpenAI(base_url=f"{server.url}/v1", api_key="none", evidence=path) as client:
+        for place in range(8):
+            chat: dict[str, Any] = {"model": NAME, "messages": STORY, "temperature": 0, "max_tokens": 33 + place}
+            client.chat.completions.create(**chat)
+            list(client.chat.completions.create(stream=True, **chat))
+            client.chat.completions.create(n=2, **{**chat, "temperature": 1, "max_tokens": 5})
+            client.completions.create(model=NAME, prompt=["one, two", "January"], max_tokens=9, temperature=0)
+            client.responses.create(model=NAME, input="What is 17 + 25?", max_output_tokens=40, temperature=0)
+            with client.responses.stream(model=NAME, input="Hello", max_output_tokens=40, temperature=0) as stream:
+                stream.until_done()
+        client.chat.completions.create(model=NAME, messages=SUM, extra_body={"toploc": {"enabled": False}})
+    lines = path.read_text("utf-8").splitlines()
+    assert len(lines) == 49
+    for line in lines[:2]:
+        found = json.loads(line)
+        found["request"]["messages"] = SUM
+        lines.append(json.dumps(found))
+    path.write_text("\n".join([*lines, '{"request": {"mod']), "utf-8")
+    return path
+
+
+def audit(*arguments: object) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, "-m", "toploc", "audit", *map(str, arguments), "--api-key-env", "VERIFIERS_KEY"]
+    environment = {**os.environ, "VERIFIERS_KEY": "s3cret"}
+    return subprocess.run(call, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_one_prover_and_two_verifiers(
+    evidence: Path, server: LocalServer, verifier: LocalServer, tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{free.getsockname()[1]}"
+    servers = [part for url in (server.url, verifier.url, dead) for part in ("--verifier", url)]
+    done = audit(evidence, *servers, "--out", out)
+    assert done.returncode == 1, done.stderr
+    assert [line for line in done.stderr.splitlines() if "left out" in line] == [
+        line for line in done.stderr.splitlines() if dead in line
+    ]
+    entries = [json.loads(line) for line in (out / "reports.jsonl").read_bytes().splitlines()]
+    verdicts = {entry["line"]: entry["report"]["verdict"] for entry in entries}
+    assert Counter(verdicts.values()) == {"accepted": 48, "rejected": 2, "error": 1}
+    assert (verdicts[49], verdicts[50], verdicts[51]) == ("error", "rejected", "rejected")
+    assert {entry["verifier"] for entry in entries} == {server.url, verifier.url}
+    total = json.loads((out / "summary.json").read_bytes())["total"]
+    assert (total["responses"], total["accepted"], total["rejected"], total["error"]) == (52, 48, 2, 2)
+    assert total["tokens"] == sum(entry["tokens"] for entry in entries) > 0
+    [head, *rows, all_of_them] = done.stdout.splitlines()
+    assert head.split()[:3] == ["model", "day", "responses"]
+    assert rows[0].startswith(NAME)
+    assert all_of_them.split()[:2] == ["all", "52"]
+    assert "All 2 rejected responses are on this page." in (out / "index.html").read_text("utf-8")
+    # Nothing is left to do, so no verifier is asked: not even the dead one is noticed.
+    again = audit(evidence, "--verifier", dead, "--out", out)
+    assert (again.returncode, again.stdout) == (1, done.stdout)
+
+
+def test_answers_that_are_all_accepted(evidence: Path, verifier: LocalServer, tmp_path: Path) -> None:
+    honest = tmp_path / "honest.jsonl"
+    honest.write_text("\n".join(evidence.read_text("utf-8").splitlines()[:12]), "utf-8")
+    done = audit(honest, "--verifier", f"{verifier.url}/v1", "--out", tmp_path / "report")
+    assert done.returncode == 0, done.stdout + done.stderr
