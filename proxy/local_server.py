@@ -28,6 +28,8 @@ class LocalServer:
         arguments: after `toploc serve`, or after `command` if given.
         command: what to run instead, for comparison.
         progress: print a dot every two seconds while waiting.
+        offline: never ask the Hugging Face hub.
+        start_timeout: seconds until it has to answer.
     """
 
     def __init__(
@@ -37,12 +39,16 @@ class LocalServer:
         command: Sequence[str] | None = None,
         environment: Mapping[str, str] | None = None,
         progress: bool = False,
+        offline: bool = True,
+        start_timeout: float = START_TIMEOUT,
     ) -> None:
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = command or (sys.executable, "-m", "toploc", "serve")
         self._arguments = [*arguments, "--host", "127.0.0.1", "--port", str(self.port)]
-        self._environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", **(environment or {})}
+        hub = {"HF_HUB_OFFLINE": "1"} if offline else {}
+        self._environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ, **hub, **(environment or {})}
+        self._start_timeout = start_timeout
         self._progress = progress
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
 
@@ -87,7 +93,7 @@ class LocalServer:
         return self._log.read().decode(errors="replace")
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + self._start_timeout
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise RuntimeError(f"the server stopped with status {self._process.returncode}:\n{self.log()[-4000:]}")
@@ -99,7 +105,7 @@ class LocalServer:
             if self._progress:
                 print(".", end="", flush=True)
             time.sleep(1)
-        raise RuntimeError(f"the server was not ready after {START_TIMEOUT:g} s:\n{self.log()[-4000:]}")
+        raise RuntimeError(f"the server was not ready after {self._start_timeout:g} s:\n{self.log()[-4000:]}")
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
     from .verify_command import load_prefill
 
     kept = Thresholds.load(args.out).tokens if args.out.exists() else None
-    verifier = TransformersVerifier(load_prefill(args.model, args.dtype, args.device), names=[args.name])
+    verifier = TransformersVerifier(load_prefill(args.model, args.dtype, args.device), names=[args.name], scored=False)
     paper = Thresholds.paper(verifier.prefill.proof_dtype)
     honest = _samples(args.honest, verifier)
     fitted = [sample for sample in honest if sample.answer % 2 == 0]

@@ -88,7 +88,7 @@ def samples_of(
 def _of_answer(
     evidence: Evidence, answer: Answer, number: int, verifier: TransformersVerifier, *, strict: bool
 ) -> list[Sample]:
-    computed = verifier.compute(evidence, answer, scored=False)
+    computed = verifier.compute(evidence, answer)
     if isinstance(computed, Check):
         raise ToplocError(computed.message)
     prompt = check_prompt(answer, computed.prompt)

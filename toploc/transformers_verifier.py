@@ -40,6 +40,7 @@ class TransformersVerifier:
         thresholds: the paper's for the dtype of the model's states by default.
         context_length: of the server, if it is known.
         trusted_keys: of the providers whose receipts count.
+        scored: whether the check on tokens is done; without, it is skipped, and no logits are computed.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class TransformersVerifier:
         thresholds: Thresholds | None = None,
         context_length: int | None = None,
         trusted_keys: Sequence[PublicKey] = (),
+        scored: bool = True,
     ) -> None:
+        self._scored = scored
         self.prefill = model if isinstance(model, TransformersPrefill) else TransformersPrefill(model)
         tokenizer = self.prefill.tokenizer
         self.verifier = Verifier(
@@ -79,13 +82,13 @@ class TransformersVerifier:
         names = tuple(self.verifier.names)
         return judge(evidence.under_one_name(names) if names else evidence, self.verifier, computed)
 
-    def compute(self, evidence: Evidence, answer: Answer, *, scored: bool = True) -> Computed | Check:
+    def compute(self, evidence: Evidence, answer: Answer) -> Computed | Check:
         """What the checks need of one choice, or why there is nothing.
 
         1. Render the request's prompt.
         2. Ids are in the vocabulary, and all together not more than the model was made for: checked before the model
            sees them.
-        3. One forward pass; top-k of its states, and if `scored` the scores of its logits.
+        3. One forward pass; top-k of its states, and the scores of its logits.
         """
         rendered: list[list[int]] = []  # 1
         problem = "it is not plain messages, has a template or truncation of its own, or is empty"
@@ -114,7 +117,7 @@ class TransformersVerifier:
             return _cannot("proofs", "error", "activations_invalid", answer, str(error))
         scores = None
         sampling = evidence.sampling_of(answer)
-        if scored and self.prefill.has_logits and not sampling.other:
+        if self._scored and self.prefill.has_logits and not sampling.other:
             logits = self.prefill.logits(states)
             scores = score_tokens(logits, prompt, token_ids, sampling, self.prefill.eos_token_ids)
         return Computed(tuple(prompt), points, proof_dtype(states)[0], scores)

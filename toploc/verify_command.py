@@ -149,7 +149,7 @@ def _load(args: argparse.Namespace) -> _Verifier:
     )
 
 
-def load_prefill(model: str, dtype: str | None, device: str) -> TransformersPrefill:
+def load_prefill(model: str, dtype: str | None, device: str, attention: str = "sdpa") -> TransformersPrefill:
     """A model on this machine, without progress bars. Raises ToplocError, in a line, where it cannot be loaded."""
     import torch
     from transformers.utils.logging import disable_progress_bar
@@ -158,6 +158,7 @@ def load_prefill(model: str, dtype: str | None, device: str) -> TransformersPref
 
     disable_progress_bar()
     try:
-        return TransformersPrefill(model, dtype=getattr(torch, dtype) if dtype else None, device=device)
-    except (OSError, ValueError, RuntimeError) as error:
+        kind = getattr(torch, dtype) if dtype else None
+        return TransformersPrefill(model, dtype=kind, device=device, attention=attention)
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
         raise ToplocError(f"{model}: cannot be loaded: {str(error).splitlines()[0]}") from None

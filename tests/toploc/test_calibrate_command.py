@@ -1,0 +1,108 @@
+"""`toploc calibrate` with the bundled model: the prover is its prefill with another attention kernel, which differs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import alter
+import pytest
+
+from toploc import Thresholds, build_proofs_base64
+from toploc.calibrate_command import main
+from toploc.errors import ToplocError
+from toploc.prefill import TransformersPrefill
+from toploc.protocol import token_ids_sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MODEL = Path(__file__).parents[2] / "models" / "toploc-mini"
+LENGTHS = (1, 3, 6, 12, 32)
+ANSWERS = 2 * 20 * len(LENGTHS)
+
+
+def evidence(prover: TransformersPrefill, number: int) -> dict[str, Any]:
+    """An answer of random tokens; every length occurs among even numbers and among odd ones."""
+    random = Random(number)
+    prompt, token_ids = (
+        [random.randrange(10, 900) for _ in range(size)] for size in (8, LENGTHS[number // 2 % len(LENGTHS)])
+    )
+    proofs = build_proofs_base64(prover.hidden_states(prompt, token_ids), 32, 128, skip_prefill=True)
+    return {
+        "request": {"model": "mini", "prompt": prompt, "max_tokens": len(token_ids), "ignore_eos": True},
+        "response": {
+            "object": "text_completion",
+            "model": "mini",
+            "choices": [{"index": 0, "text": "", "finish_reason": "length"}],
+            "toploc_proofs": {
+                "version": 1,
+                "scheme": "toploc-gf65497",
+                "chunk_size": 32,
+                "topk": 128,
+                "dtype": "bfloat16",
+                "model": "mini",
+                "prompt": {"num_tokens": len(prompt), "sha256": token_ids_sha256(prompt)},
+                "choices": [{"index": 0, "token_ids": token_ids, "proofs": proofs}],
+            },
+        },
+    }
+
+
+def write(path: Path, items: Iterable[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(item) + "\n" for item in items), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    prover = TransformersPrefill(MODEL, attention="eager")
+    folder = tmp_path_factory.mktemp("honest")
+    return write(folder / "honest.jsonl", (evidence(prover, number) for number in range(ANSWERS)))
+
+
+def call(honest: Path, out: Path, *options: str) -> int:
+    return main([str(honest), "--model", str(MODEL), "--name", "mini", "--out", str(out), *options])
+
+
+def test_a_calibration(
+    honest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toploc.impostors.PAIRS", 100)
+    copy = TransformersPrefill(alter.make("int4", MODEL, tmp_path / "int4"))
+    altered = write(tmp_path / "int4.jsonl", (evidence(copy, number) for number in range(10)))
+    out = tmp_path / "mini.yaml"
+    tokens = Thresholds.load("toploc-mini").tokens
+    out.write_text((MODEL.parents[1] / "configs" / "thresholds" / "toploc-mini.yaml").read_text("utf-8"), "utf-8")
+    assert call(honest, out, "--altered", f"int4={altered}", "--plots", str(tmp_path / "plots")) == 0
+    made = Thresholds.load(out)
+    assert (made.name, made.model, made.dtype, made.impostor_rate) == ("mini", "mini", "bfloat16", 0)
+    assert [entry.rows for entry in made.bounds] == [1, 2, 4, 8, 32]
+    paper = Thresholds.paper().bounds[0]
+    assert all(entry.mantissa_mean < paper.mantissa_mean for entry in made.bounds)
+    # Those come from another command, and are kept.
+    assert made.tokens == tokens
+    assert "100 honest chunks of 100 answers" in made.provenance
+    printed = capsys.readouterr().out
+    assert "| int4 |" in printed
+    assert "| 10 of 10 (69.2 % to 100 %) |" in printed
+    assert "do not discriminate" not in printed
+    pictures = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert pictures == {f"rows-{rows}.{ending}" for rows in (1, 2, 4, 8, 32) for ending in ("png", "svg")}
+
+
+def test_what_cannot_be_used_is_named(honest: Path, tmp_path: Path) -> None:
+    items = [json.loads(line) for line in honest.read_text("utf-8").splitlines()[:3]]
+    out = tmp_path / "mini.yaml"
+    with pytest.raises(ToplocError, match=r"0 chunks of 2 to 3 rows .* give more honest answers|1 chunks of 1 row"):
+        call(write(tmp_path / "few.jsonl", items), out)
+    items[2]["response"]["toploc_proofs"]["prompt"]["sha256"] = "0" * 64
+    with pytest.raises(ToplocError, match=r"prompt\.jsonl:3: .*prompt"):
+        call(write(tmp_path / "prompt.jsonl", items), out)
+    with pytest.raises(ToplocError, match=r"none\.jsonl: no such file"):
+        call(tmp_path / "none.jsonl", out)
+    with pytest.raises(ToplocError, match=r"ends in \.yaml"):
+        call(honest, tmp_path / "mini.json")
+    assert not out.exists()
