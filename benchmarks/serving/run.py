@@ -7,7 +7,9 @@ falls on both alike. Both sides of a pair get the same prompts and lengths, whic
 all end in the same step. Figures are medians over pairs of the ratio proofs / plain, with the smallest and largest;
 below them, how many answers had their proofs within so many milliseconds of their last token.
 
-With `--seeds` both are `toploc serve`, "proofs" with `--toploc-seed-requests`, and answers are at temperature 1.
+With `--seeds` both are `toploc serve`, "proofs" with `--toploc-seed-requests`, and answers are at temperature 1. With
+`--one-server` both are one `toploc serve`, and "plain" are requests with `"toploc": {"enabled": false}`: no difference
+between two servers counts, and an 8B model starts once.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ FIGURES = {
 }
 
 
-def drive(server: LocalServer, model: str, concurrency: int, options: argparse.Namespace, seed: int) -> dict[str, Any]:
+def drive(
+    server: LocalServer, model: str, concurrency: int, options: argparse.Namespace, seed: int, *, proofs: bool
+) -> dict[str, Any]:
     """One run of `vllm bench serve`."""
     requests = max(options.rounds * concurrency, options.least_requests)
     parser = FlexibleArgumentParser()
@@ -66,8 +70,11 @@ def drive(server: LocalServer, model: str, concurrency: int, options: argparse.N
         "--seed": seed,
     }
     flat = [str(part) for pair in arguments.items() for part in pair]
-    sampled = ["--temperature", "1"] if options.seeds else []
-    result = bench(parser.parse_args([*flat, *sampled, "--ignore-eos", "--disable-tqdm"]))
+    if options.seeds:
+        flat += ["--temperature", "1"]
+    if options.one_server and not proofs:
+        flat += ["--extra-body", '{"toploc": {"enabled": false}}']
+    result = bench(parser.parse_args([*flat, "--ignore-eos", "--disable-tqdm"]))
     assert result["completed"] == requests, f"{result['completed']} of {requests} requests completed"
     return {name: result[name] for name in FIGURES}
 
@@ -116,6 +123,7 @@ def main() -> None:
     parser.add_argument("--range-ratio", type=float, default=0.5, help="by how much lengths vary")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no pair after so long")
     parser.add_argument("--seeds", action="store_true", help="compare proofs of seeded answers with proofs of others")
+    parser.add_argument("--one-server", action="store_true", help="compare answers of one server with and without")
     parser.add_argument("--proofs-first", action="store_true", help="start that server first: memory differs by order")
     parser.add_argument("--output", type=Path, help="every run's figures as JSON")
     split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
@@ -127,15 +135,18 @@ def main() -> None:
         "plain": LocalServer(flags, command=None if options.seeds else PLAIN),
         "proofs": LocalServer([*flags, *(["--toploc-seed-requests"] if options.seeds else [])]),
     }
+    if options.one_server:
+        del servers["plain"]
     with ExitStack() as stack:
         started = {
             name: stack.enter_context(servers[name])
             for name in (reversed(servers) if options.proofs_first else servers)
         }
-        plain, proofs = started["plain"], started["proofs"]
-        print(f"both servers up after {time.monotonic() - began:.0f} s", flush=True)
+        proofs = started["proofs"]
+        plain = started.get("plain", proofs)
+        print(f"up after {time.monotonic() - began:.0f} s", flush=True)
         assert "toploc_proofs" in complete(proofs)
-        assert options.seeds or "toploc_proofs" not in complete(plain)
+        assert plain is proofs or options.seeds or "toploc_proofs" not in complete(plain)
         for pair in range(options.pairs):
             for concurrency in options.concurrency:
                 if time.monotonic() - began > options.seconds:
@@ -143,7 +154,7 @@ def main() -> None:
                 order = [("plain", plain), ("proofs", proofs)]
                 seed, before = time.monotonic_ns() % 2**31, latencies(proofs)
                 figures = {
-                    name: drive(server, options.model, concurrency, options, seed)
+                    name: drive(server, options.model, concurrency, options, seed, proofs=name == "proofs")
                     for name, server in (order if pair % 2 == 0 else reversed(order))
                 }
                 latency = {bound: count - before[bound] for bound, count in latencies(proofs).items()}

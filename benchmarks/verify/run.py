@@ -43,7 +43,8 @@ VOCABULARY = 270, 400
 
 class Bench:
     def __init__(self, url: str, options: argparse.Namespace) -> None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        # vLLM closes connections that are idle for five seconds, also while a request is on its way.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2)
         self._http = httpx.AsyncClient(base_url=url, timeout=600, limits=limits)
         self._options = options
         self._random = random.Random(options.seed)
