@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,16 +58,31 @@ class RayPool:
         """See `Pool.reports`. Raises ToplocError where workers fail for good; what came until then stands."""
         # Ray would report on its use to its makers.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        loop, found = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | Exception | None]()
+
+        def run() -> None:
+            end: Exception | None = None
+            try:
+                for row in self._rows(work):
+                    loop.call_soon_threadsafe(found.put_nowait, row)
+            except Exception as error:
+                end = error
+            with suppress(RuntimeError):  # the loop is gone: the audit was interrupted
+                loop.call_soon_threadsafe(found.put_nowait, end)
+
+        # Not the loop's own threads, whose end would be waited for: Ray's iterators cannot be interrupted.
+        threading.Thread(target=run, name="toploc-ray", daemon=True).start()
         try:
-            rows = await asyncio.to_thread(self._rows, work)
-            while (row := await asyncio.to_thread(next, rows, None)) is not None:
-                report = row.pop("report")
-                worker, problem = row.pop("worker"), row.pop("problem")
-                found = Report.model_validate_json(report) if report else ToplocError(problem)
-                yield Work(**row), worker, found
-        except self._ray.exceptions.RayError as error:
-            raise ToplocError(f"--ray: {str(error).strip().splitlines()[-1][:500]}") from None
+            while (row := await found.get()) is not None:
+                if isinstance(row, self._ray.exceptions.RayError):
+                    raise ToplocError(f"--ray: {str(row).strip().splitlines()[-1][:500]}")
+                if isinstance(row, Exception):
+                    raise row
+                report, worker, problem = row.pop("report"), row.pop("worker"), row.pop("problem")
+                yield Work(**row), worker, Report.model_validate_json(report) if report else ToplocError(problem)
         finally:
+            # Or Ray's threads that are left would start it again.
+            os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
             self._ray.shutdown()
 
     def _rows(self, work: Iterator[Work]) -> Iterator[dict[str, Any]]:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "tests" / "toploc" / "evidence"
@@ -27,6 +32,20 @@ def servers() -> list[str]:
     return found
 
 
+def environment() -> dict[str, str]:
+    found = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    found.pop("RAY_ADDRESS", None)
+    return found
+
+
+def within(seconds: int, condition: Callable[[], object]) -> bool:
+    for _ in range(10 * seconds):
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def test_workers_on_a_cluster(tmp_path: Path) -> None:
     path, out = tmp_path / "answers.jsonl", tmp_path / "report"
     names = ["greedy", "int4-greedy", "sampled", "completion", "other-system", "no-proofs"] * 5
@@ -34,11 +53,9 @@ def test_workers_on_a_cluster(tmp_path: Path) -> None:
     path.write_text("\n".join(lines), "utf-8")
     model = str(ROOT / "models" / "toploc-mini")
     call = ["--ray", model, "--ray-gpus", "0", "--in-flight", "8", "--out", out, "--", *SERVE]
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
-    environment.pop("RAY_ADDRESS", None)
     done = subprocess.run(
         [sys.executable, "-m", "toploc", "audit", path, *call],
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=400,
@@ -53,8 +70,20 @@ def test_workers_on_a_cluster(tmp_path: Path) -> None:
     assert all(entry["verifier"].startswith("ray:") for entry in entries)
     assert (out / "index.html").exists()
     # Servers are told to stop when their workers are gone.
-    for _ in range(60):
-        if not servers():
-            break
-        time.sleep(1)
-    assert servers() == []
+    assert within(60, lambda: not servers())
+
+
+def test_ctrl_c_while_workers_start(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps(json.loads((RECORDED / "greedy.json").read_bytes())), "utf-8")
+    call = [path, "--ray", "/none", "--ray-gpus", "0", "--out", tmp_path / "report"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "toploc", "audit", *call], env=environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert within(120, servers)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "stopped with 0 reports" in said
+    assert "Traceback" not in said
+    assert within(60, lambda: not servers())
