@@ -38,6 +38,7 @@ def draw(folder: Path, samples: Mapping[str, Sequence[Sample]], thresholds: Thre
                     axes.step(values, shares, where="pre", label=f"{writer} ({len(values):,})")
                 axes.axvline(getattr(entry, name), color="black", linestyle=":", label="bound")
                 axes.set(xlabel=name.replace("_", " "), yscale="log", xscale="symlog")
+                axes.set_xlim(left=0)
             figure.axes[0].set_ylabel("share of chunks at or above")
             figure.axes[-1].legend(fontsize="x-small")
             figure.suptitle(f"{thresholds.name}: chunks of {span(entry.rows)}")

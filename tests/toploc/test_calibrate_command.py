@@ -106,3 +106,7 @@ def test_what_cannot_be_used_is_named(honest: Path, tmp_path: Path) -> None:
     with pytest.raises(ToplocError, match=r"ends in \.yaml"):
         call(honest, tmp_path / "mini.json")
     assert not out.exists()
+
+
+def test_the_bundled_thresholds_are_of_this_command() -> None:
+    assert Thresholds.load("toploc-mini").provenance.startswith("toploc calibrate")
