@@ -119,7 +119,7 @@ class ProvingGenerate:
         finally:
             unclaimed = [child for child in range(tag.children) if child not in call.choices]
             if unclaimed:
-                _in_background(self._channel.discard(tag.nonce, unclaimed))
+                in_background(self._channel.discard(tag.nonce, unclaimed))
 
     async def _finish(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> ChoiceProofs:
         """The choice's proofs, or why there are none: whatever goes wrong here, the text is delivered."""
@@ -156,7 +156,7 @@ class ProvingGenerate:
 
     async def _fetch(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> list[bytes]:
         if choice.finish_reason in ("abort", "error"):
-            _in_background(self._channel.discard(tag.nonce, [choice.index]))
+            in_background(self._channel.discard(tag.nonce, [choice.index]))
             raise ProofUnavailable("aborted", "the generation was aborted before its end")
         # What went in where these tokens came out: each is the answer to the one before it.
         inputs = [*call.prompt_token_ids[-1:], *token_ids[:-1]]
@@ -192,7 +192,7 @@ def _refusal(context: RequestContext, prompt: Any) -> ProofError | None:
 _background: set[asyncio.Task[None]] = set()
 
 
-def _in_background(coroutine: Any) -> None:
+def in_background(coroutine: Any) -> None:
     # The event loop keeps only weak references to tasks.
     task = asyncio.create_task(coroutine)
     _background.add(task)

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from importlib import resources
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -25,6 +25,7 @@ from toploc.sampling import Sampling
 from toploc.thresholds import Thresholds
 from toploc.verifier import Computed, Verifier, judge
 
+from .generate import in_background
 from .messages import Examine
 from .tag import EXTRA_ARG, Tag
 from .verify_examine import scores_of
@@ -33,7 +34,7 @@ from .verify_metrics import RUNNING
 from .verify_rehearsal import Rehearsal, Unrenderable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 
     from starlette.datastructures import State
     from vllm.engine.protocol import EngineClient
@@ -53,6 +54,9 @@ THREADS: Final = 2
 
 # Seconds for one item, most of it spent behind other requests in the engine's queue.
 TIMEOUT: Final = 600.0
+
+# Seconds between looks at whether the engine is alive.
+ALIVE_SECONDS: Final = 1.0
 
 
 class EngineVerifier:
@@ -74,6 +78,7 @@ class EngineVerifier:
         names: Sequence[str],
     ) -> None:
         config = engine.vllm_config
+        self._engine = engine
         self._generate = generate
         self._channel = channel
         self._secret = settings.secret
@@ -196,9 +201,10 @@ class EngineVerifier:
         )
         try:
             await self._prefill([*prompt, *token_ids[:-1]], tag, call)
-            return await self._channel.examine(request, TIMEOUT)
+            return await unless_dead(self._engine, self._channel.examine(request, TIMEOUT))
         except BaseException:
-            await asyncio.shield(self._channel.discard(tag.nonce, [0]))
+            # Not waited for: the worker may be gone.
+            in_background(self._channel.discard(tag.nonce, [0]))
             raise
 
     async def _prefill(self, ids: list[int], tag: Tag, call: Call) -> None:
@@ -226,6 +232,23 @@ class EngineVerifier:
     def served_names(self) -> list[str]:
         """Of the model and its adapters, which may be loaded while the server runs."""
         return [*self.names, *getattr(self._models, "lora_requests", ())]
+
+
+async def unless_dead(engine: EngineClient, work: Coroutine[Any, Any, T]) -> T:
+    """What the worker answers. vLLM tells of an engine that died to those who wait for its outputs, and no one else:
+    without this, requests would stay open for `TIMEOUT`, and with them the server, which waits for them at its end.
+
+    Raises the engine's `dead_error`.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=ALIVE_SECONDS)
+            if not task.done() and engine.errored:
+                raise engine.dead_error
+        return task.result()
+    finally:
+        task.cancel()
 
 
 def choose_thresholds(wanted: str | None, model: str, dtype: str) -> Thresholds:

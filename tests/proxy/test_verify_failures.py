@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from toploc_proxy.channel import Channel
+from toploc_proxy.messages import Examine
 from toploc_proxy.tracing import Spans
+from toploc_proxy.verify import unless_dead
 from toploc_proxy.verify_limits import Places
 from toploc_proxy.verify_route import router
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 class Broken:
@@ -108,5 +112,25 @@ def test_a_client_that_goes_ends_its_verification(body: bytes) -> None:
             await app_of(verifier)(scope, receive, send)
             await ended.wait()
         assert verifier.places.requests == 0
+
+    asyncio.run(run())
+
+
+def test_what_a_dead_engines_worker_never_answers_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prefill is over, so vLLM tells nobody; the socket is there, and silent."""
+    monkeypatch.setattr("toploc_proxy.verify.ALIVE_SECONDS", 0.05)
+
+    async def run() -> None:
+        engine: Any = SimpleNamespace(errored=False, dead_error=RuntimeError("the engine is dead"))
+        channel = Channel.connect(str(tmp_path), 1, timeout=60)
+        examine = channel.examine(Examine("0" * 32, [1], [2], None, []), 60)
+        asyncio.get_running_loop().call_later(0.2, setattr, engine, "errored", True)
+        async with asyncio.timeout(10):
+            with pytest.raises(RuntimeError, match="the engine is dead"):
+                await unless_dead(engine, examine)
+            assert await unless_dead(engine, asyncio.sleep(0, "an answer")) == "an answer"
+        channel.close()
 
     asyncio.run(run())
