@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 from pydantic import ValidationError
@@ -133,6 +133,7 @@ def changes(draw: st.DrawFn) -> tuple[Any, Any, Path_]:
     return document["request"], document["response"], path
 
 
+@settings(deadline=None)
 @given(changes())
 def test_any_change_breaks_it(change: tuple[Any, Any, Path_]) -> None:
     request, response, path = change
@@ -144,6 +145,7 @@ def test_any_change_breaks_it(change: tuple[Any, Any, Path_]) -> None:
     assert any(result.status != "passed" for result in results), path
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_fields_cannot_be_added_or_taken(data: st.DataObject) -> None:
     request, response = copy.deepcopy(SIGNED["greedy-short"])
@@ -281,6 +283,7 @@ def test_malformed_receipts(receipt: Any) -> None:
         verify_receipt(request, response, [KEY.public])
 
 
+@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=3))
 def test_hostile_responses_raise_nothing_else(value: Any) -> None:
     request, response = SIGNED["greedy-short"]
