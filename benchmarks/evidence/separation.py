@@ -23,11 +23,14 @@ class Sample:
     """Figures of chunks, float64[answers, chunks, figures]."""
 
     figures: Floats
+    places: NDArray[np.int64]
+    """Number of each answer within its row."""
 
     @classmethod
     def of(cls, rows: list[list[list[list[float]]]]) -> Sample:
         """Of the answers of several rows, each of as many chunks."""
-        return cls(np.array([answer for row in rows for answer in row], dtype=np.float64))
+        places = np.concatenate([np.arange(len(row)) for row in rows])
+        return cls(np.array([answer for row in rows for answer in row], dtype=np.float64), places)
 
     def __getitem__(self, name: str) -> Floats:
         """One figure of each chunk."""
@@ -38,7 +41,10 @@ class Sample:
         return self.figures[..., len(NAMES) :]
 
     def half(self, which: int) -> Sample:
-        return Sample(self.figures[which::2])
+        """Four answers of each eight. Kinds of questions alternate by two and by four (`questions.py`), so that even
+        and odd ones would differ in their prompts."""
+        chosen = self.places // 4 % 2 == which
+        return Sample(self.figures[chosen], self.places[chosen])
 
     @property
     def failed(self) -> NDArray[np.bool_]:

@@ -73,13 +73,19 @@ def power_line(row: Row, honest: Sample) -> str:
         (beyond_paper(honest), beyond_paper(altered), np.max),
         (log_mean(honest), log_mean(altered), np.mean),
     ]
-    # Fitted to one half of each, measured on the other.
-    joint = JointLikelihood.fit(honest.half(0), altered.half(0))
-    pairs.append((joint(honest.half(1)), joint(altered.half(1)), np.mean))
+    if min(len(honest.figures), len(altered.figures)) >= LEAST:
+        # Fitted to one half of each, measured on the other.
+        joint = JointLikelihood.fit(honest.half(0), altered.half(0))
+        pairs.append((joint(honest.half(1)), joint(altered.half(1)), np.mean))
     areas = [f"{area(h, a):.3f} / {area(pool(h, axis=1), pool(a, axis=1)):.3f}" for h, a, pool in pairs]
     needed = [shown(chunks_needed(h, a)) for h, a, _ in pairs]
+    for column in (areas, needed):
+        column += ["too few answers"] * (3 - len(column))
     return f"| {row.prover} | {row.verifier} | {' | '.join(areas)} | {' | '.join(needed)} |"
 
+
+LEAST = 8
+"""Answers of which either half has four."""
 
 EIGHT_BITS = ("int8 weights", "weights rounded to fp8", "fp8 weights and activations", "fp8 KV cache")
 SHARES = (1.0, 0.5, 0.3, 0.1)
@@ -94,12 +100,14 @@ HONEST_AUDITS, FALSE_ALARM, MOST_AUDITS = 1000, 0.01, 5000
 
 def audits_line(row: Row, honest: Sample) -> str:
     """Audited answers until the sequential test's alarm: the median, and what 95 % of providers do not exceed."""
-    scores = [
-        [chunk_scores(answer) for answer in sample["mantissa_mean"]] for sample in (honest, Sample.of([row.chunks]))
-    ]
+    samples = honest, Sample.of([row.chunks])
     # Fitted to one half of each, simulated with the other.
-    test = Alternative(*(Scores.fit(part[::2]) for part in scores))
-    fair, altered = (np.array([test.evidence(answer) for answer in part[1::2]]) for part in scores)
+    fitted, others = (
+        [[chunk_scores(answer) for answer in sample.half(which)["mantissa_mean"]] for sample in samples]
+        for which in (0, 1)
+    )
+    test = Alternative(*(Scores.fit(part) for part in fitted))
+    fair, altered = (np.array([test.evidence(answer) for answer in part]) for part in others)
     limit = threshold(fair, answers=HONEST_AUDITS, false_alarm=FALSE_ALARM)
     cells = []
     for share in SHARES:
@@ -133,7 +141,7 @@ def markdown(rows: list[Row]) -> str:
         lines = [
             audits_line(row, honest[first])
             for row in of_model
-            if row.prover in EIGHT_BITS and row.verifier == first and first in honest and len(row.chunks) >= 4
+            if row.prover in EIGHT_BITS and row.verifier == first and first in honest and len(row.chunks) >= LEAST
         ]
         if lines:
             head = (

@@ -115,3 +115,15 @@ def test_a_run_ends_in_time_with_what_it_started(tmp_path: Path) -> None:
     assert [job.process and job.process.returncode for job in listed] == [0, 0, -15, None, 2]
     run.write()
     assert (args.out / "evidence.md").exists()
+
+
+def test_halves_have_the_same_kinds_of_questions() -> None:
+    """Every second question has a passage before it, and every fourth is greedy: what is fitted to one half is measured
+    on the other, and must not meet other prompts there."""
+    width = len(separation.NAMES) + 1
+    row = [[[float(place)] * width] * 8 for place in range(96)]
+    sample = separation.Sample.of([row, row[:7]])
+    for which in (0, 1):
+        numbers = sample.half(which).places
+        assert {int((numbers[:48] % 4 == kind).sum()) for kind in range(4)} == {12}
+    assert len(sample.half(0).figures) + len(sample.half(1).figures) == 103
