@@ -12,6 +12,7 @@ import alter
 import httpx
 from corpus import conversation, exchange
 from toploc_client import EvidenceFile
+from toploc_proxy.generate_command import TAILS
 from toploc_proxy.local_server import LocalServer
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ SOURCE = Path(__file__).parent / NAME
 SERVE = ["--served-model-name", NAME, "--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "32"]
 AT_ONCE = 32
 HONEST = "model"
-TAILS = ((1, 1), (1, 1), (2, 3), (4, 7), (8, 15), (16, 31), (32, 32))
-"""Rows of the last chunk, from and to: the shorter, the noisier, and the more of them are needed."""
 
 
 def request(seed: int) -> tuple[str, dict[str, Any]]:

@@ -162,8 +162,7 @@ class DeviceRing:
         for reduction in pending:
             reduction.writes_since += 1
             if everything or reduction.writes_since >= self._writes_before_wait:
-                reduction.start()
-                torch.cuda.current_stream(self._device).wait_event(reduction.event)
+                torch.cuda.current_stream(self._device).wait_event(reduction.started().event)
 
     def reduce(self, chunks: ChunkRefs, *, complete: bool = False) -> Reduction:
         ready = None
@@ -297,22 +296,20 @@ class _Reduction:
         self._read = False
 
     def start(self) -> None:
+        self.started()
+
+    def started(self) -> _Buffer:
+        """Its buffer, whoever starts it."""
         with self._starting:
             if self._buffer is None:
                 self._buffer = self._ring.start(self._chunks, self._ready)
-
-    @property
-    def event(self) -> torch.cuda.Event:
-        """Of a reduction that was started."""
-        assert self._buffer is not None  # noqa: S101
-        return self._buffer.event
+            return self._buffer
 
     def done(self) -> bool:
         return self._read or (self._buffer is not None and self._buffer.event.query())
 
     def features(self) -> Features:
-        self.start()
-        self.event.synchronize()
+        buffer = self.started()
+        buffer.event.synchronize()
         self._read = True
-        assert self._buffer is not None  # noqa: S101
-        return self._ring.read(self._buffer, self._chunks.epochs)
+        return self._ring.read(buffer, self._chunks.epochs)

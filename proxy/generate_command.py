@@ -15,7 +15,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from toploc.errors import ToplocError
 from toploc.protocol import CHUNK_SIZE, FIELD_NAME
 
-from .experiment import SAMPLE, Experiment, Manifest, add_flag, positive, start_server
+from .experiment import SAMPLE, Experiment, Manifest, add_flag, parse, positive, start_server
 from .prompts import read_prompts
 
 if TYPE_CHECKING:
@@ -88,9 +88,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status 0. Raises ToplocError for data sets, folders and servers that cannot be used."""
-    split = list(arguments).index("--") if "--" in arguments else len(arguments)
-    args = parser().parse_args(arguments[:split])
-    serve = tuple(arguments[split + 1 :])
+    args, serve = parse(parser(), arguments)
     if args.base_url and (args.weights or serve):
         raise ToplocError("--base_url: a running server has its own weights and options; leave out --weights and --")
     prompts = read_prompts(args.dataset_name, args.n_samples)

@@ -21,7 +21,7 @@ from toploc.proof import TOPK
 from toploc.report import Report
 from toploc.thresholds import Thresholds
 
-from .experiment import Experiment, add_flag, file_name, positive, start_server
+from .experiment import Experiment, add_flag, file_name, parse, positive, start_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,9 +85,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status 0, 1 or 2, as the help says. Raises ToplocError for folders and models that cannot be used."""
-    split = list(arguments).index("--") if "--" in arguments else len(arguments)
-    args = parser().parse_args(arguments[:split])
-    serve = tuple(arguments[split + 1 :])
+    args, serve = parse(parser(), arguments)
     _check(args, serve)
     experiment = Experiment(args.save_dir, args.decode_model_name)
     given = {name: getattr(args, name) for name in ("max_decode_tokens", "dataset_name") if getattr(args, name)}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from .device import has_kernels
 from .errors import InvalidActivations
 from .topk import top_k, top_k_tensor
 
@@ -92,7 +93,7 @@ def state_points(states: torch.Tensor, topk: int) -> Points:
 
     Raises InvalidActivations for a chunk of fewer than k elements.
     """
-    if not states.is_cuda or not len(states):
+    if not has_kernels(states) or not len(states):
         return find_points(split(states, CHUNK_SIZE), topk)
     from .topk_triton import top_k_rows
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
 
+from .device import has_kernels
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -70,7 +72,7 @@ class Murmur3:
         state = torch.zeros_like(positions)
         for word in (self.seed & MASK32, (self.seed >> 32) & MASK32, positions & MASK32):
             state = _murmur_mix(state, torch.as_tensor(word, device=device))
-        if state.is_cuda:
+        if has_kernels(state):
             from .noise_triton import murmur_words
 
             hashed = murmur_words(state[:, 0], vocabulary)
@@ -99,7 +101,7 @@ class Philox:
         positions = torch.arange(first, first + count, device=device)[:, None] + self.position
         low, high = (torch.tensor(word & MASK32, device=device) for word in (self.seed, self.seed >> 32))
         seeds = _philox(low, high, positions & MASK32, positions >> 32)
-        if seeds.is_cuda:
+        if has_kernels(seeds):
             from .noise_triton import philox_words
 
             words = philox_words(seeds[:, 0], vocabulary)

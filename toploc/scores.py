@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
+from .device import has_kernels
 from .noise import noise_of
 from .surprisal import POWERS
 
@@ -85,7 +86,7 @@ def score_tokens(
     history: _History | None = None
     for part in logits:
         chosen = torch.tensor(token_ids[first : first + len(part)], device=part.device)
-        if part.is_cuda and noise is None and _changes_nothing(sampling, first):
+        if has_kernels(part) and noise is None and _changes_nothing(sampling, first):
             from .scores_triton import plain_figures
 
             parts.append(plain_figures(part, chosen, sampling, FARTHEST))

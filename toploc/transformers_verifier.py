@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .checks.prompt import matching_prompt
-from .chunks import CHUNK_SIZE, find_points, proof_dtype, split
+from .chunks import proof_dtype, state_points
 from .errors import InvalidActivations, MalformedEvidence
 from .evidence import parse_evidence
 from .prefill import TransformersPrefill
@@ -112,7 +112,7 @@ class TransformersVerifier:
             return _cannot("proofs", "error", "context_length", answer, text)
         states = self.prefill.states(prompt, token_ids)  # 3
         try:
-            points = find_points(split(states.cpu(), CHUNK_SIZE), TOPK)
+            points = state_points(states, TOPK)
         except InvalidActivations as error:
             return _cannot("proofs", "error", "activations_invalid", answer, str(error))
         scores = None
