@@ -37,8 +37,8 @@ EPILOG = """\
 An audit that is stopped goes on where it was when it is called again; one of a file that has grown goes on with the new
 lines.
 
-exit status: 0 if every answer is accepted, 1 if any is rejected, 2 if any could not be verified or the call is wrong,
-130 if it was stopped by Ctrl-C.
+exit status: 0 if every answer is accepted, 1 if any is rejected or all of them together raise an alarm, 2 if any could
+not be verified or the call is wrong, 130 if it was stopped by Ctrl-C.
 
 example:
   toploc audit answers.jsonl --verifier http://localhost:8000 --sample 0.1 --out report/
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str]) -> int:
             return 130
     _write(args.out / "summary.json", json.dumps(table.to_json(), ensure_ascii=False, indent=1) + "\n")
     print(table)
-    if table.total.verdicts["rejected"]:
+    if table.total.verdicts["rejected"] or table.alarms.raised:
         return 1
     return 2 if table.total.verdicts["error"] else 0
 

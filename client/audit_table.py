@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from toploc.report import printable
 
 from .audit_entry import FIGURES, UNKNOWN
+from .audit_pooled import Alarms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,6 +78,7 @@ class Table:
         self.total = Row("all", "")
         self.reasons: Counter[tuple[str, str]] = Counter()
         """By verdict and reason; an answer may have several."""
+        self.alarms = Alarms()
         self._rows: dict[tuple[str, str], Row] = {}
 
     def add(self, entry: Entry) -> None:
@@ -85,6 +87,7 @@ class Table:
             self._rows[key] = Row(*key)
         self._rows[key].add(entry)
         self.total.add(entry)
+        self.alarms.add(entry)
         if entry.report.verdict != "accepted":
             self.reasons.update((entry.report.verdict, reason) for reason in entry.reasons)
 
@@ -103,17 +106,23 @@ class Table:
         rows = [list(HEAD), *(row.cells() for row in [*self.rows(), self.total])]
         lines = [[printable(cell) for cell in row] for row in rows]
         widths = [max(len(line[place]) for line in lines) for place in range(len(HEAD))]
-        return "\n".join(
+        shown = [
             "  ".join(
                 f"{cell:<{w}}" if place < 2 else f"{cell:>{w}}"
                 for place, (cell, w) in enumerate(zip(line, widths, strict=True))
             ).rstrip()
             for line in lines
-        )
+        ]
+        return "\n".join([*shown, *(f"pooled over answers: {alarm}" for alarm in self.alarms)])
 
     def to_json(self) -> dict[str, Any]:
         reasons = [{"verdict": v, "reason": r, "answers": count} for (v, r), count in self.reasons.most_common()]
-        return {"total": self.total.to_json(), "rows": [row.to_json() for row in self.rows()], "reasons": reasons}
+        return {
+            "total": self.total.to_json(),
+            "rows": [row.to_json() for row in self.rows()],
+            "reasons": reasons,
+            "alarms": [alarm.to_json() for alarm in self.alarms],
+        }
 
 
 def ratio(pair: tuple[float, float]) -> float:

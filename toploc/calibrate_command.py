@@ -15,9 +15,10 @@ from .errors import ToplocError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from .pooled_bounds import PooledBounds
     from .rate import Rate
     from .samples import Sample
-    from .thresholds import Bounds, Thresholds
+    from .thresholds import Thresholds
     from .transformers_verifier import TransformersVerifier
 
 DESCRIPTION = """\
@@ -61,7 +62,20 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--confidence", metavar="SHARE", type=_rate, default=0.95, help="of bounds and intervals (default: 0.95)"
     )
-    made.add_argument("--prover", default="a server", help="what made the answers, for the provenance")
+    made.add_argument(
+        "--pooled",
+        action="store_true",
+        help="write bounds on the mean error of an answer too, and a test over answers against each --altered: they "
+        "hold for one configuration of the prover's engine, which --prover has to say",
+    )
+    made.add_argument(
+        "--target-false-alarm-answer",
+        metavar="RATE",
+        type=_rate,
+        default=1e-3,
+        help="of honest answers that the bound on an answer may refuse (default: 1e-3)",
+    )
+    made.add_argument("--prover", metavar="TEXT", help="engine that made the answers, and its mode, for the provenance")
     made.add_argument(
         "--out", metavar="FILE", type=Path, required=True, help="YAML; what it has for the check on tokens is kept"
     )
@@ -82,10 +96,12 @@ def main(arguments: Sequence[str]) -> int:
         if not path.is_file():
             raise ToplocError(f"{path}: no such file")
     # Said before the work is done.
+    if args.pooled and not args.prover:
+        raise ToplocError("--pooled: say with --prover which engine made the answers, and how it was configured")
     for package in ("scipy", "matplotlib") if args.plots else ("scipy",):
         if find_spec(package) is None:
             raise ToplocError(f"toploc calibrate: {package} is not installed; pip install 'toploc-proxy[calibrate]'")
-    from . import calibration, calibration_plots
+    from . import calibration, calibration_plots, calibration_tables
     from .thresholds import Thresholds
     from .transformers_verifier import TransformersVerifier
     from .verify_command import load_prefill
@@ -113,9 +129,17 @@ def main(arguments: Sequence[str]) -> int:
     document["impostor_rate"] = round(worst, 4)
     thresholds = Thresholds.from_dict(document)
     altered = {name: _samples(path, verifier, strict=False) for name, path in args.altered}
+    pooled, said = _pooled(args, honest, altered, paper)
+    if args.pooled and pooled is not None:
+        document["pooled"] = pooled.model_dump()
     _write(args.out, document)
-    print(_bounds_table(fitted, bounds, tried), end="\n\n")
-    print(_writers_table({"the model, held out": counted, **altered}, thresholds, paper, args.confidence))
+    print(calibration_tables.bounds_table(fitted, bounds, tried), end="\n\n")
+    print(
+        calibration_tables.writers_table(
+            {"the model, held out": counted, **altered}, thresholds, paper, args.confidence
+        )
+    )
+    print(f"\n{said}")
     from .checks.proofs import MOST_IMPOSTORS
 
     if worst > MOST_IMPOSTORS:
@@ -138,6 +162,33 @@ def _samples(path: Path, verifier: TransformersVerifier, *, strict: bool = True)
         lines = sum(1 for line in file if line.strip())
     with tqdm(total=lines, unit=" answers", desc=path.name, disable=None) as bar:
         return samples_of(path, verifier, strict=strict, progress=bar.update)
+
+
+def _pooled(
+    args: argparse.Namespace, honest: Sequence[Sample], altered: Mapping[str, Sequence[Sample]], paper: Thresholds
+) -> tuple[PooledBounds | None, str]:
+    """Bounds on answers with the table of what they gain, or why there are none, which `--pooled` raises."""
+    from . import calibration_tables
+    from .calibration_pooled import gain, pooled_bounds, scores_of
+
+    scores = scores_of(honest, paper)
+    copies = {name: scores_of(samples, paper) for name, samples in altered.items()}
+    try:
+        made = pooled_bounds(
+            scores,
+            copies,
+            target=args.target_false_alarm_answer,
+            confidence=args.confidence,
+            provenance=args.prover or "not said",
+        )
+    except ToplocError as error:
+        if args.pooled:
+            raise
+        return None, f"No bound on the error of a whole answer: {error}"
+    gains = {"the model, held out": gain(scores, made, scores, confidence=args.confidence)}
+    gains |= {name: gain(found, made, scores, name, args.confidence) for name, found in copies.items()}
+    kept = "" if args.pooled else "\n\nNot written without --pooled."
+    return made, calibration_tables.pooled_table(made, gains) + kept
 
 
 def _by_length(
@@ -165,63 +216,11 @@ def _provenance(
     chunks = refused_chunks(counted, thresholds, args.confidence)
     return (
         f"toploc calibrate, {datetime.now(UTC):%Y-%m-%d}: {len(fitted):,} honest chunks of {answers:,} answers by "
-        f"{args.prover}; verifier transformers {transformers.__version__} on {args.device}. For "
+        f"{args.prover or 'a server'}; verifier transformers {transformers.__version__} on {args.device}. For "
         f"{args.target_false_alarm:g} false alarms a chunk at {args.confidence:.0%} confidence, by an exponential tail "
         f"of each figure. Held out: {chunks} chunks and {refused_answers(counted, thresholds, args.confidence)} "
         f"answers refused; of proofs made without the computation at most {worst:.2%} accepted"
     )
-
-
-def _bounds_table(
-    fitted: Sequence[Sample], bounds: Sequence[Bounds], tried: Mapping[int, tuple[Rate, Mapping[str, Rate]]]
-) -> str:
-    """Markdown: bounds by chunk length, what they come from, and what they refuse and accept."""
-    from .calibration import group, span
-
-    kinds = list(next(iter(tried.values()))[1])
-    head = ["chunks of", "honest", "mismatches", "mantissa mean", "mantissa median", "refused of others"]
-    rows = []
-    for entry in bounds:
-        alarms, found = tried[entry.rows]
-        rows.append(
-            [
-                span(entry.rows),
-                f"{sum(group(sample.rows) == entry.rows for sample in fitted):,}",
-                f"{entry.mismatches}",
-                f"{entry.mantissa_mean:g}",
-                f"{entry.mantissa_median:g}",
-                str(alarms),
-                *(f"{found[kind].count:,} of {found[kind].total:,}" for kind in kinds),
-            ]
-        )
-    return _markdown([*head, *(f"accepted: {kind}" for kind in kinds)], rows)
-
-
-def _writers_table(
-    samples: Mapping[str, Sequence[Sample]], thresholds: Thresholds, paper: Thresholds, confidence: float
-) -> str:
-    """Markdown: ranges of the figures over the longest chunks, and what is refused, by who made the answers."""
-    from .calibration import FIGURES, group, refused_answers, refused_chunks
-
-    last = thresholds.bounds[-1].rows
-    head = ["answers of", *(name.replace("_", " ") for name in FIGURES)]
-    head += [f"chunks of {last} refused", "answers refused", "by the paper's bounds"]
-    rows = []
-    for name, chunks in samples.items():
-        whole = [sample for sample in chunks if group(sample.rows) == last]
-        verdicts = [sample.judge(sample.proof, thresholds) for sample in whole]
-        row = [name]
-        for figure in FIGURES:
-            values = [getattr(verdict, figure) for verdict in verdicts]
-            row.append(f"{min(values):.3g} to {max(values):.3g}" if values else "-")
-        row.append(str(refused_chunks(whole, thresholds, confidence)))
-        row += [str(refused_answers(chunks, used, confidence)) for used in (thresholds, paper)]
-        rows.append(row)
-    return _markdown(head, rows)
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:

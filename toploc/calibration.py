@@ -16,7 +16,7 @@ from .rate import Rate
 from .thresholds import Bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -43,9 +43,6 @@ class TooFewAnswers(ToplocError):
 def bounds_of(samples: Sequence[Sample], thresholds: Thresholds, *, target: float, confidence: float) -> list[Bounds]:
     """Bounds that a share `target` of honest chunks of each length exceeds, with one-sided `confidence`.
 
-    1. Each of the three figures has a third of the target (Bonferroni).
-    2. `upper_bound` of each figure, over the chunks of a length; whole numbers are rounded up.
-
     `thresholds` are of the samples' dtype and top-k. Raises TooFewAnswers for fewer than `LEAST` chunks of a length.
     """
     found = []
@@ -57,26 +54,36 @@ def bounds_of(samples: Sequence[Sample], thresholds: Thresholds, *, target: floa
                 "give more honest answers, of more lengths"
             )
         verdicts = [sample.judge(sample.proof, thresholds) for sample in chosen]
+        figures = {name: np.array([getattr(verdict, name) for verdict in verdicts], float) for name in FIGURES}
         answers = np.array([sample.answer for sample in chosen])
-        largest = {
-            name: upper_bound(
-                np.array([getattr(verdict, name) for verdict in verdicts], float),
-                answers,
-                share=target / len(FIGURES),
-                confidence=confidence,
-                step=step,
-            )
-            for name, step in FIGURES.items()
-        }
-        found.append(
-            Bounds(
-                rows=rows,
-                mismatches=min(math.ceil(largest["mismatches"]), TOPK),
-                mantissa_mean=math.ceil(100 * largest["mantissa_mean"]) / 100,
-                mantissa_median=float(math.ceil(largest["mantissa_median"])),
-            )
-        )
+        found.append(bounds_from(rows, figures, answers, target=target, confidence=confidence))
     return found
+
+
+def bounds_from(
+    rows: int,
+    figures: Mapping[str, NDArray[np.float64]],
+    answers: NDArray[np.int64],
+    *,
+    target: float,
+    confidence: float,
+) -> Bounds:
+    """Of chunks of one length: each of `FIGURES` as float64[n], and the answer of each, int64[n].
+
+    1. Each of the three figures has a third of the target (Bonferroni).
+    2. `upper_bound` of each figure; whole numbers are rounded up.
+    """
+    share = target / len(FIGURES)  # 1
+    largest = {  # 2
+        name: upper_bound(figures[name], answers, share=share, confidence=confidence, step=step)
+        for name, step in FIGURES.items()
+    }
+    return Bounds(
+        rows=rows,
+        mismatches=min(math.ceil(largest["mismatches"]), TOPK),
+        mantissa_mean=math.ceil(100 * largest["mantissa_mean"]) / 100,
+        mantissa_median=float(math.ceil(largest["mantissa_median"])),
+    )
 
 
 def upper_bound(

@@ -1,23 +1,26 @@
-"""Evidence pooled over many answers of a provider: a sequential test, for changes that no single answer shows.
+"""Evidence pooled over the chunks of an answer, and over many answers of a provider: for changes that no chunk shows.
 
-An answer's score is the mean over its chunks of the logarithm of the mean mantissa error. Under the honest model and
-under an altered one it is taken as normal; the log-likelihood ratio of each audited answer goes into a cumulative sum
-that starts anew at zero (Page, Continuous inspection schemes, Biometrika 41, 1954). Needs numpy alone.
+An answer's score is the mean over its whole chunks of the logarithm of the mean mantissa error. Under the honest model
+and under an altered one it is taken as normal; the log-likelihood ratio of each audited answer goes into a cumulative
+sum (`toploc.cusum`). Only the simulations need numpy.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
+import pydantic
+from pydantic import Field
 
 from .errors import ToplocError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -30,32 +33,36 @@ SHARE: Final = 0.1
 little where all is; one made for all of it is slow where a share is, since each honest answer counts against it."""
 
 
-@dataclass(frozen=True, slots=True)
+@pydantic.dataclasses.dataclass(frozen=True, slots=True, config=pydantic.ConfigDict(allow_inf_nan=False))
 class Scores:
     """How chunk scores of one model are spread: their mean, and their standard deviations between the means of answers
     and between chunks of one answer."""
 
     mean: float
-    between: float
-    within: float
+    between: float = Field(ge=0)
+    within: float = Field(gt=0)
 
     @classmethod
-    def fit(cls, answers: Sequence[Floats]) -> Scores:
-        """From the chunk scores of each answer, one array each (analysis of variance with unequal groups, Searle,
-        Casella, McCulloch, Variance Components, 1992, section 3.6).
+    def fit(cls, answers: Sequence[Sequence[float]]) -> Scores:
+        """From the chunk scores of each answer (analysis of variance with unequal groups, Searle, Casella, McCulloch,
+        Variance Components, 1992, section 3.6).
 
         Raises ToplocError for fewer than two answers or no answer of two chunks.
         """
-        sizes = np.array([len(scores) for scores in answers], dtype=np.float64)
-        if len(sizes) < 2 or sizes.max() < 2 or sizes.min() < 1:
+        sizes = [len(scores) for scores in answers]
+        if len(sizes) < 2 or max(sizes) < 2 or min(sizes) < 1:
             raise ToplocError("expected scores of at least two answers, of at least one chunk each and one of two")
-        means = np.array([scores.mean() for scores in answers])
-        total = sizes.sum()
-        mean = float((sizes * means).sum() / total)
-        inside = sum(float(((scores - scores.mean()) ** 2).sum()) for scores in answers) / (total - len(sizes))
-        outside = float((sizes * (means - mean) ** 2).sum()) / (len(sizes) - 1)
-        weight = (total - (sizes**2).sum() / total) / (len(sizes) - 1)
+        means, total, groups = [fmean(scores) for scores in answers], sum(sizes), len(sizes)
+        mean = fmean(means, sizes)
+        inside = math.fsum((x - m) ** 2 for scores, m in zip(answers, means, strict=True) for x in scores)
+        inside /= total - groups
+        outside = math.fsum(size * (m - mean) ** 2 for size, m in zip(sizes, means, strict=True)) / (groups - 1)
+        weight = (total - sum(size**2 for size in sizes) / total) / (groups - 1)
         return cls(mean, math.sqrt(max(0.0, (outside - inside) / weight)), math.sqrt(max(inside, 1e-6)))
+
+    def deviations(self, score: float, chunks: int) -> float:
+        """Standard deviations that the mean score of an answer of so many chunks lies above the mean."""
+        return (score - self.mean) / math.sqrt(self.between**2 + self.within**2 / chunks)
 
     def log_density(self, score: float, chunks: int) -> float:
         """Of the mean score of an answer of so many chunks."""
@@ -75,38 +82,19 @@ class Alternative:
         if not 0 < self.share <= 1:
             raise ToplocError(f"share: expected above 0, up to 1, got {self.share}")
 
-    def evidence(self, chunk_scores: Floats) -> float:
+    def evidence(self, chunk_scores: Sequence[float]) -> float:
         """The log-likelihood ratio of an answer. Of an honest answer it costs at most log(1 - share)."""
-        count, mean = len(chunk_scores), float(chunk_scores.mean())
+        count, mean = len(chunk_scores), fmean(chunk_scores)
         ratio = self.altered.log_density(mean, count) - self.honest.log_density(mean, count)
         if self.share == 1:
             return ratio
-        return float(np.logaddexp(math.log1p(-self.share), math.log(self.share) + ratio))
+        honest, altered = math.log1p(-self.share), math.log(self.share) + ratio
+        return max(honest, altered) + math.log1p(math.exp(-abs(honest - altered)))
 
 
-def chunk_scores(mantissa_means: Iterable[float]) -> Floats:
+def chunk_scores(mantissa_means: Iterable[float]) -> list[float]:
     """Scores of chunks, from the figure `mantissa_mean` of each in a report."""
-    scores: Floats = np.log(np.clip(np.array(list(mantissa_means), dtype=np.float64), *RANGE))
-    return scores
-
-
-@dataclass(slots=True)
-class Cusum:
-    """The cumulative sum over audited answers, in the order in which they were made.
-
-    `alarm` is the number of the answer at which it first reached the threshold, None as long as it has not.
-    """
-
-    threshold: float
-    value: float = 0.0
-    answers: int = 0
-    alarm: int | None = None
-
-    def add(self, evidence: float) -> None:
-        self.answers += 1
-        self.value = max(0.0, self.value + evidence)
-        if self.alarm is None and self.value >= self.threshold:
-            self.alarm = self.answers
+    return [math.log(min(max(mean, RANGE[0]), RANGE[1])) for mean in mantissa_means]
 
 
 def threshold(
@@ -121,6 +109,8 @@ def threshold(
     """
     if not len(honest) or answers < 1 or not 0 < false_alarm < 1:
         raise ToplocError("expected evidence of honest answers, audits from 1 on, and a false-alarm rate in (0, 1)")
+    import numpy as np
+
     random = np.random.default_rng(seed)
     value, highest = np.zeros(simulations), np.zeros(simulations)
     for _ in range(answers):
@@ -144,6 +134,8 @@ def audits_needed(
 
     `most` + 1 where it is not by then. `limit` is the threshold; answers are drawn with replacement.
     """
+    import numpy as np
+
     random = np.random.default_rng(seed)
     value = np.zeros(simulations)
     found = np.full(simulations, most + 1, dtype=np.int64)

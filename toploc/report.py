@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 VERSION: Final = 1
 
-CheckName = Literal["evidence", "model", "prompt", "proofs", "tokens", "text", "finish", "receipt"]
+CheckName = Literal["evidence", "model", "prompt", "proofs", "pooled", "tokens", "text", "finish", "receipt"]
 Status = Literal["passed", "failed", "skipped", "error"]
 Verdict = Literal["accepted", "rejected", "error"]
 

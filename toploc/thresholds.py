@@ -10,15 +10,18 @@ from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from .errors import InvalidThresholds
+from .pooled_bounds import PooledBounds
 from .token_bounds import TokenBounds
 
 DTYPES = ("bfloat16", "float16")
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,8 @@ class Thresholds:
     `provenance` says where they come from. `model` is the model they were calibrated for, None for any.
     `impostor_rate` is the share of proofs of other answers, or of forged ones if that is more, that these bounds
     accept, None where not measured: near 0 the model's proofs discriminate, near 1 they say nothing. `tokens` are the
-    bounds of the check on tokens, None where not calibrated. Raises InvalidThresholds naming the field.
+    bounds of the check on tokens, None where not calibrated; `pooled` those of the check on an answer's pooled error,
+    which is off where None. Raises InvalidThresholds naming the field.
     """
 
     name: str
@@ -63,6 +67,7 @@ class Thresholds:
     model: str | None = None
     impostor_rate: float | None = None
     tokens: TokenBounds | None = None
+    pooled: PooledBounds | None = None
 
     def __post_init__(self) -> None:
         _check_text("name", self.name)
@@ -92,13 +97,9 @@ class Thresholds:
         entries = known.pop("bounds")
         if not isinstance(entries, list | tuple):
             raise InvalidThresholds(f"bounds: expected a list, got {entries!r}")
-        try:
-            tokens = None if known.get("tokens") is None else TokenBounds.model_validate(known["tokens"])
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise InvalidThresholds(f"tokens.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         parsed = tuple(Bounds(**_fields_of(Bounds, entry)) for entry in entries)
-        return cls(bounds=parsed, **{**known, "tokens": tokens})
+        models = {"tokens": _model(TokenBounds, known, "tokens"), "pooled": _model(PooledBounds, known, "pooled")}
+        return cls(bounds=parsed, **{**known, **models})
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Thresholds:
@@ -130,6 +131,16 @@ class Thresholds:
 @cache
 def _paper(dtype: str) -> Thresholds:
     return Thresholds.load(f"paper-{dtype}")
+
+
+def _model(cls: type[Model], values: dict[str, Any], name: str) -> Model | None:
+    if values.get(name) is None:
+        return None
+    try:
+        return cls.model_validate(values[name])
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidThresholds(f"{'.'.join(map(str, (name, *first['loc'])))}: {first['msg']}") from None
 
 
 def _fields_of(cls: type[Any], values: object) -> dict[str, Any]:

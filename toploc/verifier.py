@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from . import token_bounds
 from .checks.finish import check_finish
 from .checks.model import check_model
+from .checks.pooled import check_pooled
 from .checks.prompt import check_prompt
 from .checks.proofs import check_proofs
 from .checks.receipt import check_receipt
@@ -63,10 +64,11 @@ def judge(evidence: Evidence, verifier: Verifier, computed: Sequence[Computed | 
     1. model: it is the verifier's.
     2. prompt: the server answered the request's.
     3. proofs: these weights computed the hidden states of these tokens.
-    4. tokens: they are what the model says.
-    5. text: it is what the tokens say.
-    6. finish: the answer ended where the request lets it end.
-    7. receipt: the provider signed this answer.
+    4. pooled, where the thresholds have bounds for it: so does their error over the whole answer.
+    5. tokens: they are what the model says.
+    6. text: it is what the tokens say.
+    7. finish: the answer ended where the request lets it end.
+    8. receipt: the provider signed this answer.
 
     `computed` has an entry for each of `evidence.answers`, in order: where the verifier could not compute, the check
     that says why. The rule of the verdict is `Report.of`.
@@ -79,7 +81,7 @@ def judge(evidence: Evidence, verifier: Verifier, computed: Sequence[Computed | 
         checks.append(Check(name="proofs", status="skipped", reason="no_proofs", message=message, figures={**figures}))
     for answer, entry in zip(evidence.answers, computed, strict=True):
         checks += [entry] if isinstance(entry, Check) else _of_choice(evidence, answer, verifier, entry)
-    checks += check_receipt(evidence, verifier.trusted_keys)  # 7
+    checks += check_receipt(evidence, verifier.trusted_keys)  # 8
     return Report.of(checks, model=evidence.model[:200])
 
 
@@ -89,7 +91,7 @@ def _of_choice(evidence: Evidence, answer: Answer, verifier: Verifier, computed:
 
     thresholds = verifier.thresholds
     yield check_prompt(answer, computed.prompt)  # 2
-    yield check_proofs(  # 3
+    proofs = check_proofs(  # 3
         answer,
         evidence.proofs.dtype,
         computed.points,
@@ -98,11 +100,14 @@ def _of_choice(evidence: Evidence, answer: Answer, verifier: Verifier, computed:
         decode=said,
         secret=verifier.secret,
     )
+    yield proofs
+    if thresholds.pooled is not None:
+        yield check_pooled(proofs, thresholds.pooled, thresholds.name)  # 4
     bounds = thresholds.tokens or token_bounds.DEFAULT
-    yield check_tokens(answer, evidence.sampling_of(answer), computed.scores, bounds, decode=said)  # 4
+    yield check_tokens(answer, evidence.sampling_of(answer), computed.scores, bounds, decode=said)  # 5
     decode, ends = verifier.decode, verifier.eos_token_ids
-    yield check_text(evidence, answer, computed.prompt, decode=decode, eos_token_ids=ends)  # 5
-    yield check_finish(  # 6
+    yield check_text(evidence, answer, computed.prompt, decode=decode, eos_token_ids=ends)  # 6
+    yield check_finish(  # 7
         evidence,
         answer,
         decode=decode,

@@ -24,6 +24,9 @@ from separation import (
     log_mean,
 )
 
+from toploc.calibration import FIGURES, bounds_from, upper_bound
+from toploc.calibration_pooled import deviations
+from toploc.chunks import CHUNK_SIZE
 from toploc.pooling import Alternative, Scores, audits_needed, chunk_scores, threshold
 from toploc.rate import Rate
 
@@ -117,6 +120,67 @@ def audits_line(row: Row, honest: Sample) -> str:
     return f"| {row.prover} | {limit:.2f} | {' | '.join(cells)} |"
 
 
+CALIBRATED = (
+    "| answers | verifier | chunks beyond bounds on chunks | answers | answers beyond the bound on an answer |\n"
+    "| --- | --- | --- | --- | --- |"
+)
+CHUNK_ALARM, ANSWER_ALARM, CONFIDENCE = 1e-4, 1e-3, 0.95
+LEAST_FITTED = 100
+"""Honest answers from which on bounds are taken, half of them to take them from: of fewer a tail says little."""
+
+
+class Calibrated:
+    """Bounds as `toploc calibrate` takes them, from one half of a verifier's honest answers."""
+
+    def __init__(self, honest: Sample) -> None:
+        fitted = honest.half(0)
+        count, chunks = fitted["mantissa_mean"].shape
+        figures = {name: fitted[name].ravel() for name in FIGURES}
+        self.bounds = bounds_from(
+            CHUNK_SIZE, figures, np.repeat(np.arange(count), chunks), target=CHUNK_ALARM, confidence=CONFIDENCE
+        )
+        answers = [chunk_scores(answer) for answer in fitted["mantissa_mean"]]
+        self.spread = Scores.fit(answers)
+        self.bound = upper_bound(
+            deviations(answers, self.spread), np.arange(count), share=ANSWER_ALARM, confidence=CONFIDENCE
+        )
+
+    def line(self, prover: str, verifier: str, sample: Sample) -> str:
+        chunks = np.logical_or.reduce([sample[name] > getattr(self.bounds, name) for name in FIGURES])
+        answers = chunks.any(axis=1)
+        scores = [chunk_scores(answer) for answer in sample["mantissa_mean"]]
+        beyond = deviations(scores, self.spread) > self.bound
+        rates = [Rate.of(int(found.sum()), found.size) for found in (chunks, answers, beyond)]
+        return f"| {prover} | {verifier} | {' | '.join(map(str, rates))} |"
+
+
+def calibrated_table(rows: list[Row], honest: dict[str, Sample]) -> str:
+    lines, said = [], []
+    for verifier, sample in honest.items():
+        if len(sample.figures) < LEAST_FITTED:
+            continue
+        found = Calibrated(sample)
+        of = found.bounds
+        said.append(
+            f"{verifier}: {of.mismatches} mismatches, mantissa mean {of.mantissa_mean:g}, median "
+            f"{of.mantissa_median:g}; an answer {found.bound:.2f} standard deviations above "
+            f"{np.exp(found.spread.mean):.3g}, from {len(sample.half(0).figures)} answers"
+        )
+        lines.append(found.line("honest, held out", verifier, sample.half(1)))
+        lines += [
+            found.line(row.prover, verifier, Sample.of([row.chunks]))
+            for row in rows
+            if row.kind == "altered" and row.verifier == verifier
+        ]
+    if not lines:
+        return ""
+    head = (
+        f"By bounds from one half of the honest answers, at most {CHUNK_ALARM:g} false alarms a chunk and "
+        f"{ANSWER_ALARM:g} an answer ({CONFIDENCE:.0%} confidence). {'. '.join(said)}.\n"
+    )
+    return "\n".join([head, CALIBRATED, *lines]) + "\n"
+
+
 def shown(count: int | None) -> str:
     return "more than 4,096" if count is None else f"{count:,}"
 
@@ -130,6 +194,7 @@ def markdown(rows: list[Row]) -> str:
             lines = [figures_line(row) for row in of_model if row.kind == kind]
             if lines:
                 parts.append("\n".join([f"{kind.capitalize()} answers.\n", HEAD, *lines]) + "\n")
+        parts += [table] if (table := calibrated_table(of_model, honest)) else []
         lines = [
             power_line(row, honest[row.verifier])
             for row in of_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import lzma
 import shutil
 from pathlib import Path
 
@@ -78,6 +79,17 @@ def test_tables_and_plots(rows: list[Row], folder: Path, tmp_path: Path) -> None
     assert "| int4 weights | transformers, sdpa |" in text
     assert "0 of 8 (0 % to 36.9 %)" in text
     assert {file.name for file in tmp_path.iterdir()} == {"evidence.md", "detection.png", "detection.svg"}
+
+
+def test_published_tables_by_calibrated_bounds_are_of_the_published_rows(tmp_path: Path) -> None:
+    results = Path(tables.__file__).parent / "results"
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lzma.decompress((results / "rows.jsonl.xz").read_bytes()))
+    published = (results / "evidence.md").read_text("utf-8")
+    for rows in tables.by_model(Records(path)).values():
+        table = tables.calibrated_table(rows, tables.honest_by_verifier(rows))
+        assert "| honest, held out | vLLM, prefill | 0 of 2,136" in table
+        assert table in published
 
 
 def test_a_torn_row_is_left_out(tmp_path: Path) -> None:

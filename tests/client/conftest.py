@@ -6,12 +6,16 @@ import json
 import os
 import shutil
 import threading
+from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from recorded import ROOT
 
+from toploc.pooled_bounds import Copy, PooledBounds
+from toploc.pooling import Scores
 from toploc.prefill import TransformersPrefill
 from toploc.thresholds import Thresholds
 from toploc.transformers_verifier import TransformersVerifier
@@ -31,12 +35,33 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
+# Of the recorded answers, roughly; the copy is what int4 does. Low, since only some dozen answers are audited here.
+POOLED = PooledBounds(
+    honest=Scores(-0.6, 0.15, 0.25),
+    provenance="the recorded answers",
+    copies={"int4": Copy(scores=Scores(2.0, 0.2, 0.25), threshold=6.0, audits=20)},
+)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
+    with serve(Thresholds.load("toploc-mini")) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def pooling_server() -> Iterator[Server]:
+    """With the paper's bounds on chunks, and figures for the test over answers."""
+    with serve(replace(Thresholds.paper(), name="paper, pooled", pooled=POOLED)) as served:
+        yield served
+
+
+@contextmanager
+def serve(thresholds: Thresholds) -> Iterator[Server]:
     verifier = TransformersVerifier(
         TransformersPrefill(ROOT / "models" / "toploc-mini"),
         names=["toploc-mini"],
-        thresholds=Thresholds.load("toploc-mini"),
+        thresholds=thresholds,
         context_length=2048,
     )
 

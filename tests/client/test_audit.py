@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import socket
 import subprocess
@@ -16,8 +17,11 @@ import pytest
 from recorded import RECORDED, file_of
 from toploc_client import audit_pool
 from toploc_client.audit_command import main
+from toploc_client.audit_entry import entry_of
+from toploc_client.audit_pooled import MOST_TESTS, Alarms
 
 from toploc.errors import ToplocError
+from toploc.report import Check, Report
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +63,64 @@ def test_table_and_exit_status_with_a_dead_verifier(
 def test_exit_status(server: Server, tmp_path: Path, names: list[str], status: int) -> None:
     file = file_of(tmp_path / "e.jsonl", *names)
     assert main([str(file), "--verifier", server.url, "--out", str(tmp_path / "r")]) == status
+
+
+def test_an_alarm_over_answers(pooling_server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    honest = ["greedy", "sampled", "two-choices", "greedy-short"] * 7
+    for name, lines, status in (("honest", honest, 0), ("copy", [*honest, *["int4-sampled"] * 9], 1)):
+        file = file_of(tmp_path / f"{name}.jsonl", *lines)
+        assert main([str(file), "--verifier", pooling_server.url, "--out", str(tmp_path / name)]) == status
+    [fair], [altered] = (summary(tmp_path / name)["alarms"] for name in ("honest", "copy"))
+    # A response of two choices counts as two answers, one without a whole chunk as none.
+    assert (fair["answers"], fair["alarm"], fair["line"]) == (28, None, None)
+    assert fair["highest"] < fair["threshold"] == pytest.approx(6 + math.log(28 / 20))
+    assert (altered["answers"], altered["alarm"], altered["line"]) == (37, 29, 29)
+    assert altered["threshold"] == pytest.approx(6 + math.log(37 / 20))
+    printed = capsys.readouterr().out
+    assert "paper, pooled, against int4: no alarm in 28 answers" in printed
+    assert "paper, pooled, against int4: ALARM at answer 29 of 37, line 29" in printed
+
+
+def report_with(**changes: Any) -> Report:
+    values = {"threshold": 6.0, "audits": 20, "false_alarm": 0.01}
+    check = {
+        "name": "pooled",
+        "status": "skipped",
+        "reason": "no_bound",
+        "message": "",
+        "figures": {"evidence": {"int4": 7.0}},
+        "thresholds": {"name": "x", "alarms": {"int4": values}},
+    }
+    return Report.of([Check.model_validate({**check, **changes})])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"figures": {}},
+        {"figures": {"evidence": 3}},
+        {"figures": {"evidence": {"int4": "7"}}},
+        {"figures": {"evidence": {"int4": [7.0]}}},
+        {"thresholds": {}},
+        {"thresholds": {"name": "x", "alarms": {"int4": None}}},
+        {"thresholds": {"name": "x", "alarms": {"int4": {"threshold": -1, "audits": 20, "false_alarm": 0.01}}}},
+        {"thresholds": {"name": "x", "alarms": {"int4": {"threshold": "6", "audits": 20, "false_alarm": 0.01}}}},
+    ],
+)
+def test_what_a_verifier_may_say_of_the_test(changes: dict[str, Any]) -> None:
+    alarms = Alarms()
+    alarms.add(entry_of(1, 0, "", b"", report_with(**changes)))
+    assert not alarms.raised
+    alarms.add(entry_of(2, 0, "", b"", report_with()))
+    assert [alarm.line for alarm in alarms] == [2]
+
+
+def test_tests_are_bounded() -> None:
+    alarms = Alarms()
+    for number in range(1000):
+        thresholds = {"name": f"{number}", "alarms": {"int4": {"threshold": 9, "audits": 20, "false_alarm": 0.01}}}
+        alarms.add(entry_of(number, 0, "", b"", report_with(thresholds=thresholds)))
+    assert len(alarms) == MOST_TESTS
 
 
 def test_goes_on_after_a_kill(server: Server, tmp_path: Path) -> None:

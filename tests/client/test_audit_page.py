@@ -59,6 +59,16 @@ def reports(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     return folder / "report", file
 
 
+def test_an_alarm_and_chunks_of_either_kind(browser: Chrome, pooling_server: Server, tmp_path: Path) -> None:
+    file = file_of(tmp_path / "answers.jsonl", *["greedy"] * 3, *["int4-greedy"] * 4)
+    assert main([str(file), "--verifier", pooling_server.url, "--out", str(tmp_path / "report")]) == 1
+    opened(browser, tmp_path / "report" / "index.html")
+    assert texts(browser, "#pooled tbody td")[:4] == ["paper, pooled", "int4", "7", "answer 4, line 4"]
+    # By the paper's bounds a part of the copy's chunks passes.
+    assert len(all_of(browser, "#list .chunk.passed")) == 2 * 4
+    assert len(all_of(browser, "#list .chunk.failed")) == 3 * 4
+
+
 def test_what_the_page_shows(browser: Chrome, reports: tuple[Path, Path]) -> None:
     opened(browser, reports[0] / "index.html")
     tiles = dict(zip(texts(browser, ".tiles dt"), texts(browser, ".tiles dd:not(.share)"), strict=True))

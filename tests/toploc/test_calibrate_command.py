@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,13 @@ from toploc.calibrate_command import main
 from toploc.errors import ToplocError
 from toploc.prefill import TransformersPrefill
 from toploc.protocol import token_ids_sha256
+from toploc.transformers_verifier import TransformersVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MODEL = Path(__file__).parents[2] / "models" / "toploc-mini"
-LENGTHS = (1, 3, 6, 12, 32)
+LENGTHS = (1, 3, 6, 12, 64)
 ANSWERS = 2 * 20 * len(LENGTHS)
 
 
@@ -72,7 +74,7 @@ def test_a_calibration(
 ) -> None:
     monkeypatch.setattr("toploc.impostors.PAIRS", 100)
     copy = TransformersPrefill(alter.make("int4", MODEL, tmp_path / "int4"))
-    altered = write(tmp_path / "int4.jsonl", (evidence(copy, number) for number in range(10)))
+    altered = write(tmp_path / "int4.jsonl", (evidence(copy, number) for number in range(40)))
     out = tmp_path / "mini.yaml"
     tokens = Thresholds.load("toploc-mini").tokens
     out.write_text((MODEL.parents[1] / "configs" / "thresholds" / "toploc-mini.yaml").read_text("utf-8"), "utf-8")
@@ -84,13 +86,47 @@ def test_a_calibration(
     assert all(entry.mantissa_mean < paper.mantissa_mean for entry in made.bounds)
     # Those come from another command, and are kept.
     assert made.tokens == tokens
-    assert "100 honest chunks of 100 answers" in made.provenance
+    assert "120 honest chunks of 100 answers" in made.provenance
     printed = capsys.readouterr().out
     assert "| int4 |" in printed
-    assert "| 10 of 10 (69.2 % to 100 %) |" in printed
+    assert "| 40 of 40 (91.2 % to 100 %) |" in printed
+    # What it proposes for whole answers is shown, and off.
+    assert "| the model, held out | 0 of 20 (0 % to 16.8 %) | - | - |" in printed
+    assert re.search(r"\| int4 \| 4 of 4 \(39.8 % to 100 %\) \| 11\.\d+ \| 1 / 1 \|", printed)
+    assert "Not written without --pooled." in printed
+    assert made.pooled is None
     assert "do not discriminate" not in printed
     pictures = {path.name for path in (tmp_path / "plots").iterdir()}
     assert pictures == {f"rows-{rows}.{ending}" for rows in (1, 2, 4, 8, 32) for ending in ("png", "svg")}
+
+
+def test_bounds_on_whole_answers(
+    honest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toploc.impostors.PAIRS", 10)
+    out = tmp_path / "mini.yaml"
+    with pytest.raises(ToplocError, match="--prover"):
+        call(honest, out, "--pooled")
+    copy = TransformersPrefill(alter.make("int4", MODEL, tmp_path / "int4"))
+    prover = "transformers, eager attention"
+    few = write(tmp_path / "few.jsonl", (evidence(copy, number) for number in range(10)))
+    with pytest.raises(ToplocError, match="int4: expected scores of at least two answers"):
+        call(honest, out, "--pooled", "--prover", prover, "--altered", f"int4={few}")
+    assert not out.exists()
+    altered = write(tmp_path / "int4.jsonl", (evidence(copy, number) for number in range(40)))
+    assert call(honest, out, "--pooled", "--prover", prover, "--altered", f"int4={altered}") == 0
+    assert "Not written" not in capsys.readouterr().out
+    made = Thresholds.load(out)
+    assert made.pooled is not None
+    assert made.pooled.provenance == prover
+    assert made.pooled.bound is not None
+    assert 1 < made.pooled.bound < 20
+    assert made.pooled.copies["int4"].scores.mean > made.pooled.honest.mean + 1
+    # Given again, the verifier refuses the copy by it.
+    verifier = TransformersVerifier(TransformersPrefill(MODEL), names=["mini"], thresholds=made)
+    for path, status in ((honest, "passed"), (altered, "failed")):
+        report = verifier.verify(path.read_text("utf-8").splitlines()[8])
+        assert [check.status for check in report.checks if check.name == "pooled"] == [status], str(report)
 
 
 def test_what_cannot_be_used_is_named(honest: Path, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from toploc.cusum import Cusum
 from toploc.errors import ToplocError
-from toploc.pooling import Alternative, Cusum, Scores, audits_needed, chunk_scores, threshold
+from toploc.pooling import Alternative, Scores, audits_needed, chunk_scores, threshold
 
 HONEST, ALTERED = Scores(-0.8, 0.2, 0.3), Scores(-0.3, 0.2, 0.3)
 
@@ -45,7 +46,7 @@ def test_cusum_starts_anew_at_zero_and_keeps_its_first_alarm() -> None:
     cusum = Cusum(2.0)
     for evidence in (-5.0, 1.5, -0.5, 1.0, -9.0, 3.0):
         cusum.add(evidence)
-    assert (cusum.value, cusum.answers, cusum.alarm) == (3.0, 6, 4)
+    assert (cusum.value, cusum.highest, cusum.answers, cusum.alarm) == (3.0, 3.0, 6, 4)
 
 
 def test_false_alarms_and_detection_on_fresh_answers() -> None:

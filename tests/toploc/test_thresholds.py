@@ -89,6 +89,33 @@ def test_fields_out_of_range(field, value):
         Thresholds.from_dict({**values, field: value})
 
 
+SCORES = {"mean": -0.6, "between": 0.1, "within": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("pooled.honest", None),
+        ("pooled.honest.between", {**SCORES, "between": -1}),
+        ("pooled.honest.within", {**SCORES, "within": 0}),
+        ("pooled.honest.mean", {**SCORES, "mean": math.nan}),
+        ("pooled.bound", -1),
+        ("pooled.bound", math.inf),
+        ("pooled.provenance", ""),
+        ("pooled.copies.fp8.threshold", {"fp8": {"scores": SCORES, "threshold": 0}}),
+        ("pooled.copies.fp8.scores", {"fp8": {"threshold": 9}}),
+        ("pooled.copy", {}),
+    ],
+)
+def test_pooled_bounds_out_of_range(field, value):
+    values = {"name": "x", "dtype": "bfloat16", "topk": 128, "provenance": "a test", "bounds": [BOUNDS]}
+    pooled = {"honest": SCORES, "provenance": "a test", "bound": 4.5, "copies": {}}
+    parsed = Thresholds.from_dict({**values, "pooled": pooled})
+    assert Thresholds.from_dict(asdict(parsed)) == parsed
+    with pytest.raises(InvalidThresholds, match=field.replace(".", r"\.")):
+        Thresholds.from_dict({**values, "pooled": {**pooled, field.split(".")[1]: value}})
+
+
 def test_missing_and_unknown_keys():
     with pytest.raises(InvalidThresholds, match="provenance: missing"):
         Thresholds.from_dict({"name": "x", "dtype": "bfloat16", "topk": 128, "bounds": [BOUNDS]})

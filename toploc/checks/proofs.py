@@ -97,7 +97,7 @@ def check_proofs(
         verdict = verify_chunks(proofs, points, dtype=dtype, thresholds=thresholds, secret=secret)  # 4
     except MalformedProof as error:
         return result("error", f"malformed_proof.{error.reason}", str(error))
-    figures: list[JsonValue] = [_figures(chunk) for chunk in verdict.chunks]
+    figures: list[JsonValue] = [_figures(chunk, rows) for chunk, rows in zip(verdict.chunks, points.rows, strict=True)]
     failed = [number for number, chunk in enumerate(verdict.chunks) if not chunk.passed]
     if not failed and (thresholds.impostor_rate or 0) > MOST_IMPOSTORS:  # 5
         message = (
@@ -127,8 +127,9 @@ def _describe(number: int, chunk: ChunkVerdict, answer: Answer, decode: Callable
     return f"{where}: {', '.join(why)}"
 
 
-def _figures(chunk: ChunkVerdict) -> JsonValue:
+def _figures(chunk: ChunkVerdict, rows: int) -> JsonValue:
     return {
+        "rows": rows,
         "mismatches": chunk.mismatches,
         "exponent_mismatches": chunk.exponent_mismatches,
         "mantissa_mean": chunk.mantissa_mean,

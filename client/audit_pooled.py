@@ -1,0 +1,130 @@
+"""The sequential test over an audit's answers, from what their reports say of the error of each."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+from toploc.cusum import Cusum
+from toploc.report import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from toploc.report import Check
+
+    from .audit_entry import Entry
+
+MOST_TESTS: Final = 50
+"""Stops a verifier whose every report names another test from filling memory and page."""
+NAME: Final = 100
+"""Characters of a name that are kept."""
+
+
+class Alarm:
+    """Of one verifier's thresholds against one copy.
+
+    Thresholds are set for so many `audits`. Over more answers honest providers reach them as much more often, so that
+    log(answers / audits) is added, as the chance falls by e with each 1 of the sum (Lorden 1971; `toploc.pooling`).
+    """
+
+    def __init__(self, thresholds: str, copy: str, threshold: float, audits: int, false_alarm: float) -> None:
+        self.thresholds, self.copy = thresholds, copy
+        self.audits, self.false_alarm = audits, false_alarm
+        self._at_audits = threshold
+        self._evidence: list[tuple[int, float]] = []
+
+    def add(self, line: int, evidence: float) -> None:
+        self._evidence.append((line, evidence))
+
+    @property
+    def answers(self) -> int:
+        return len(self._evidence)
+
+    @property
+    def threshold(self) -> float:
+        return self._at_audits + max(0.0, math.log(max(self.answers, 1) / self.audits))
+
+    @property
+    def cusum(self) -> Cusum:
+        """After all answers."""
+        found = Cusum(self.threshold)
+        for _, evidence in self._evidence:
+            found.add(evidence)
+        return found
+
+    @property
+    def line(self) -> int | None:
+        """Of the answer at which it was raised, in the evidence file."""
+        alarm = self.cusum.alarm
+        return None if alarm is None else self._evidence[alarm - 1][0]
+
+    def __str__(self) -> str:
+        found, where = self.cusum, printable(f"{self.thresholds}, against {self.copy}")
+        odds = f"{self.false_alarm:.3g} of honest providers in {max(self.audits, self.answers):,} answers"
+        if found.alarm is None:
+            return (
+                f"{where}: no alarm in {self.answers:,} answers; the sum was {found.highest:.3g} at most, the alarm "
+                f"is at {self.threshold:.3g} (at most {odds})"
+            )
+        return (
+            f"{where}: ALARM at answer {found.alarm:,} of {self.answers:,}, line {self.line:,}; the sum reached "
+            f"{self.threshold:.3g}, as that of at most {odds} does"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        found = self.cusum
+        return {
+            "thresholds": self.thresholds,
+            "copy": self.copy,
+            "answers": self.answers,
+            "alarm": found.alarm,
+            "line": self.line,
+            "highest": found.highest,
+            "sum": found.value,
+            "threshold": self.threshold,
+            "false_alarm": self.false_alarm,
+        }
+
+
+class Alarms:
+    """Takes entries one by one, in the order in which the answers were made; each choice is an answer."""
+
+    def __init__(self) -> None:
+        self._alarms: dict[tuple[str, str], Alarm] = {}
+
+    def add(self, entry: Entry) -> None:
+        for check in entry.report.checks:
+            if check.name == "pooled":
+                self._add(entry.line, check)
+
+    def _add(self, line: int, check: Check) -> None:
+        evidence, alarms = check.figures.get("evidence"), check.thresholds.get("alarms")
+        if not isinstance(evidence, dict) or not isinstance(alarms, dict):
+            return
+        for copy, value in evidence.items():
+            key = str(check.thresholds.get("name"))[:NAME], copy[:NAME]
+            if key not in self._alarms and len(self._alarms) < MOST_TESTS:
+                made = _alarm(*key, alarms.get(copy))
+                if made is not None:
+                    self._alarms[key] = made
+            if key in self._alarms and isinstance(value, int | float):
+                self._alarms[key].add(line, float(value))
+
+    def __iter__(self) -> Iterator[Alarm]:
+        return iter(self._alarms.values())
+
+    def __len__(self) -> int:
+        return len(self._alarms)
+
+    @property
+    def raised(self) -> bool:
+        return any(alarm.line is not None for alarm in self)
+
+
+def _alarm(thresholds: str, copy: str, values: object) -> Alarm | None:
+    """None where the report's numbers are none that a test can have."""
+    found = values if isinstance(values, dict) else {}
+    numbers = [found.get(name) for name in ("threshold", "audits", "false_alarm")]
+    good = [float(value) for value in numbers if isinstance(value, int | float) and value > 0]
+    return Alarm(thresholds, copy, good[0], int(good[1]), good[2]) if len(good) == len(numbers) else None

@@ -1,0 +1,105 @@
+"""The error of a whole answer: off unless the thresholds have bounds for it, and what it adds to the chunks'."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from toploc.pooled_bounds import Copy, PooledBounds
+from toploc.pooling import Alternative, Scores
+from toploc.thresholds import Thresholds
+from toploc.transformers_verifier import TransformersVerifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Verify
+
+    from toploc.prefill import TransformersPrefill
+    from toploc.report import Check, Report
+
+    Recorded = Callable[[str], dict[str, Any]]
+    Find = Callable[..., Check]
+
+HONEST = Scores(-0.6, 0.1, 0.25)
+COPY = Copy(scores=Scores(0.2, 0.1, 0.25), threshold=11.5)
+BOUNDS = PooledBounds(honest=HONEST, provenance="a test", bound=4.5, copies={"fp8": COPY})
+
+
+@pytest.fixture
+def judged(prefill: TransformersPrefill, recorded: Recorded) -> Callable[..., Report]:
+    def judge(of: str | dict[str, Any], bounds: PooledBounds = BOUNDS) -> Report:
+        evidence = recorded(of) if isinstance(of, str) else of
+        thresholds = replace(Thresholds.load("toploc-mini"), pooled=bounds)
+        verifier = TransformersVerifier(prefill, names=["toploc-mini"], thresholds=thresholds)
+        return verifier.verify(json.dumps(evidence))
+
+    return judge
+
+
+def test_it_is_off_by_default(verify: Verify, recorded: Recorded) -> None:
+    assert "pooled" not in {check.name for check in verify(recorded("greedy")).checks}
+
+
+def test_an_honest_answer(judged: Callable[..., Report], find: Find) -> None:
+    report = judged("greedy")
+    assert report.accepted
+    check, chunks = find(report, "pooled"), find(report, "proofs").figures["chunks"]
+    assert isinstance(chunks, list)
+    scores = np.log([chunk["mantissa_mean"] for chunk in chunks if chunk["rows"] == 32])  # type: ignore[index, call-overload]
+    assert len(scores) == len(chunks) - 1 == 4
+    assert check.figures == {
+        "chunks": 4,
+        "score": pytest.approx(scores.mean()),
+        "deviations": pytest.approx((scores.mean() + 0.6) / (0.1**2 + 0.25**2 / 4) ** 0.5),
+        "evidence": {"fp8": pytest.approx(Alternative(HONEST, COPY.scores).evidence(scores))},
+    }
+    assert check.thresholds["alarms"] == {"fp8": {"threshold": 11.5, "audits": 1000, "false_alarm": 0.01}}
+
+
+def test_an_answer_whose_every_chunk_passes(judged: Callable[..., Report], find: Find) -> None:
+    narrow = BOUNDS.model_copy(update={"honest": Scores(-1.5, 0.1, 0.1)})
+    report = judged("greedy", narrow)
+    assert report.verdict == "rejected"
+    assert find(report, "proofs").status == "passed"
+    assert (find(report, "pooled").status, find(report, "pooled").reason) == ("failed", "pooled_error")
+    assert "whole chunks" in find(report, "pooled").message
+
+
+def test_more_precision_than_the_model_has_is_not_refused(judged: Callable[..., Report], find: Find) -> None:
+    assert (
+        find(judged("greedy", BOUNDS.model_copy(update={"honest": Scores(2.0, 0.1, 0.1)})), "pooled").status == "passed"
+    )
+
+
+def test_each_choice_has_one(judged: Callable[..., Report], find: Find) -> None:
+    report = judged("two-choices")
+    assert [find(report, "pooled", choice).status for choice in (0, 1)] == ["passed", "passed"]
+
+
+def test_nothing_to_pool(judged: Callable[..., Report], find: Find) -> None:
+    report = judged("greedy-short")
+    assert report.accepted
+    assert (find(report, "pooled").status, find(report, "pooled").reason) == ("skipped", "no_whole_chunk")
+
+
+def test_malformed_proofs(judged: Callable[..., Report], find: Find, recorded: Recorded) -> None:
+    evidence = recorded("greedy")
+    evidence["response"]["toploc_proofs"]["choices"][0]["proofs"].pop()
+    report = judged(evidence)
+    assert report.verdict == "error"
+    assert (find(report, "pooled").status, find(report, "pooled").reason) == ("skipped", "not_compared")
+
+
+def test_without_a_bound_it_only_says_what_audits_sum_up(judged: Callable[..., Report], find: Find) -> None:
+    report = judged("int4-greedy", BOUNDS.model_copy(update={"bound": None}))
+    check = find(report, "pooled")
+    assert (check.status, check.reason) == ("skipped", "no_bound")
+    evidence = check.figures["evidence"]
+    assert isinstance(evidence, dict)
+    assert isinstance(evidence["fp8"], float)
+    assert evidence["fp8"] > 3

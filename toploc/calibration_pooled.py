@@ -1,0 +1,131 @@
+"""Bounds on the error of a whole answer, and a sequential test over answers, from honest ones and those of copies."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from .calibration import LEAST, TooFewAnswers, upper_bound
+from .chunks import CHUNK_SIZE
+from .errors import ToplocError
+from .pooled_bounds import Copy, PooledBounds
+from .pooling import SHARE, Alternative, Scores, audits_needed, chunk_scores, threshold
+from .rate import Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from .samples import Sample
+    from .thresholds import Thresholds
+
+    Floats = NDArray[np.float64]
+    Answers = Sequence[tuple[int, list[float]]]
+
+AUDITS: Final = 1000
+FALSE_ALARM: Final = 0.01
+SHARES: Final = (1.0, 0.5, 0.3, 0.1)
+"""Of the traffic that is altered, in what `Gain.audits` is about."""
+MOST_AUDITS: Final = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What pooling finds of the answers of one writer that nothing was fitted to.
+
+    `refused`: by the bound on an answer. `audits`: for each of `SHARES` the audited answers until the alarm, in the
+    median and at 95 %, `MOST_AUDITS` + 1 where it takes more; empty where there is no test against the writer.
+    """
+
+    refused: Rate
+    audits: tuple[tuple[int, int], ...] = ()
+
+
+def scores_of(samples: Sequence[Sample], thresholds: Thresholds) -> list[tuple[int, list[float]]]:
+    """Scores of the whole chunks of each answer that has any, with the answer's number."""
+    means: dict[int, list[float]] = {}
+    for sample in samples:
+        if sample.rows == CHUNK_SIZE:
+            means.setdefault(sample.answer, []).append(sample.judge(sample.proof, thresholds).mantissa_mean)
+    return [(answer, chunk_scores(found)) for answer, found in means.items()]
+
+
+def pooled_bounds(
+    honest: Answers, copies: Mapping[str, Answers], *, target: float, confidence: float, provenance: str
+) -> PooledBounds:
+    """Everything is fitted to answers of even number, and the alarms' thresholds are set with those of odd number.
+
+    1. The spread of honest scores (`Scores.fit`).
+    2. The bound: what a share `target` of honest answers exceeds, in standard deviations, with one-sided `confidence`
+       (`upper_bound`).
+    3. The spread of each copy's scores, and the threshold of the test against it (`threshold`).
+
+    Raises TooFewAnswers for fewer than `LEAST` answers with a whole chunk in either half of the honest, and ToplocError
+    naming the copy that has too few.
+    """
+    fitted, held = halves(honest)
+    if min(len(fitted), len(held)) < LEAST:
+        raise TooFewAnswers(
+            f"{len(fitted)} and {len(held)} answers with a chunk of {CHUNK_SIZE} tokens, even and odd, of which at "
+            f"least {LEAST} each are needed: give more honest answers"
+        )
+    spread = Scores.fit(fitted)  # 1
+    bound = upper_bound(deviations(fitted, spread), np.arange(len(fitted)), share=target, confidence=confidence)  # 2
+    found = {}
+    for name, answers in copies.items():  # 3
+        try:
+            scores = Scores.fit(halves(answers)[0])
+        except ToplocError as error:
+            raise ToplocError(f"{name}: {error}") from None
+        test = Alternative(spread, scores, SHARE)
+        limit = threshold(evidence(held, test), answers=AUDITS, false_alarm=FALSE_ALARM)
+        found[name] = Copy(
+            scores=_rounded(scores), threshold=_up(limit), share=SHARE, audits=AUDITS, false_alarm=FALSE_ALARM
+        )
+    return PooledBounds(honest=_rounded(spread), provenance=provenance, bound=max(0.0, _up(bound)), copies=found)
+
+
+def gain(answers: Answers, bounds: PooledBounds, honest: Answers, copy: str = "", confidence: float = 0.95) -> Gain:
+    """Of a writer's answers of odd number; `copy` names the test that is to find them."""
+    held = halves(answers)[1]
+    beyond = deviations(held, bounds.honest) > (math.inf if bounds.bound is None else bounds.bound)
+    refused = Rate.of(int(beyond.sum()), len(held), confidence)
+    if not copy or not held:
+        return Gain(refused)
+    test = bounds.alternative(copy)
+    fair, altered = (evidence(part, test) for part in (halves(honest)[1], held))
+    audits = []
+    for share in SHARES:
+        needed = audits_needed(fair, altered, share=share, limit=bounds.copies[copy].threshold, most=MOST_AUDITS)
+        middle, late = (int(np.quantile(needed, q, method="higher")) for q in (0.5, 0.95))
+        audits.append((middle, late))
+    return Gain(refused, tuple(audits))
+
+
+def halves(answers: Answers) -> tuple[list[list[float]], list[list[float]]]:
+    """Those of even number, and those of odd."""
+    even, odd = ([scores for answer, scores in answers if answer % 2 == which] for which in (0, 1))
+    return even, odd
+
+
+def deviations(answers: Sequence[Sequence[float]], spread: Scores) -> Floats:
+    """Of each answer's score, float64[answers]."""
+    return np.array([spread.deviations(fmean(scores), len(scores)) for scores in answers])
+
+
+def evidence(answers: Sequence[Sequence[float]], test: Alternative) -> Floats:
+    """Log-likelihood ratios, float64[answers]."""
+    return np.array([test.evidence(scores) for scores in answers])
+
+
+def _rounded(scores: Scores) -> Scores:
+    return Scores(round(scores.mean, 5), round(scores.between, 5), max(round(scores.within, 5), 1e-5))
+
+
+def _up(value: float) -> float:
+    return math.ceil(1000 * value) / 1000

@@ -1,0 +1,77 @@
+"""Is the error of all of an answer's chunks together what the honest engine's is?"""
+
+from __future__ import annotations
+
+import math
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from ..chunks import CHUNK_SIZE
+from ..pooling import chunk_scores
+from ..report import Check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import JsonValue
+
+    from ..pooled_bounds import PooledBounds
+
+
+def check_pooled(proofs: Check, bounds: PooledBounds, name: str) -> Check:
+    """Hold the mean mantissa error of an answer, over its whole chunks, against that of honest answers.
+
+    1. The check `proofs` compared the chunks, and one of them is whole: shorter ones are noisier.
+    2. The score is the mean of the logarithms of the chunks' mean mantissa errors.
+    3. It lies at most `bounds.bound` standard deviations above the mean of honest answers of as many chunks. Below
+       nothing is refused: more precision than the model's lies there, and says nothing of other weights.
+    4. For each copy, `evidence` is the log-likelihood ratio that `toploc audit` sums up over answers.
+
+    `name` is that of the thresholds. Reasons: `pooled_error`; skipped: `not_compared`, `no_whole_chunk`, `no_bound`.
+    """
+
+    def result(status: str, reason: str | None, message: str, **figures: JsonValue) -> Check:
+        alarms = {
+            copy: {"threshold": of.threshold, "audits": of.audits, "false_alarm": of.false_alarm}
+            for copy, of in bounds.copies.items()
+        }
+        thresholds = {"name": name, "provenance": bounds.provenance, "bound": bounds.bound, "alarms": alarms}
+        return Check.model_validate(
+            {
+                "name": "pooled",
+                "status": status,
+                "choice": proofs.choice,
+                "reason": reason,
+                "message": message,
+                "figures": figures,
+                "thresholds": thresholds,
+            }
+        )
+
+    if proofs.status not in ("passed", "failed"):  # 1
+        return result("skipped", "not_compared", "the chunks were not compared")
+    scores = chunk_scores(_whole_chunks(proofs))
+    if not scores:
+        return result("skipped", "no_whole_chunk", f"the answer has no chunk of {CHUNK_SIZE} tokens")
+    score = fmean(scores)  # 2
+    deviations = bounds.honest.deviations(score, len(scores))  # 3
+    evidence: dict[str, JsonValue] = {copy: bounds.alternative(copy).evidence(scores) for copy in bounds.copies}  # 4
+    figures: dict[str, JsonValue] = {"chunks": len(scores), "score": score, "deviations": deviations}
+    figures["evidence"] = evidence
+    message = (
+        f"the mean error over {len(scores)} whole chunks is {math.exp(score):.3g}, {abs(deviations):.1f} standard "
+        f"deviations {'above' if deviations >= 0 else 'below'} the honest {math.exp(bounds.honest.mean):.3g}"
+    )
+    if bounds.bound is None:
+        return result("skipped", "no_bound", message, **figures)
+    message += f", at most {bounds.bound:g} above allowed"
+    if deviations > bounds.bound:
+        return result("failed", "pooled_error", message, **figures)
+    return result("passed", None, message, **figures)
+
+
+def _whole_chunks(proofs: Check) -> Iterator[float]:
+    chunks = proofs.figures.get("chunks")
+    for chunk in chunks if isinstance(chunks, list) else ():
+        if isinstance(chunk, dict) and chunk["rows"] == CHUNK_SIZE and isinstance(chunk["mantissa_mean"], float):
+            yield chunk["mantissa_mean"]
