@@ -56,6 +56,12 @@ HANDLERS: Final = {
     "chat": Handler(
         "openai_serving_chat", "create_chat_completion", "openai.chat_completion.protocol", "ChatCompletionRequest"
     ),
+    "batch": Handler(
+        "openai_serving_chat_batch",
+        "create_batch_chat_completion",
+        "openai.chat_completion.protocol",
+        "BatchChatCompletionRequest",
+    ),
     "completion": Handler(
         "openai_serving_completion", "create_completion", "openai.completion.protocol", "CompletionRequest"
     ),

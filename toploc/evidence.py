@@ -31,7 +31,7 @@ MAX_SHOWN: Final = 100
 TokenIds = tuple[TokenId, ...]
 _Place = tuple["_Place", str | int] | None
 """Where a value stands: in what, and under which name or number there."""
-Route = Literal["chat", "completion", "response", "message"]
+Route = Literal["chat", "batch", "completion", "response", "message"]
 
 
 class _Message(BaseModel):
@@ -121,7 +121,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A request, its response, and their choices in order. `prompts` are texts or token ids; none for a chat."""
+    """A request, its response, and their choices in order.
+
+    `prompts` are texts or token ids; none for a chat. `conversations` are those of a batch of chats, a choice each, of
+    which `request` has the first; none for another request.
+    """
 
     route: Route
     request: _Chat | _Completion
@@ -130,7 +134,8 @@ class Evidence:
     """The names in the request, if it has one, in the response, and in its proofs."""
     proofs: ToplocProofs
     answers: tuple[Answer, ...]
-    prompts: tuple[str | TokenIds, ...]
+    prompts: tuple[str | TokenIds, ...] = ()
+    conversations: tuple[list[dict[str, Any]], ...] = ()
     source: tuple[Mapping[str, Any], Mapping[str, Any]] = field(default=({}, {}), repr=False)
     """Request and response as they were read: what a receipt is about."""
     renderable: bool = True
@@ -172,6 +177,12 @@ class Evidence:
         """The prompt of a completion's choice; choices number through all prompts."""
         return self.prompts[answer.index // self.choices_per_prompt]
 
+    def messages_of(self, answer: Answer) -> list[dict[str, Any]]:
+        """The messages of a chat's choice; none for a completion's."""
+        if self.conversations:
+            return self.conversations[answer.index // self.choices_per_prompt]
+        return [] if self.chat is None else self.chat.messages
+
 
 def parse_evidence(data: bytes | str, defaults: Mapping[str, Any] | None = None) -> Evidence:
     """The evidence in a JSON object. See `read_evidence`. Raises MalformedEvidence."""
@@ -194,7 +205,7 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
     """The evidence in what a JSON parser gave: `{"request": …, "response": …}`.
 
     1. It is not nested deeper than `MAX_DEPTH`, and its numbers and texts are ones that JSON can carry on.
-    2. Request and response are of one route: chat completions, completions, responses or messages.
+    2. Request and response are of one route: chat completions or a batch of them, completions, responses or messages.
     3. Every field that a check reads is there and of its type; no choice, token or text is beyond a limit.
     4. The response and its proofs have the same choices, numbered from 0, as many as the request asked for.
 
@@ -229,6 +240,10 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
             made = _parse(MessageObject, sent, "response").chat()
         renderable = form.renderable and turns == 1
         body, sent = form.chat(body), {**made, FIELD_NAME: sent[FIELD_NAME]}
+    conversations: tuple[list[dict[str, Any]], ...] = ()
+    if route == "batch":
+        conversations = _conversations(body["messages"])
+        body = {**body, "messages": conversations[0]}
     kind: type[_Chat | _Completion] = _Completion if route == "completion" else _Chat
     expected = "text_completion" if route == "completion" else "chat.completion"
     request = _parse(kind, body, "request")  # 3
@@ -238,20 +253,34 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
         _fail("response.object", f"expected {expected!r} for this request, got {response.object!r}")
     prompts = _prompts(request) if isinstance(request, _Completion) else ()
     answers = _answers(response, proofs, chat=isinstance(request, _Chat))  # 4
-    asked = (len(prompts) or 1) * (request.n or 1) * turns
+    asked = (len(prompts) or len(conversations) or 1) * (request.n or 1) * turns
     if proofs.error is None and len(answers) != asked:
         _fail("response.choices", f"expected {asked}, as the request asks for, got {len(answers)}")
     tokens = sum(len(a.token_ids) + a.prompt.num_tokens for a in answers)
     if tokens > MAX_TOKENS:
         _fail(f"response.{FIELD_NAME}.choices", f"more than {MAX_TOKENS:,} tokens with their prompts")
     names = [name for name in (request.model, response.model, proofs.model) if name is not None]
-    return Evidence(route, request, sampling, tuple(names), proofs, answers, prompts, source, renderable, bodies)
+    return Evidence(
+        route,
+        request,
+        sampling,
+        tuple(names),
+        proofs,
+        answers,
+        prompts,
+        conversations,
+        source,
+        renderable,
+        bodies,
+    )
 
 
 def _route(body: Mapping[str, Any], sent: Mapping[str, Any]) -> Route:
     """By what the request asks with; of two that ask with messages, by the response."""
     asks = {name for name in ("messages", "prompt", "input") if name in body}
     if asks == {"messages"}:
+        if isinstance(body["messages"], list) and any(isinstance(item, list) for item in body["messages"]):
+            return "batch"
         return "message" if sent.get("type") == "message" else "chat"
     if asks == {"prompt"}:
         return "completion"
@@ -260,6 +289,19 @@ def _route(body: Mapping[str, Any], sent: Mapping[str, Any]) -> Route:
     if sent.get("object") != "response":
         _fail("response.object", f"expected 'response' for this request, got {_short(sent.get('object'))}")
     return "response"
+
+
+def _conversations(messages: list[Any]) -> tuple[list[dict[str, Any]], ...]:
+    """Of a batch of chats, each of at least one message."""
+    if len(messages) > MAX_CHOICES:
+        _fail("request.messages", f"more than {MAX_CHOICES}")
+    for place, conversation in enumerate(messages):
+        field = f"request.messages[{place}]"
+        if not isinstance(conversation, list) or not conversation:
+            _fail(field, f"expected a list of messages as the others are, got {_short(conversation)}")
+        if not all(isinstance(message, dict) for message in conversation):
+            _fail(field, "expected objects")
+    return tuple(messages)
 
 
 def _answers(response: _Response, proofs: ToplocProofs, *, chat: bool) -> tuple[Answer, ...]:

@@ -134,9 +134,9 @@ class TransformersVerifier:
                 if value is not None:
                     template[name] = value
             for spell in (_joined, dict):
-                yield partial(self._chat_prompt, request.messages, spell, template)
+                yield partial(self._chat_prompt, evidence.messages_of(answer), spell, template)
                 if request.tool_choice == "none" and request.tools:
-                    yield partial(self._chat_prompt, request.messages, spell, {**template, "tools": None})
+                    yield partial(self._chat_prompt, evidence.messages_of(answer), spell, {**template, "tools": None})
 
     def _completion_prompt(self, evidence: Evidence, answer: Answer) -> list[int]:
         prompt = evidence.prompt_of(answer)

@@ -25,7 +25,7 @@ from corpus import TOOLS  # noqa: E402
 MODEL = ROOT / "models" / "toploc-mini"
 FOLDER = Path(__file__).parent / "evidence"
 SERVE = ["--served-model-name", "toploc-mini", "--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "8"]
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, BATCH, COMPLETIONS = "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions"
 COUNT = [{"role": "user", "content": "Count from 1 to 40."}]
 SUM = [{"role": "user", "content": "What is 17 + 25?"}]
 STORY = [{"role": "user", "content": "Tell me a story."}]
@@ -79,6 +79,7 @@ HONEST: dict[str, tuple[str, dict[str, Any]]] = {
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is 17 + 25?"}]}], **GREEDY},
     ),
     "other-system": (CHAT, {"messages": [{"role": "system", "content": "Answer in capitals."}, *COUNT], **GREEDY}),
+    "chat-batch": (BATCH, {"messages": [SUM, COUNT, STORY], "max_tokens": 70, **GREEDY}),
     "completion": (COMPLETIONS, {"prompt": "one, two, three", "max_tokens": 40, **GREEDY}),
     "completion-default-length": (COMPLETIONS, {"prompt": "The capital of France", **GREEDY}),
     "completion-ids": (COMPLETIONS, {"prompt": IDS, "max_tokens": 40, "ignore_eos": True, "temperature": 1}),

@@ -41,6 +41,30 @@ def test_prompts_of_many() -> None:
     assert [parsed.prompt_of(answer) for answer in parsed.answers] == ["one, two", "one, two", "January", "January"]
 
 
+def test_conversations_of_a_batch() -> None:
+    value = recorded("chat-batch")
+    parsed = read_evidence(value)
+    assert (parsed.route, len(parsed.answers)) == ("batch", 3)
+    assert [parsed.messages_of(answer) for answer in parsed.answers] == value["request"]["messages"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "problem"),
+    [
+        ([[{"role": "user"}], []], r"request\.messages\[1\]: expected a list of messages"),
+        ([{"role": "user"}, [{"role": "user"}]], r"request\.messages\[0\]: expected a list of messages"),
+        ([[{"role": "user"}], ["x"]], r"request\.messages\[1\]: expected objects"),
+        ([[{"role": "user"}]] * 2, r"response\.choices: expected 2, as the request asks for, got 3"),
+        ([[{}]] * 1025, r"request\.messages: more than 1024"),
+    ],
+)
+def test_batches_that_are_none(messages: Any, problem: str) -> None:
+    value = recorded("chat-batch")
+    value["request"]["messages"] = messages
+    with pytest.raises(MalformedEvidence, match=problem):
+        read_evidence(value)
+
+
 def test_ids_as_prompt() -> None:
     parsed = parse_evidence((RECORDED / "completion-ids.json").read_bytes())
     assert parsed.prompt_of(parsed.answers[0]) == tuple(range(300, 340))
@@ -235,7 +259,10 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
-BASES = [recorded(name) for name in ("two-choices", "completion-many", "tool-call", "no-output", "greedy-penalties")]
+BASES = [
+    recorded(name)
+    for name in ("two-choices", "chat-batch", "completion-many", "tool-call", "no-output", "greedy-penalties")
+]
 BASES.append(turns(CALL, CALL, choices=3))
 
 

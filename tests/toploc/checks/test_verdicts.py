@@ -54,6 +54,7 @@ HONEST = [
     "tool-call",
     "structured",
     "content-parts",
+    "chat-batch",
     "completion",
     "completion-default-length",
     "completion-ids",
