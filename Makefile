@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := toploc proxy client tests benchmarks examples models
 
+# Each server is four processes that import the same thousands of files: uncompiled ones take an engine's start from
+# half a minute to more than one.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint format test-gpu evidence fuzz soak clean
 
 demo: $(READY)

@@ -11,6 +11,7 @@ import alter
 import httpx
 import openai
 import pytest
+from options import NAME, SERVE
 from toploc_proxy.local_server import LocalServer
 
 from toploc.keys import SigningKey
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL = REPOSITORY / "models" / "toploc-mini"
-NAME = "toploc-mini"
-SERVE = ["--served-model-name", NAME, "--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "32"]
 TOOLS = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
 
 

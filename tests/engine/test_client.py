@@ -119,8 +119,10 @@ def session(client: Any) -> dict[str, Any]:
     got["parse"] = plain(client.chat.completions.parse(**CHAT))
     got["options"] = plain(client.with_options(timeout=100, max_retries=0).chat.completions.create(**CHAT))
     got["copy"] = plain(client.copy(timeout=100).chat.completions.create(**CHAT))
+    # Long enough that the answer cannot be there when the client looks for the first time, late on a busy machine.
+    slow = {**CHAT, "max_tokens": 1500, "extra_body": {"ignore_eos": True}}
     with pytest.raises(openai.APITimeoutError):
-        client.with_options(timeout=0.0001, max_retries=1).chat.completions.create(**CHAT)
+        client.with_options(timeout=0.0001, max_retries=1).chat.completions.create(**slow)
     got["models"] = client.models.list().data[0].id
     for name, call in {
         "unknown model": lambda: client.chat.completions.create(**{**CHAT, "model": "none"}),

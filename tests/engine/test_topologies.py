@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +17,16 @@ import psutil
 import pytest
 from adapter import MODEL
 from corpus import exchange
+from options import SERVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from conftest import Api
     from toploc_proxy.local_server import LocalServer
 
     from toploc.protocol import ToplocProofs
-
-SERVE = ["--served-model-name", "toploc-mini", "--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "32"]
 
 # vLLM binds a worker to the cores of one NUMA node and finds none for the second; it need not bind them.
 # Connections stay, to be counted at the end.
@@ -48,35 +48,38 @@ def split(launch: Callable[..., LocalServer], request: pytest.FixtureRequest) ->
         yield server
 
 
-@pytest.fixture(scope="module")
-def replicated(launch: Callable[..., LocalServer]) -> Iterator[LocalServer]:
+@pytest.fixture(scope="module", params=["one machine", "two machines"])
+def replicated(
+    launch: Callable[..., LocalServer], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[LocalServer]:
     """Two engines behind two front ends, any of which may meet any."""
-    with launch("--data-parallel-size", "2", "--api-server-count", "2", **ENVIRONMENT) as server:
-        yield server
+    with ExitStack() as stack:
+        options = ["--data-parallel-size", "2", "--api-server-count", "2"]
+        if request.param == "two machines":
+            options += stack.enter_context(second_machine(tmp_path_factory.mktemp("channel") / "secret"))
+        yield stack.enter_context(launch(*options, **ENVIRONMENT))
 
 
-@pytest.fixture(scope="module")
-def machines(launch: Callable[..., LocalServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """Two engines, each started as on a machine of its own, whose workers are reached over TCP."""
-    secret = tmp_path_factory.mktemp("channel") / "secret"
+@contextmanager
+def second_machine(secret: Path) -> Iterator[list[str]]:
+    """Starts one of two engines as on a machine of its own, whose worker is reached over TCP; gives the options with
+    which the other, and the front ends, meet it."""
     secret.write_text("7" * 64)
     rpc, channel = _free_port(), _free_port()
     shared = [
-        *("--data-parallel-size", "2", "--data-parallel-size-local", "1"),
-        *("--data-parallel-address", "127.0.0.1", "--data-parallel-rpc-port", str(rpc)),
+        *("--data-parallel-size-local", "1", "--data-parallel-address", "127.0.0.1"),
+        *("--data-parallel-rpc-port", str(rpc)),
         *("--toploc-channel", f"tcp://127.0.0.1:{channel}", "--toploc-channel-secret", str(secret)),
     ]
-    command = [sys.executable, "-m", "toploc", "serve", str(MODEL), *SERVE, *shared]
-    environment = {**os.environ, **ENVIRONMENT, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "toploc", "serve", str(MODEL), *SERVE, "--data-parallel-size", "2", *shared]
     with subprocess.Popen(
         [*command, "--headless", "--data-parallel-start-rank", "1"],
-        env=environment,
+        env={**os.environ, **ENVIRONMENT, "HF_HUB_OFFLINE": "1"},
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     ) as second:
         try:
-            with launch(*shared, "--api-server-count", "2", **ENVIRONMENT) as server:
-                yield server
+            yield shared
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(second.pid, signal.SIGKILL)
@@ -137,12 +140,10 @@ def test_one_model_over_two_workers(
         assert sum(len(verified(field, messages).choices) for field in fields) == 1 + seed % 2
 
 
-@pytest.mark.parametrize("fixture", ["replicated", "machines"])
 def test_two_engines_behind_two_front_ends(
-    fixture: str, request: pytest.FixtureRequest, api_of: type[Api], verified: Callable[..., ToplocProofs]
+    replicated: LocalServer, api_of: type[Api], verified: Callable[..., ToplocProofs]
 ) -> None:
     """Proofs come from the engine that ran the request, to the front end that asked; on two machines too."""
-    replicated = request.getfixturevalue(fixture)
     with ExitStack() as stack:
         # A connection of its own for each, to meet both front ends.
         apis = [stack.enter_context(api_of(replicated.url)) for _ in range(16)]
