@@ -47,7 +47,9 @@ class LocalServer:
         self._command = command or (sys.executable, "-m", "toploc", "serve")
         self._arguments = [*arguments, "--host", "127.0.0.1", "--port", str(self.port)]
         hub = {"HF_HUB_OFFLINE": "1"} if offline else {}
-        self._environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ, **hub, **(environment or {})}
+        # In GiB; without it vLLM on a CPU takes most of the memory. It goes before the flag.
+        cache = {} if "--kv-cache-memory-bytes" in arguments else {"VLLM_CPU_KVCACHE_SPACE": "1"}
+        self._environment = {**cache, **os.environ, **hub, **(environment or {})}
         self._start_timeout = start_timeout
         self._progress = progress
         self._log = tempfile.TemporaryFile()  # noqa: SIM115

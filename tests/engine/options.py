@@ -4,7 +4,7 @@ from __future__ import annotations
 
 NAME = "toploc-mini"
 
-# Memory for 64 sequences of full length. Some tests have six engines at once, and a GiB for each, the least that vLLM's
-# variable can say, fills a machine of 24.
+# Memory for 64 sequences of full length. Some tests have six engines at once, which with a GiB each, the least that
+# vLLM's environment variable can say, fill a machine of 24.
 CACHE = ["--kv-cache-memory-bytes", "256M"]
 SERVE = ["--served-model-name", NAME, "--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "32", *CACHE]
