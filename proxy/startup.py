@@ -16,6 +16,7 @@ from .metrics import watch_slots
 from .middleware import ProofMiddleware
 from .routes import router
 from .settings import Role
+from .shutdown import end_requests_at_shutdown
 from .signing import Signer
 from .tracing import Spans
 from .verify import EngineVerifier
@@ -79,6 +80,7 @@ async def connect(engine_client: EngineClient, state: State, args: Namespace, se
     engine_client.generate = ProvingGenerate(
         engine_client.generate, channel, settings.secret, seed_requests=settings.seed_requests, spans=state.toploc_spans
     )
+    end_requests_at_shutdown(engine_client)
     does = "verifying" if settings.role is Role.VERIFIER else "proving" if settings.proofs else "proving on request"
     logger.info(
         "toploc: %s %s with %s hidden states of %d, model runner %s, %d slots a worker, %s",

@@ -320,6 +320,8 @@ def ask_on(url: str, seed: int) -> list[Outcome]:
             body = {"model": "toploc-mini", "messages": messages(seed), "stream": seed % 2 == 1, **long}
             try:
                 response = http.post(CHAT, json=body)
+            except httpx.TimeoutException:
+                raise
             except httpx.TransportError:
                 outcomes.append(Outcome(False, None, None))
                 break
