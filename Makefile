@@ -42,7 +42,8 @@ fuzz: $(READY)
 SOAK_REQUESTS ?= 20000
 SOAK_SECONDS ?= 1800
 soak: $(READY)
-	MALLOC_MMAP_THRESHOLD_=131072 SOAK_REQUESTS=$(SOAK_REQUESTS) SOAK_SECONDS=$(SOAK_SECONDS) SOAK_LEAVING=0.1 SOAK_REPORT=benchmarks/soak/report.json \
+	MALLOC_MMAP_THRESHOLD_=131072 SOAK_REQUESTS=$(SOAK_REQUESTS) \
+	  SOAK_SECONDS=$(SOAK_SECONDS) SOAK_LEAVING=0.1 SOAK_REPORT=benchmarks/soak/report.json \
 	  $(BIN)/python -m pytest tests/engine/test_leaks.py --timeout 14400
 
 # On a machine with a GPU, in an environment that has vLLM for it; goes on where it ended.

@@ -127,4 +127,4 @@ def _alarm(thresholds: str, copy: str, values: object) -> Alarm | None:
     found = values if isinstance(values, dict) else {}
     numbers = [found.get(name) for name in ("threshold", "audits", "false_alarm")]
     good = [float(value) for value in numbers if isinstance(value, int | float) and value > 0]
-    return Alarm(thresholds, copy, good[0], int(good[1]), good[2]) if len(good) == len(numbers) else None
+    return Alarm(thresholds, copy, good[0], math.ceil(good[1]), good[2]) if len(good) == len(numbers) else None

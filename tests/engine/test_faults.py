@@ -401,3 +401,13 @@ def test_it_is_told_to_stop(launch: Callable[..., LocalServer], api_of: type[Api
     assert (ended.status, ended.left) == (0, [])
     assert not any(outcomes[-1].proven for outcomes in ended.outcomes)
     assert all(outcome.proven for outcomes in ended.outcomes for outcome in outcomes[:-1])
+
+
+def test_it_is_told_to_stop_and_has_time(launch: Callable[..., LocalServer], api_of: type[Api]) -> None:
+    """As vLLM alone: answers in progress are finished, and so are their proofs."""
+    with launch("--shutdown-timeout", "120", **ENVIRONMENT) as server:
+        ended = end(server, api_of, lambda: os.kill(server.pid, signal.SIGTERM))
+    assert (ended.status, ended.left) == (0, [])
+    for outcomes in ended.outcomes:
+        # A short one, that in progress, and one that came too late.
+        assert [outcome.proven for outcome in outcomes] == [True, True, False]
