@@ -409,5 +409,8 @@ def test_it_is_told_to_stop_and_has_time(launch: Callable[..., LocalServer], api
         ended = end(server, api_of, lambda: os.kill(server.pid, signal.SIGTERM))
     assert (ended.status, ended.left) == (0, [])
     for outcomes in ended.outcomes:
-        # A short one, that in progress, and one that came too late.
-        assert [outcome.proven for outcome in outcomes] == [True, True, False]
+        # A short one, that in progress and perhaps another, and one that came too late.
+        *whole, late = outcomes
+        assert len(whole) >= 2
+        assert all(outcome.proven for outcome in whole)
+        assert late.status is None or late.error is not None, late
