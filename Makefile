@@ -15,7 +15,7 @@ demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 # A server that starts imports for half a minute in one process after another, so two workers are nearly twice as fast
-# on two cores. Each has servers of its own, 9 GB together at most.
+# on two cores. Each has servers of its own; at most 17 GB are taken.
 TEST_WORKERS ?= 2
 test: $(READY) lint
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
