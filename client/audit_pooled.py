@@ -56,8 +56,11 @@ class Alarm:
     @property
     def line(self) -> int | None:
         """Of the answer at which it was raised, in the evidence file."""
-        alarm = self.cusum.alarm
-        return None if alarm is None else self._evidence[alarm - 1][0]
+        return self.line_of(self.cusum)
+
+    def line_of(self, found: Cusum) -> int | None:
+        """`line` where `cusum`, which goes through all answers, is at hand."""
+        return None if found.alarm is None else self._evidence[found.alarm - 1][0]
 
     def __str__(self) -> str:
         found, where = self.cusum, printable(f"{self.thresholds}, against {self.copy}")
@@ -68,8 +71,8 @@ class Alarm:
                 f"is at {self.threshold:.3g} (at most {odds})"
             )
         return (
-            f"{where}: ALARM at answer {found.alarm:,} of {self.answers:,}, line {self.line:,}; the sum reached "
-            f"{self.threshold:.3g}, as that of at most {odds} does"
+            f"{where}: ALARM at answer {found.alarm:,} of {self.answers:,}, line {self.line_of(found):,}; the sum "
+            f"reached {self.threshold:.3g}, as that of at most {odds} does"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -79,7 +82,7 @@ class Alarm:
             "copy": self.copy,
             "answers": self.answers,
             "alarm": found.alarm,
-            "line": self.line,
+            "line": self.line_of(found),
             "highest": found.highest,
             "sum": found.value,
             "threshold": self.threshold,
@@ -119,7 +122,7 @@ class Alarms:
 
     @property
     def raised(self) -> bool:
-        return any(alarm.line is not None for alarm in self)
+        return any(alarm.cusum.alarm is not None for alarm in self)
 
 
 def _alarm(thresholds: str, copy: str, values: object) -> Alarm | None:

@@ -74,8 +74,7 @@ def pooled_bounds(
             f"{len(fitted)} and {len(held)} answers with a chunk of {CHUNK_SIZE} tokens, even and odd, of which at "
             f"least {LEAST} each are needed: give more honest answers"
         )
-    spread = Scores.fit(fitted)  # 1
-    bound = upper_bound(deviations(fitted, spread), np.arange(len(fitted)), share=target, confidence=confidence)  # 2
+    spread, bound = spread_and_bound(fitted, target=target, confidence=confidence)  # 1, 2
     found = {}
     for name, answers in copies.items():  # 3
         try:
@@ -99,12 +98,25 @@ def gain(answers: Answers, bounds: PooledBounds, honest: Answers, copy: str = ""
         return Gain(refused)
     test = bounds.alternative(copy)
     fair, altered = (evidence(part, test) for part in (halves(honest)[1], held))
-    audits = []
+    return Gain(refused, audits_to_alarm(fair, altered, bounds.copies[copy].threshold))
+
+
+def spread_and_bound(fitted: Sequence[Sequence[float]], *, target: float, confidence: float) -> tuple[Scores, float]:
+    """How the scores of honest answers are spread, and what a share `target` of them exceeds, in standard deviations,
+    with one-sided `confidence`. Raises ToplocError as `Scores.fit` does."""
+    spread = Scores.fit(fitted)
+    found = upper_bound(deviations(fitted, spread), np.arange(len(fitted)), share=target, confidence=confidence)
+    return spread, found
+
+
+def audits_to_alarm(fair: Floats, altered: Floats, limit: float) -> tuple[tuple[int, int], ...]:
+    """For each of `SHARES` the audits until a sum of such evidence reaches the limit, as in `Gain.audits`."""
+    found = []
     for share in SHARES:
-        needed = audits_needed(fair, altered, share=share, limit=bounds.copies[copy].threshold, most=MOST_AUDITS)
+        needed = audits_needed(fair, altered, share=share, limit=limit, most=MOST_AUDITS)
         middle, late = (int(np.quantile(needed, q, method="higher")) for q in (0.5, 0.95))
-        audits.append((middle, late))
-    return Gain(refused, tuple(audits))
+        found.append((middle, late))
+    return tuple(found)
 
 
 def halves(answers: Answers) -> tuple[list[list[float]], list[list[float]]]:

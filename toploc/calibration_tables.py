@@ -68,15 +68,17 @@ def pooled_table(bounds: PooledBounds, gains: Mapping[str, Gain]) -> str:
     rows = []
     for name, found in gains.items():
         limit = f"{bounds.copies[name].threshold:.4g}" if name in bounds.copies else "-"
-        needed = [
-            " / ".join("more" if count > MOST_AUDITS else f"{count:,}" for count in pair) for pair in found.audits
-        ]
-        rows.append([name, str(found.refused), limit, *(needed or ["-"] * len(SHARES))])
+        rows.append([name, str(found.refused), limit, *(audits_cells(found.audits) or ["-"] * len(SHARES))])
     return (
         "By the mean error over an answer's whole chunks, and pooled over answers: audited answers until the alarm, "
         f"median / 95 %, for at most {FALSE_ALARM:.0%} of honest providers in {AUDITS:,} audits; more: than "
         f"{MOST_AUDITS:,}.\n\n{_markdown(head, rows)}"
     )
+
+
+def audits_cells(audits: Sequence[tuple[int, int]]) -> list[str]:
+    """Median / 95 % of `Gain.audits`."""
+    return [" / ".join("more" if count > MOST_AUDITS else f"{count:,}" for count in pair) for pair in audits]
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -24,10 +24,20 @@ from separation import (
     log_mean,
 )
 
-from toploc.calibration import FIGURES, bounds_from, upper_bound
-from toploc.calibration_pooled import deviations
+from toploc.calibration import FIGURES, bounds_from
+from toploc.calibration_pooled import (
+    AUDITS,
+    FALSE_ALARM,
+    MOST_AUDITS,
+    SHARES,
+    audits_to_alarm,
+    deviations,
+    evidence,
+    spread_and_bound,
+)
+from toploc.calibration_tables import audits_cells
 from toploc.chunks import CHUNK_SIZE
-from toploc.pooling import Alternative, Scores, audits_needed, chunk_scores, threshold
+from toploc.pooling import Alternative, Scores, chunk_scores, threshold
 from toploc.rate import Rate
 
 if TYPE_CHECKING:
@@ -91,14 +101,12 @@ LEAST = 8
 """Answers of which either half has four."""
 
 EIGHT_BITS = ("int8 weights", "weights rounded to fp8", "fp8 weights and activations", "fp8 KV cache")
-SHARES = (1.0, 0.5, 0.3, 0.1)
-AUDITS = (
+AUDITS_HEAD = (
     "| traffic served with | threshold | "
     + " | ".join(f"{share:.0%} of it" for share in SHARES)
     + " |\n| --- | --- |"
     + " --- |" * len(SHARES)
 )
-HONEST_AUDITS, FALSE_ALARM, MOST_AUDITS = 1000, 0.01, 5000
 
 
 def audits_line(row: Row, honest: Sample) -> str:
@@ -110,13 +118,9 @@ def audits_line(row: Row, honest: Sample) -> str:
         for which in (0, 1)
     )
     test = Alternative(*(Scores.fit(part) for part in fitted))
-    fair, altered = (np.array([test.evidence(answer) for answer in part]) for part in others)
-    limit = threshold(fair, answers=HONEST_AUDITS, false_alarm=FALSE_ALARM)
-    cells = []
-    for share in SHARES:
-        found = audits_needed(fair, altered, share=share, limit=limit, most=MOST_AUDITS)
-        middle, late = (int(np.quantile(found, q, method="higher")) for q in (0.5, 0.95))
-        cells.append(" / ".join("more" if n > MOST_AUDITS else f"{n:,}" for n in (middle, late)))
+    fair, altered = (evidence(part, test) for part in others)
+    limit = threshold(fair, answers=AUDITS, false_alarm=FALSE_ALARM)
+    cells = audits_cells(audits_to_alarm(fair, altered, limit))
     return f"| {row.prover} | {limit:.2f} | {' | '.join(cells)} |"
 
 
@@ -140,10 +144,7 @@ class Calibrated:
             CHUNK_SIZE, figures, np.repeat(np.arange(count), chunks), target=CHUNK_ALARM, confidence=CONFIDENCE
         )
         answers = [chunk_scores(answer) for answer in fitted["mantissa_mean"]]
-        self.spread = Scores.fit(answers)
-        self.bound = upper_bound(
-            deviations(answers, self.spread), np.arange(count), share=ANSWER_ALARM, confidence=CONFIDENCE
-        )
+        self.spread, self.bound = spread_and_bound(answers, target=ANSWER_ALARM, confidence=CONFIDENCE)
 
     def line(self, prover: str, verifier: str, sample: Sample) -> str:
         chunks = np.logical_or.reduce([sample[name] > getattr(self.bounds, name) for name in FIGURES])
@@ -211,9 +212,9 @@ def markdown(rows: list[Row]) -> str:
         if lines:
             head = (
                 f"Audited answers until an alarm, median / 95 % (verifier {first}; at most {FALSE_ALARM:.0%} of honest "
-                f"providers in {HONEST_AUDITS:,} audits; more: than {MOST_AUDITS:,}).\n"
+                f"providers in {AUDITS:,} audits; more: than {MOST_AUDITS:,}).\n"
             )
-            parts.append("\n".join([head, AUDITS, *lines]) + "\n")
+            parts.append("\n".join([head, AUDITS_HEAD, *lines]) + "\n")
     return "\n".join(parts)
 
 

@@ -320,9 +320,7 @@ def ask_on(url: str, seed: int) -> list[Outcome]:
             body = {"model": "toploc-mini", "messages": messages(seed), "stream": seed % 2 == 1, **long}
             try:
                 response = http.post(CHAT, json=body)
-            except httpx.TimeoutException:
-                raise
-            except httpx.TransportError:
+            except (httpx.NetworkError, httpx.ProtocolError):
                 outcomes.append(Outcome(False, None, None))
                 break
             lines = [line.removeprefix("data: ") for line in response.text.split("\n")]

@@ -50,7 +50,7 @@ def test_an_honest_answer(judged: Callable[..., Report], find: Find) -> None:
     assert report.accepted
     check, chunks = find(report, "pooled"), find(report, "proofs").figures["chunks"]
     assert isinstance(chunks, list)
-    scores = np.log([chunk["mantissa_mean"] for chunk in chunks if chunk["rows"] == 32])  # type: ignore[index, call-overload]
+    scores = np.log([chunk["mantissa_mean"] for chunk in chunks if chunk["rows"] == 32])
     assert len(scores) == len(chunks) - 1 == 4
     assert check.figures == {
         "chunks": 4,
