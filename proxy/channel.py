@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 
@@ -30,7 +31,7 @@ from .messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Iterator, Sequence
     from typing import Self
 
     from .messages import Reply, Request
@@ -39,6 +40,13 @@ if TYPE_CHECKING:
 def worker_address(directory: str, engine: int) -> str:
     """Where the worker of data-parallel engine number `engine` answers."""
     return f"ipc://{Path(directory) / f'engine-{engine}.sock'}"
+
+
+class Question(NamedTuple):
+    """A request to one worker that is under way."""
+
+    sequence: bytes
+    reply: asyncio.Future[Reply]
 
 
 class WorkerChannel:
@@ -55,31 +63,42 @@ class WorkerChannel:
         self._socket.connect(address)
         self._sequence = itertools.count()
         self._waiting: dict[bytes, asyncio.Future[Reply]] = {}
-        self._loop.add_reader(self._socket, self._receive)
+        self._loop.add_reader(self._socket, self.receive)
 
     async def ask(self, request: Request, timeout: float) -> Reply:
         """Raises TimeoutError if the worker does not answer within `timeout` seconds."""
-        sequence = next(self._sequence).to_bytes(8)
-        reply: asyncio.Future[Reply] = self._loop.create_future()
-        self._waiting[sequence] = reply
+        question = self.post(request)
         try:
             async with asyncio.timeout(timeout):
-                self._send([sequence, encode(request)])
-                return await reply
+                return await question.reply
         finally:
-            del self._waiting[sequence]
+            self.forget(question)
+
+    def post(self, request: Request) -> Question:
+        """Sends a request now; its reply is to be waited for, and the question then to be forgotten."""
+        question = Question(next(self._sequence).to_bytes(8), self._loop.create_future())
+        self._waiting[question.sequence] = question.reply
+        try:
+            self._send([question.sequence, encode(request)])
+        except zmq.Again:
+            # A thousand messages that the worker has not taken.
+            question.reply.set_exception(TimeoutError())
+            # Nobody need look at it.
+            question.reply.exception()
+        return question
+
+    def forget(self, question: Question) -> None:
+        """Takes no more interest in a reply."""
+        del self._waiting[question.sequence]
 
     def _send(self, frames: list[bytes]) -> None:
-        """Raises TimeoutError if the worker has not taken what was sent before, a thousand messages of it."""
-        try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK)
-        except zmq.Again:
-            raise TimeoutError from None
+        self._socket.send_multipart(frames, zmq.NOBLOCK)
         # The descriptor tells of a change once, and sending may have used that up (zmq_getsockopt(3), ZMQ_FD).
         if int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            self._loop.call_soon(self._receive)
+            self._loop.call_soon(self.receive)
 
-    def _receive(self) -> None:
+    def receive(self) -> None:
+        """Takes the replies that are there."""
         while not self._socket.closed:
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK)
@@ -98,6 +117,29 @@ class WorkerChannel:
     def close(self) -> None:
         self._loop.remove_reader(self._socket)
         self._socket.close()
+
+
+class Asked:
+    """A request to all workers that is under way."""
+
+    def __init__(self, workers: Sequence[WorkerChannel], request: Request) -> None:
+        self._posted = [(worker, worker.post(request)) for worker in workers]
+
+    def replies(self) -> Iterator[Awaitable[Reply]]:
+        """In the order of arrival. Those that have arrived do not suspend who awaits them."""
+        for worker, _ in self._posted:
+            worker.receive()
+        replies = [question.reply for _, question in self._posted]
+        there = [reply for reply in replies if reply.done()]
+        waiting = [reply for reply in replies if not reply.done()]
+        # One needs no queue.
+        return chain(there, asyncio.as_completed(waiting) if len(waiting) > 1 else waiting)
+
+    def forget(self) -> None:
+        """Takes no more interest in the replies."""
+        for worker, question in self._posted:
+            worker.forget(question)
+        self._posted.clear()
 
 
 class Channel:
@@ -121,51 +163,59 @@ class Channel:
         replies = await asyncio.gather(*(worker.ask(Hello(), timeout) for worker in self._workers))
         return [reply for reply in replies if isinstance(reply, Welcome)]
 
-    async def finalize(self, nonce: str, child: int, inputs: Sequence[int]) -> list[bytes]:
+    def ask_for_proofs(self, nonce: str, child: int, inputs: Sequence[int]) -> Asked:
+        """Begins `finalize`, for `proofs` to end or `forget` to give up."""
+        return Asked(self._workers, Finalize(nonce, child, list(inputs)))
+
+    async def proofs(self, asked: Asked) -> list[bytes]:
         """Proofs of one choice, 258 bytes each.
 
         Raises:
             ProofUnavailable: with the worker's reason, or `channel_timeout`.
         """
-        reply = await self._ask_holder(Finalize(nonce, child, list(inputs)), self._timeout)
+        reply = await self._of_holder(asked, self._timeout)
         if not isinstance(reply, Proofs):
             raise ProofUnavailable("channel_timeout", f"the worker did not answer within {self._timeout:g} s")
         return reply.proofs
 
+    async def finalize(self, nonce: str, child: int, inputs: Sequence[int]) -> list[bytes]:
+        """`proofs` from the beginning."""
+        return await self.proofs(self.ask_for_proofs(nonce, child, inputs))
+
     async def examine(self, request: Examine, timeout: float) -> Examined:
         """What a prefill shows. Raises ProofUnavailable with the worker's reason, or `channel_timeout`."""
-        reply = await self._ask_holder(request, timeout)
+        reply = await self._of_holder(Asked(self._workers, request), timeout)
         if not isinstance(reply, Examined):
             raise ProofUnavailable("channel_timeout", f"the worker did not answer within {timeout:g} s")
         return reply
 
-    async def _ask_holder(self, request: Finalize | Examine, timeout: float) -> Reply | None:
+    async def _of_holder(self, asked: Asked, timeout: float) -> Reply | None:
         """The reply of the worker that has the capture, None if one is silent; ProofUnavailable if it refuses."""
-        asks = [worker.ask(request, timeout) for worker in self._workers]
-        # One needs no task of its own.
-        tasks = [asyncio.ensure_future(ask) for ask in asks] if len(asks) > 1 else []
         silent = False
         refusal = ProofUnavailable("capture_unknown", "no hidden states were captured for this answer")
         try:
-            for ask in asyncio.as_completed(tasks) if tasks else asks:
-                try:
-                    reply = await ask
-                except TimeoutError:
-                    silent = True
-                    continue
-                match reply:
-                    case Proofs() | Examined():
-                        return reply
-                    # Engines that never saw the request say so; the one that did knows better.
-                    case Refusal("capture_unknown"):
-                        pass
-                    case Refusal(code, message):
-                        refusal = ProofUnavailable(code, message)
-                    case _:
+            async with asyncio.timeout(timeout):
+                for arriving in asked.replies():
+                    try:
+                        reply = await arriving
+                    except TimeoutError:
+                        # It was not even sent.
                         silent = True
+                        continue
+                    match reply:
+                        case Proofs() | Examined():
+                            return reply
+                        # Engines that never saw the request say so; the one that did knows better.
+                        case Refusal("capture_unknown"):
+                            pass
+                        case Refusal(code, message):
+                            refusal = ProofUnavailable(code, message)
+                        case _:
+                            silent = True
+        except TimeoutError:
+            silent = True
         finally:
-            for unanswered in tasks:
-                unanswered.cancel()
+            asked.forget()
         if silent and refusal.code == "capture_unknown":
             return None
         raise refusal

@@ -1,6 +1,7 @@
 """The ring on a GPU: rows are written on the model's stream, chunks are reduced on one of their own.
 
 Nothing here waits for the device on the engine's thread. What order needs is enforced between streams, on the device.
+A reduction is one launch: the kernel reads from pinned memory which chunks, and writes what is kept of them there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import triton
 import triton.language as tl
 
 from toploc.protocol import CHUNK_SIZE
-from toploc.topk_triton import top_k_rows
+from toploc.topk_triton import NUM_WARPS, block_of, top_k_chunk
 
 from .ring import ChunkRefs, Features
 
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
 
 COPY_BLOCK = 1024
 
-# A reduction is two launches and a copy, however many chunks it has, and 64 requests complete two chunks a step. The
-# rows of a chunk are overwritten 32 rows after it is complete.
+# A reduction is one launch, however many chunks it has, and 64 requests complete two chunks a step. The rows of a chunk
+# are overwritten 32 rows after it is complete.
 LAG = 16
+
+# Of a step's own rows, which lie in no ring: more than any step has.
+NO_RING = 1 << 30
 
 
 # `n` changes from step to step, and must not be compiled for again.
@@ -65,14 +69,30 @@ def _write_rows(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _gather_rows(rows, tags, ids, out_low, out_high, out_ids, stride_out, num_rows: tl.constexpr):  # type: ignore[no-untyped-def]
+def _reduce_chunks(  # type: ignore[no-untyped-def]
+    chunks,
+    values,
+    tags,
+    ids,
+    out,
+    ring: tl.constexpr,
+    hidden: tl.constexpr,
+    k: tl.constexpr,
+    chunk_size: tl.constexpr,
+    block: tl.constexpr,
+):
     chunk = tl.program_id(0)
-    j = tl.arange(0, num_rows)
-    row = tl.load(rows + chunk * num_rows + j)
-    tag = tl.load(tags + row, mask=row >= 0, other=-1)
-    tl.store(out_low + chunk * stride_out + j, (tag & 0xFFFFFFFF).to(tl.int32))
-    tl.store(out_high + chunk * stride_out + j, (tag >> 32).to(tl.int32))
-    tl.store(out_ids + chunk * stride_out + j, tl.load(ids + row, mask=row >= 0, other=-1).to(tl.int32))
+    chunks += 4 * chunk
+    base, first, num_rows, epoch = tl.load(chunks), tl.load(chunks + 1), tl.load(chunks + 2), tl.load(chunks + 3)
+    out += chunk * (2 * k + 2 * chunk_size)
+    j = tl.arange(0, chunk_size)
+    row = base + (first + j) % ring
+    inside = j < num_rows
+    tag = tl.load(tags + row, mask=inside, other=-1).to(tl.int64)
+    position = tl.where((tag >> 32) == epoch, tag & 0xFFFFFFFF, -1)
+    tl.store(out + 2 * k + j, position.to(tl.int32))
+    tl.store(out + 2 * k + chunk_size + j, tl.load(ids + row, mask=inside, other=-1).to(tl.int32))
+    top_k_chunk(values, base, first, num_rows, ring, out, out + k, hidden, k, block)
 
 
 class DeviceRing:
@@ -105,10 +125,13 @@ class DeviceRing:
         # A ring holds a second chunk, so writes reach the rows of a chunk in reduction only after so many more rows.
         self._writes_before_wait = (num_rows - CHUNK_SIZE - LAG) * 3 // 4 // max_step_rows
         self._values = torch.zeros(num_slots * num_rows, hidden_size, dtype=dtype, device=device)
+        self._patterns = self._values.view(torch.int16)
         self._tags = torch.full((num_slots * num_rows,), -1, dtype=torch.int64, device=device)
         self._ids = torch.zeros(num_slots * num_rows, dtype=torch.int32, device=device)
+        # Chunks that complete in a step wait for it; answers that end must not wait behind them, nor behind the model.
         self._step_stream = torch.cuda.Stream(device)
-        self._answer_stream = torch.cuda.Stream(device)
+        self._answer_stream = torch.cuda.Stream(device, priority=-1)
+        self._step_over = torch.cuda.Event()
         self._upload = _Upload(device)
         self._plan = torch.empty(0, dtype=torch.int64, device=device)
         self._planned: Rows | None = None
@@ -131,28 +154,30 @@ class DeviceRing:
             self._plan = self._upload(np.concatenate([rows.rows, rows.slots, rows.epochs]))
             self._planned = rows
         states, positions, input_ids = step.hidden_states, step.positions, step.input_ids
-        pointers = states.data_ptr() | positions.data_ptr() | input_ids.data_ptr() | self._plan.data_ptr()
-        # What Triton specialises on (triton/runtime/jit.py, 3.6); to find that out anew is most of a launch.
-        key = states.dtype, states.stride(0), positions.dtype, input_ids.dtype, pointers & 15
-        arguments = (
-            states,
-            positions,
-            input_ids,
-            self._plan,
-            self._values,
-            self._tags,
-            self._ids,
-            len(rows),
-            states.shape[-1],
-            states.stride(0),
-            self.num_rows,
-            COPY_BLOCK,
-        )
+        tensors = states, positions, input_ids, self._plan, self._values, self._tags, self._ids
+        sizes = len(rows), states.shape[-1], states.stride(0), self.num_rows, COPY_BLOCK
+        self._launch(_write_rows, len(rows), tensors, sizes, sizes[1:])
+
+    def _launch(
+        self,
+        kernel: Any,
+        programs: int,
+        tensors: tuple[torch.Tensor, ...],
+        sizes: tuple[int, ...],
+        specialised: tuple[int, ...],
+        **options: int,
+    ) -> None:
+        """Launches a kernel on the current stream.
+
+        What Triton compiles another form for (triton/runtime/jit.py, 3.6) is asked here: to find that out anew is most
+        of a launch.
+        """
+        key = kernel, specialised, *[(tensor.dtype, tensor.data_ptr() & 15) for tensor in tensors]
         compiled = self._compiled.get(key)
         if compiled is None:
-            self._compiled[key] = _write_rows[(len(rows),)](*arguments)
+            self._compiled[key] = kernel[(programs,)](*tensors, *sizes, **options)
         else:
-            compiled[(len(rows), 1, 1)](*arguments)
+            compiled[(programs, 1, 1)](*tensors, *sizes)
 
     def _order_after_reductions(self, *, everything: bool) -> None:
         """Lets the model's stream wait for the reductions whose rows the next write may overwrite."""
@@ -162,63 +187,48 @@ class DeviceRing:
         for reduction in pending:
             reduction.writes_since += 1
             if everything or reduction.writes_since >= self._writes_before_wait:
-                torch.cuda.current_stream(self._device).wait_event(reduction.started().event)
+                torch.cuda.current_stream(self._device).wait_event(reduction.buffer.event)
 
     def reduce(self, chunks: ChunkRefs, *, complete: bool = False) -> Reduction:
-        ready = None
-        if not complete:
-            ready = torch.cuda.Event()
-            ready.record(torch.cuda.current_stream(self._device))
-        return self._add(_Reduction(self, chunks, ready))
-
-    def start(self, chunks: ChunkRefs, ready: torch.cuda.Event | None) -> _Buffer:
-        """Launches the reduction of chunks once `ready` has passed; None: it has."""
-        j = np.arange(CHUNK_SIZE)
-        at = chunks.slots[:, None] * self.num_rows + (chunks.first_positions[:, None] + j) % self.num_rows
-        rows = np.where(j < chunks.num_rows[:, None], at, -1)
-        # Chunks that complete in a step wait for it; answers that end must not wait behind them.
-        stream = self._answer_stream if ready is None else self._step_stream
+        bases = chunks.slots * self.num_rows
+        refs = np.stack([bases, chunks.first_positions, chunks.num_rows, chunks.epochs], axis=1)
+        stream = self._answer_stream
         with torch.cuda.device(self._device):
-            if ready is not None:
-                stream.wait_event(ready)
-            return self._launch(stream, rows, self._values, self._tags, self._ids)
+            if not complete:
+                stream = self._step_stream
+                self._step_over.record(torch.cuda.current_stream(self._device))
+                stream.wait_event(self._step_over)
+            return self._reduce(stream, refs, (self._patterns, self._tags, self._ids), self.num_rows)
 
     def reduce_step(self, step: Step, first_rows: Sequence[int]) -> Reduction:
-        rows = np.array(first_rows, dtype=np.int64)[:, None] + np.arange(CHUNK_SIZE)
+        refs = np.zeros((len(first_rows), 4), dtype=np.int64)
+        refs[:, 1], refs[:, 2] = first_rows, CHUNK_SIZE
         # On the model's stream: its next step overwrites these rows. Positions have no epoch.
-        none = np.zeros(len(rows), dtype=np.int64)
         stream = torch.cuda.current_stream(self._device)
-        states = step.hidden_states.to(self._dtype)
-        buffer = self._launch(stream, rows, states, step.positions, step.input_ids)
-        return self._add(_Reduction(self, ChunkRefs(none, none, none, none), None, buffer))
+        patterns = step.hidden_states.to(self._dtype).view(torch.int16)
+        return self._reduce(stream, refs, (patterns, step.positions, step.input_ids), NO_RING)
 
-    def _add(self, reduction: _Reduction) -> _Reduction:
+    def _reduce(
+        self,
+        stream: torch.cuda.Stream,
+        refs: npt.NDArray[np.int64],
+        rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        ring: int,
+    ) -> _Reduction:
+        """Reduces chunks of values, tags and ids. `refs` [n, 4]: base, first, num_rows and epoch of each; its rows are
+        `base + (first + i) % ring`, i below `num_rows`."""
+        buffer = self._take_buffer(len(refs))
+        buffer.refs.numpy()[: len(refs)] = refs
+        hidden = rows[0].shape[-1]
+        sizes = ring, hidden, self._topk, CHUNK_SIZE, block_of(hidden)
+        with torch.cuda.stream(stream):
+            tensors = buffer.refs, *rows, buffer.result
+            self._launch(_reduce_chunks, len(refs), tensors, sizes, sizes, num_warps=NUM_WARPS)
+            buffer.event.record(stream)
+        reduction = _Reduction(self, buffer, len(refs))
         with self._lock:
             self._pending.append(reduction)
         return reduction
-
-    def _launch(
-        self,
-        stream: torch.cuda.Stream,
-        rows: npt.NDArray[np.int64],
-        values: torch.Tensor,
-        tags: torch.Tensor,
-        ids: torch.Tensor,
-    ) -> _Buffer:
-        count, k = len(rows), self._topk
-        buffer = self._take_buffer(count)
-        # The engine's thread may be in inference mode, the side channel's is not, and they share buffers.
-        with torch.cuda.stream(stream), torch.inference_mode():
-            buffer.rows_host.numpy()[:count] = rows
-            buffer.rows.copy_(buffer.rows_host, non_blocking=True)
-            result = buffer.result[:count]
-            low, high, input_ids = (result[:, 2 * k + i * CHUNK_SIZE :] for i in range(3))
-            top_k_rows(values.view(torch.int16), buffer.rows[:count], k, result, result[:, k:])
-            launch: Any = _gather_rows[(count,)]
-            launch(buffer.rows, tags, ids, low, high, input_ids, result.stride(0), num_rows=CHUNK_SIZE)
-            buffer.result_host.copy_(buffer.result, non_blocking=True)
-            buffer.event.record(stream)
-        return buffer
 
     def _take_buffer(self, count: int) -> _Buffer:
         capacity = triton.next_power_of_2(count)
@@ -226,17 +236,16 @@ class DeviceRing:
             free = self._buffers.setdefault(capacity, [])
             if free:
                 return free.pop()
-        return _Buffer(capacity, 2 * self._topk + 3 * CHUNK_SIZE, self._device)
+        return _Buffer(capacity, 2 * self._topk + 2 * CHUNK_SIZE)
 
-    def read(self, buffer: _Buffer, epochs: npt.NDArray[np.int64]) -> Features:
+    def read(self, buffer: _Buffer, count: int) -> Features:
         """Features from a buffer whose event has passed; takes the buffer back."""
         k = self._topk
-        values = buffer.result_host.numpy()[: len(epochs)].copy()
+        values = buffer.result.numpy()[:count].copy()
         with self._lock:
-            self._buffers[len(buffer.result_host)].append(buffer)
-        low, high, input_ids = (values[:, 2 * k + i * CHUNK_SIZE :][:, :CHUNK_SIZE] for i in range(3))
-        positions = np.where(high == epochs[:, None], low, -1).astype(np.int64)
-        return Features(values[:, :k], values[:, k : 2 * k].astype(np.uint16), positions, input_ids.astype(np.int64))
+            self._buffers[len(buffer.result)].append(buffer)
+        positions, input_ids = (values[:, 2 * k + i * CHUNK_SIZE :][:, :CHUNK_SIZE].astype(np.int64) for i in range(2))
+        return Features(values[:, :k], values[:, k : 2 * k].astype(np.uint16), positions, input_ids)
 
 
 class _Upload:
@@ -270,46 +279,28 @@ class _Upload:
 
 
 class _Buffer:
-    """Device and pinned memory for one launch, of up to `capacity` chunks."""
+    """Pinned memory for one launch, of up to `capacity` chunks."""
 
-    def __init__(self, capacity: int, width: int, device: torch.device) -> None:
-        self.rows_host = torch.empty(capacity, CHUNK_SIZE, dtype=torch.int64, pin_memory=True)
-        self.rows = torch.empty(capacity, CHUNK_SIZE, dtype=torch.int64, device=device)
-        self.result = torch.empty(capacity, width, dtype=torch.int32, device=device)
-        self.result_host = torch.empty(capacity, width, dtype=torch.int32, pin_memory=True)
+    def __init__(self, capacity: int, width: int) -> None:
+        self.refs = torch.empty(capacity, 4, dtype=torch.int64, pin_memory=True)
+        self.result = torch.empty(capacity, width, dtype=torch.int32, pin_memory=True)
         self.event = torch.cuda.Event()
 
 
 class _Reduction:
-    """Started by the side channel's thread, or by the engine's where its rows are about to be overwritten."""
+    """A reduction under way; `buffer` is another's once this one was read."""
 
-    def __init__(
-        self, ring: DeviceRing, chunks: ChunkRefs, ready: torch.cuda.Event | None, buffer: _Buffer | None = None
-    ) -> None:
+    def __init__(self, ring: DeviceRing, buffer: _Buffer, count: int) -> None:
         self.writes_since = 0
+        self.buffer = buffer
         self._ring = ring
-        self._chunks = chunks
-        self._ready = ready
-        self._starting = threading.Lock()
-        self._buffer = buffer
-        # Of the buffer, which may be another reduction's by the time that the engine's thread looks here again.
+        self._count = count
         self._read = False
 
-    def start(self) -> None:
-        self.started()
-
-    def started(self) -> _Buffer:
-        """Its buffer, whoever starts it."""
-        with self._starting:
-            if self._buffer is None:
-                self._buffer = self._ring.start(self._chunks, self._ready)
-            return self._buffer
-
     def done(self) -> bool:
-        return self._read or (self._buffer is not None and self._buffer.event.query())
+        return self._read or self.buffer.event.query()
 
     def features(self) -> Features:
-        buffer = self.started()
-        buffer.event.synchronize()
+        self.buffer.event.synchronize()
         self._read = True
-        return self._ring.read(buffer, self._chunks.epochs)
+        return self._ring.read(self.buffer, self._count)

@@ -21,6 +21,7 @@ from toploc.sampling import GREEDY_BELOW
 
 from . import metrics
 from .context import Call, RequestContext, current, to_error
+from .early import EarlyQuestions, inputs_of
 from .log import RequestLogger
 from .tag import EXTRA_ARG, Tag
 from .tracing import PROOFS, REQUEST_ID, Spans
@@ -54,11 +55,13 @@ class ProvingGenerate:
         channel: Channel,
         secret: str,
         *,
+        early: EarlyQuestions | None = None,
         seed_requests: bool = False,
         spans: Spans | None = None,
     ) -> None:
         self._generate = generate
         self._channel = channel
+        self._early = early or EarlyQuestions(channel)
         self._secret = secret
         self._seed_requests = seed_requests
         self._spans = spans or Spans()
@@ -102,8 +105,9 @@ class ProvingGenerate:
         delta: bool,
     ) -> AsyncGenerator[RequestOutput, None]:
         token_ids: list[list[int]] = [[] for _ in range(tag.children)]
+        self._early.watch(tag)
         try:
-            # Left early, the engine's generator must be closed, or the engine goes on generating for nobody.
+            # Left before its end, the engine's generator must be closed, or the engine goes on generating for nobody.
             async with aclosing(outputs):
                 # What is in this loop every token of every request pays for.
                 async for output in outputs:
@@ -117,6 +121,7 @@ class ProvingGenerate:
                             context.settled = True
                     yield output
         finally:
+            self._early.forget(tag)
             unclaimed = [child for child in range(tag.children) if child not in call.choices]
             if unclaimed:
                 in_background(self._channel.discard(tag.nonce, unclaimed))
@@ -124,6 +129,7 @@ class ProvingGenerate:
     async def _finish(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> ChoiceProofs:
         """The choice's proofs, or why there are none: whatever goes wrong here, the text is delivered."""
         with self._spans.span(PROOFS, call.trace_headers) as span:
+            span["toploc.asked_early"] = self._early.is_asked(tag, choice.index)
             proven = await self._prove_choice(call, tag, choice, token_ids)
             outcome = "proven" if proven.error is None else proven.error.code
             span |= {REQUEST_ID: call.request_id, "toploc.choice": choice.index, "toploc.tokens": len(token_ids)}
@@ -158,9 +164,15 @@ class ProvingGenerate:
         if choice.finish_reason in ("abort", "error"):
             in_background(self._channel.discard(tag.nonce, [choice.index]))
             raise ProofUnavailable("aborted", "the generation was aborted before its end")
-        # What went in where these tokens came out: each is the answer to the one before it.
-        inputs = [*call.prompt_token_ids[-1:], *token_ids[:-1]]
-        return await self._channel.finalize(tag.nonce, choice.index, inputs[: len(token_ids)])
+        inputs = inputs_of(call.prompt_token_ids, token_ids)
+        early = self._early.take(tag, choice.index)
+        if early is None:
+            return await self._channel.finalize(tag.nonce, choice.index, inputs)
+        asked_for, reply = early
+        if asked_for != inputs:
+            reply.forget()
+            raise RuntimeError(f"the engine ended with {len(asked_for)} tokens, the answer with {len(inputs)}")
+        return await self._channel.proofs(reply)
 
 
 def _without_tag(sampling_params: SamplingParams) -> SamplingParams:

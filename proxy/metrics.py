@@ -20,7 +20,7 @@ PROOFS = Counter("toploc:proofs", "Proofs delivered, one per chunk of 32 tokens.
 ANSWERS = Counter("toploc:answers", "Choices that came to their end: `proven`, or the error's code.", ["outcome"])
 RECEIPTS = Counter("toploc:receipts", "Receipts: `signed`, of these `not_stored`, and `failed` to sign.", ["outcome"])
 LATENCY = Histogram(
-    "toploc:proof_latency_seconds", "From a choice's last token to its proofs.", buckets=LATENCY_BUCKETS
+    "toploc:proof_latency_seconds", "How long a choice's last output waits for its proofs.", buckets=LATENCY_BUCKETS
 )
 SLOTS = Gauge("toploc:slots", "Captures that a worker can hold.", ["engine"], multiprocess_mode="mostrecent")
 SLOTS_IN_USE = Gauge("toploc:slots_in_use", "Captures that it holds.", ["engine"], multiprocess_mode="mostrecent")

@@ -22,7 +22,7 @@ from .ring import ChunkRefs, Rows
 from .tag import Tag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -47,12 +47,7 @@ class Recorder:
         draft_tokens: most tokens a step may speculate per request (0 without speculative decoding). With drafts, a
             step's positions are upper bounds that lag by what the two steps before it may still reject, so a chunk
             is reduced only once the bound is that far past it.
-
-    Attributes:
-        on_due: called by the engine's thread when there is something to `encode`.
     """
-
-    on_due: Callable[[], Any] = staticmethod(lambda: None)
 
     def __init__(self, ring: Ring, secret: str, *, draft_tokens: int = 0) -> None:
         self._ring = ring
@@ -173,11 +168,7 @@ class Recorder:
         if ahead.max() >= CHUNK_SIZE + lag:
             due = np.maximum(ahead // CHUNK_SIZE, 0)
             refs = batch.chunks(due)
-            self._advance(batch, due, refs, self._ring.reduce(refs))
-
-    def _advance(self, batch: _Batch, due: npt.NDArray[np.int64], refs: ChunkRefs, reduction: Reduction) -> None:
-        self._reducing.append(_Reducing(reduction, refs, batch.advance(due)))
-        self.on_due()
+            self._reducing.append(_Reducing(self._ring.reduce(refs), refs, batch.advance(due)))
 
     def _record_prefill(
         self,
@@ -198,7 +189,7 @@ class Recorder:
                 first_rows += range(first, first + int(due[i]) * CHUNK_SIZE, CHUNK_SIZE)
         if first_rows:
             refs = batch.chunks(due)
-            self._advance(batch, due, refs, self._ring.reduce_step(step, first_rows))
+            self._reducing.append(_Reducing(self._ring.reduce_step(step, first_rows), refs, batch.advance(due)))
         rest = np.zeros_like(end)
         rest[wide] = (end - position - due * CHUNK_SIZE)[wide]
         self._ring.write(step, batch.rows(base + end - rest, rest), after_reductions=True)
@@ -215,15 +206,12 @@ class Recorder:
                     capture.finish()
                     self._batch = None
 
-    def encode(self) -> bool:
-        """Starts reductions, and encodes the chunks of those that are over, so that the end of an answer finds all but
-        its last done. Whether some are still on their way."""
+    def encode(self) -> None:
+        """Encodes the chunks of reductions that are over. The end of an answer would: now and then, to bound what waits
+        for it."""
         with self._encoding:
-            for reducing in list(self._reducing):
-                reducing.reduction.start()
             while self._reducing and self._reducing[0].reduction.done():
                 self._reducing.popleft().encode()
-            return bool(self._reducing)
 
     def finalize(self, key: Key, inputs: Sequence[int]) -> list[bytes]:
         """Proofs of the tokens generated from `inputs`, one per chunk; releases the capture.
@@ -244,15 +232,15 @@ class Recorder:
         try:
             with self._lock:
                 claims, rest = self._claim(wanted)
-            return self._prove(claims, rest, wanted)
+            # A token is out only after the step that wrote its row.
+            reducing = _Reducing(self._ring.reduce(rest, complete=True), rest, []) if len(rest) else None
+            return self._prove(claims, reducing, wanted)
         finally:
             for key, _ in wanted:
                 self.discard(key)
 
-    def _claim(
-        self, wanted: Sequence[tuple[Key, Sequence[int]]]
-    ) -> tuple[list[_Claim | ProofUnavailable], _Reducing | None]:
-        """Each answer's claim, and the reduction of all their chunks that are not reduced yet."""
+    def _claim(self, wanted: Sequence[tuple[Key, Sequence[int]]]) -> tuple[list[_Claim | ProofUnavailable], ChunkRefs]:
+        """Each answer's claim, and all their chunks whose reduction has not begun."""
         claims: list[_Claim | ProofUnavailable] = []
         rest: list[tuple[int, int, int, int]] = []
         for key, inputs in wanted:
@@ -268,11 +256,7 @@ class Recorder:
             rows = [min(CHUNK_SIZE, len(inputs) - at) for at in starts]
             rest += [(capture.slot, capture.epoch, capture.start + at, n) for at, n in zip(starts, rows, strict=True)]
             claims.append(_Claim(capture, whole, len(starts)))
-        if not rest:
-            return claims, None
-        refs = ChunkRefs(*np.array(rest, dtype=np.int64).T)
-        # A token is out only after the step that wrote its row.
-        return claims, _Reducing(self._ring.reduce(refs, complete=True), refs, [])
+        return claims, ChunkRefs(*np.array(rest, dtype=np.int64).reshape(-1, 4).T)
 
     def _prove(
         self,

@@ -71,9 +71,6 @@ class Features:
 class Reduction(Protocol):
     """Chunks being reduced to their features."""
 
-    def start(self) -> None:
-        """Launches it, if nobody has. For the side channel's thread: a launch costs the engine's as much as a step."""
-
     def done(self) -> bool:
         """Whether `features` returns without waiting."""
 
@@ -101,8 +98,8 @@ class Ring(Protocol):
         """
 
     def reduce(self, chunks: ChunkRefs, *, complete: bool = False) -> Reduction:
-        """The reduction of chunks in the ring, to be started: of rows as they are in the order of the model's stream
-        now, or, if `complete`, of rows whose steps are known to be over."""
+        """Starts the reduction of chunks in the ring: of rows as they are in the order of the model's stream now, or,
+        if `complete`, of rows whose steps are known to be over."""
 
     def reduce_step(self, step: Step, first_rows: Sequence[int]) -> Reduction:
         """Starts the reduction of whole chunks, consecutive rows of the step itself."""
@@ -111,9 +108,6 @@ class Ring(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Finished:
     values: Features
-
-    def start(self) -> None:
-        pass
 
     def done(self) -> bool:
         return True

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import select
 import threading
 import time
-from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 import zmq
@@ -39,10 +35,8 @@ if TYPE_CHECKING:
     from .recorder import Recorder
     from .verify_examine import Examiner
 
+# Each time this thread wakes, the engine's may have to wait for the interpreter.
 HOUSEKEEPING_SECONDS = 1
-# After which chunks that are being reduced are looked at again. Each time this thread wakes, the engine's may have to
-# wait for the interpreter.
-ENCODE_MILLISECONDS = 5
 EXAMINED = "inproc://examined"
 # Answers proven together: more than end in one step of any batch.
 ROUND = 1024
@@ -87,45 +81,36 @@ class Service:
         examined.bind(EXAMINED)
         self._examined = context.socket(zmq.PUSH)
         self._examined.connect(EXAMINED)
-        due, told = os.pipe()
-        os.set_blocking(told, False)
-        self._recorder.on_due = partial(_tell, told)
-        threading.Thread(target=self._run, args=(socket, examined, due), name="toploc-service", daemon=True).start()
+        threading.Thread(target=self._run, args=(socket, examined), name="toploc-service", daemon=True).start()
 
-    def _run(self, socket: zmq.Socket[bytes], examined: zmq.Socket[bytes], due: int) -> None:
+    def _run(self, socket: zmq.Socket[bytes], examined: zmq.Socket[bytes]) -> None:
         poller = zmq.Poller()
-        poller.register(due, zmq.POLLIN)
         poller.register(socket, zmq.POLLIN)
         poller.register(examined, zmq.POLLIN)
         next_housekeeping = time.monotonic() + HOUSEKEEPING_SECONDS
-        encoding = False
         while True:
             # Also under constant traffic.
             if time.monotonic() >= next_housekeeping:
                 next_housekeeping = time.monotonic() + HOUSEKEEPING_SECONDS
+                self._encode()
                 expired = self._recorder.expire(self._capture_ttl)
                 if self._examiner is not None:
                     expired += self._examiner.prefills.expire(self._capture_ttl)
                 if expired:
                     logger.warning("toploc: dropped %d captures whose proofs nobody asked for", expired)
-            ready = dict(poller.poll(ENCODE_MILLISECONDS if encoding else HOUSEKEEPING_SECONDS * 1000))
+            ready = dict(poller.poll(HOUSEKEEPING_SECONDS * 1000))
             if socket in ready:
                 self._serve(socket)
             if examined in ready:
                 while examined.poll(0):
                     socket.send_multipart(examined.recv_multipart())
-            if due in ready:
-                os.read(due, select.PIPE_BUF)
-            if due in ready or encoding:
-                encoding = self._encode()
 
-    def _encode(self) -> bool:
+    def _encode(self) -> None:
         try:
-            return self._recorder.encode()
+            self._recorder.encode()
         except Exception:
             # The thread must outlive any one answer; this one's proofs are refused when they are asked for.
             logger.exception("toploc: encoding chunks failed")
-            return False
 
     def _serve(self, socket: zmq.Socket[bytes]) -> None:
         """Answers what has come in. Answers that end in the same step are proven together."""
@@ -173,12 +158,6 @@ class Service:
                 return Done()
             case CountSlots():
                 return Slots(self._welcome.slots, self._recorder.slots_in_use)
-
-
-def _tell(pipe: int) -> None:
-    # A full pipe tells as much.
-    with suppress(BlockingIOError):
-        os.write(pipe, b"\0")
 
 
 def _receive(socket: zmq.Socket[bytes]) -> Iterator[tuple[list[bytes], Request | None]]:

@@ -9,6 +9,7 @@ from toploc.errors import UnsupportedEngine
 
 from .channel import Channel
 from .context import Served
+from .early import EarlyQuestions
 from .generate import ProvingGenerate
 from .log import logger
 from .messages import PROTOCOL
@@ -77,8 +78,15 @@ async def connect(engine_client: EngineClient, state: State, args: Namespace, se
     state.toploc_verifier = EngineVerifier(
         engine_client, engine_client.generate, channel, welcome, settings, state, names
     )
+    early = EarlyQuestions(channel)
+    early.attach(engine_client)
     engine_client.generate = ProvingGenerate(
-        engine_client.generate, channel, settings.secret, seed_requests=settings.seed_requests, spans=state.toploc_spans
+        engine_client.generate,
+        channel,
+        settings.secret,
+        early=early,
+        seed_requests=settings.seed_requests,
+        spans=state.toploc_spans,
     )
     end_requests_at_shutdown(engine_client)
     does = "verifying" if settings.role is Role.VERIFIER else "proving" if settings.proofs else "proving on request"

@@ -97,14 +97,12 @@ def state_points(states: torch.Tensor, topk: int) -> Points:
         return find_points(split(states, CHUNK_SIZE), topk)
     from .topk_triton import top_k_rows
 
-    count = -(-len(states) // CHUNK_SIZE)
     sizes = [min(CHUNK_SIZE, len(states) - first) for first in range(0, len(states), CHUNK_SIZE)]
     if sizes[-1] * states.shape[1] < topk:
         raise InvalidActivations(f"top-{topk} of a chunk of {sizes[-1] * states.shape[1]} elements")
     patterns = (states.to(torch.bfloat16) if states.dtype == torch.float32 else states).contiguous().view(torch.int16)
-    rows = torch.arange(count * CHUNK_SIZE, device=states.device).reshape(count, CHUNK_SIZE)
-    found = torch.empty(count, 2 * topk, dtype=torch.int32, device=states.device)
-    top_k_rows(patterns, rows.where(rows < len(states), -1), topk, found, found[:, topk:])
+    found = torch.empty(len(sizes), 2 * topk, dtype=torch.int32, device=states.device)
+    top_k_rows(patterns, CHUNK_SIZE, topk, found, found[:, topk:])
     values = found.cpu().numpy()
     return Points(values[:, :topk].copy(), values[:, topk:].astype(np.uint16), tuple(sizes))
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Elements a program looks at in one go; a power of two.
 BLOCK = 4096
+NUM_WARPS = 8
 
 
 @triton.jit
@@ -28,16 +29,17 @@ def _magnitudes(values, row, hidden, start, block: tl.constexpr):  # type: ignor
 
 
 @triton.jit
-def _top_k_rows(  # type: ignore[no-untyped-def]
-    values, rows, indices, patterns, hidden, num_rows, k: tl.constexpr, stride_out, block: tl.constexpr
+def top_k_chunk(  # type: ignore[no-untyped-def]
+    values, base, first, num_rows, ring, indices, patterns, hidden, k: tl.constexpr, block: tl.constexpr
 ):
-    chunk = tl.program_id(0)
-    rows += chunk * num_rows
+    """Top-k of the rows `base + (first + j) % ring` of `values`, j below `num_rows`, by one program.
 
+    Indices into the flattened chunk, ascending, and the 16-bit patterns there go to `indices` and `patterns`, k each.
+    """
     upper = tl.zeros((512,), tl.int32)
     for j in range(num_rows):
-        row = tl.load(rows + j)
-        for start in range(0, tl.where(row >= 0, hidden, 0), block):
+        row = base + (first + j) % ring
+        for start in range(0, hidden, block):
             magnitude, _, _ = _magnitudes(values, row, hidden, start, block)
             upper += tl.histogram(tl.where(magnitude >= 0, magnitude >> 7, 256), 512)
     bins = tl.arange(0, 512)
@@ -48,8 +50,8 @@ def _top_k_rows(  # type: ignore[no-untyped-def]
 
     lower = tl.zeros((256,), tl.int32)
     for j in range(num_rows):
-        row = tl.load(rows + j)
-        for start in range(0, tl.where(row >= 0, hidden, 0), block):
+        row = base + (first + j) % ring
+        for start in range(0, hidden, block):
             magnitude, _, _ = _magnitudes(values, row, hidden, start, block)
             lower += tl.histogram(tl.where((magnitude >> 7) == bin_k, magnitude & 0x7F, 128), 256)
     bins = tl.arange(0, 256)
@@ -62,32 +64,49 @@ def _top_k_rows(  # type: ignore[no-untyped-def]
     taken = 0
     equal_before = 0
     for j in range(num_rows):
-        row = tl.load(rows + j)
-        for start in range(0, tl.where(row >= 0, hidden, 0), block):
+        row = base + (first + j) % ring
+        for start in range(0, hidden, block):
             magnitude, pattern, column = _magnitudes(values, row, hidden, start, block)
             equal = (magnitude == kth).to(tl.int32)
             if tl.max(magnitude) >= kth:
                 equal_rank = equal_before + tl.cumsum(equal)
                 take = (magnitude > kth) | ((equal == 1) & (equal_rank <= missing))
                 place = taken + tl.cumsum(take.to(tl.int32)) - 1
-                tl.store(indices + chunk * stride_out + place, j * hidden + column, mask=take)
-                tl.store(patterns + chunk * stride_out + place, pattern & 0xFFFF, mask=take)
+                tl.store(indices + place, j * hidden + column, mask=take)
+                tl.store(patterns + place, pattern & 0xFFFF, mask=take)
                 taken += tl.sum(take.to(tl.int32))
                 equal_before += tl.sum(equal)
 
 
-def top_k_rows(values: torch.Tensor, rows: torch.Tensor, k: int, indices: torch.Tensor, patterns: torch.Tensor) -> None:
-    """Top-k of n chunks whose rows lie anywhere in `values`; enqueued on the current stream.
+@triton.jit(do_not_specialize=["total"])
+def _top_k_rows(  # type: ignore[no-untyped-def]
+    values, total, chunk_size, indices, patterns, stride_out, hidden, k: tl.constexpr, block: tl.constexpr
+):
+    chunk = tl.program_id(0).to(tl.int64)
+    first = chunk * chunk_size
+    at = chunk * stride_out
+    num_rows = tl.minimum(total - first, chunk_size)
+    top_k_chunk(values, 0, first, num_rows, total, indices + at, patterns + at, hidden, k, block)
+
+
+def block_of(hidden: int) -> int:
+    """The `block` that these kernels are launched with."""
+    return min(BLOCK, int(triton.next_power_of_2(hidden)))
+
+
+def top_k_rows(values: torch.Tensor, chunk_size: int, k: int, indices: torch.Tensor, patterns: torch.Tensor) -> None:
+    """Top-k of every chunk of consecutive rows, n in all; enqueued on the current stream.
 
     Args:
-        values: 16-bit patterns, int16 [any, hidden], contiguous.
-        rows: which rows of `values` make up each chunk, int64 [n, rows], contiguous; -1 for none.
+        values: 16-bit patterns, int16 [rows, hidden], contiguous.
+        chunk_size: rows of a chunk; the last may have fewer.
         k: how many; at most the elements of the shortest chunk.
         indices: receives positions in the flattened chunk, ascending, int32 [n, k], rows `indices.stride(0)` apart.
         patterns: receives the values there, int32 [n, k], rows the same distance apart.
     """
-    num_chunks, num_rows = rows.shape
-    hidden = values.shape[-1]
-    block = min(BLOCK, triton.next_power_of_2(hidden))
-    launch: Any = _top_k_rows[(num_chunks,)]
-    launch(values, rows, indices, patterns, hidden, num_rows, k, indices.stride(0), block=block, num_warps=8)
+    total, hidden = values.shape
+    launch: Any = _top_k_rows[(-(-total // chunk_size),)]
+    stride = indices.stride(0)
+    launch(
+        values, total, chunk_size, indices, patterns, stride, hidden, k=k, block=block_of(hidden), num_warps=NUM_WARPS
+    )

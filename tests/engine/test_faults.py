@@ -201,6 +201,7 @@ def test_traces(pair: LocalServer, api_of: type[Api], collector: Collector) -> N
         "toploc.tokens": 40,
         "toploc.proofs": 2,
         "toploc.outcome": "proven",
+        "toploc.asked_early": True,
     }
     assert spans["llm_request"].attributes["gen_ai.request.id"] == response["id"]
     assert report["verdict"] == verification.attributes["toploc.verdict"] == "accepted"

@@ -37,20 +37,17 @@ def patterns(generator: np.random.Generator, shape: tuple[int, ...], kind: str) 
 def test_top_k_rows_equals_the_cpu(hidden: int, kind: str) -> None:
     from toploc.topk_triton import top_k_rows
 
-    generator = np.random.default_rng(hidden)
-    values = patterns(generator, (200, hidden), kind)
-    rows = np.full((5, 32), -1, dtype=np.int64)
-    for chunk, length in enumerate([32, 1, 31, 8, 32]):
-        rows[chunk, :length] = generator.choice(200, length, replace=False)
-    result = torch.zeros(5, 2 * TOPK, dtype=torch.int32, device="cuda")
-    on_device = torch.from_numpy(values.view(np.int16)).cuda()
-    top_k_rows(on_device, torch.from_numpy(rows).cuda(), TOPK, result, result[:, TOPK:])
-    for chunk in range(5):
-        chosen = values[rows[chunk][rows[chunk] >= 0]].ravel()
-        indices, expected = top_k(chosen, TOPK)
-        order = np.argsort(indices)
-        assert result[chunk, :TOPK].tolist() == indices[order].tolist()
-        assert result[chunk, TOPK:].tolist() == expected[order].tolist()
+    values = patterns(np.random.default_rng(hidden), (200, hidden), kind)
+    for total, size in [(200, 32), (33, 32), (31, 32), (1, 32), (39, 31), (96, 32)]:
+        starts = range(0, total, size)
+        result = torch.zeros(len(starts), 2 * TOPK, dtype=torch.int32, device="cuda")
+        on_device = torch.from_numpy(values[:total].view(np.int16)).cuda()
+        top_k_rows(on_device, size, TOPK, result, result[:, TOPK:])
+        for found, start in zip(result.cpu().numpy(), starts, strict=True):
+            indices, expected = top_k(values[start : min(start + size, total)].ravel(), TOPK)
+            order = np.argsort(indices)
+            assert found[:TOPK].tolist() == indices[order].tolist()
+            assert found[TOPK:].tolist() == expected[order].tolist()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -83,9 +80,7 @@ def test_ring_equals_the_host_ring(hidden: int, dtype: torch.dtype) -> None:
             complete = bool(count % 2)
             if complete:
                 torch.cuda.synchronize()
-            reduction = device.reduce(refs, complete=complete)
-            reduction.start()
-            pending.append((refs, host.reduce(refs), reduction))
+            pending.append((refs, host.reduce(refs), device.reduce(refs, complete=complete)))
     for refs, on_host, on_device in pending:
         expected, found = on_host.features(), on_device.features()
         inside = np.arange(32) < refs.num_rows[:, None]
@@ -129,14 +124,14 @@ def test_nothing_synchronises() -> None:
     try:
         for _ in range(20):
             device.write(step, rows)
-            device.reduce(refs).start()
+            device.reduce(refs)
             device.reduce_step(step, [0, 32])
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
 def test_rows_about_to_be_overwritten_are_reduced_before() -> None:
-    """However long nobody starts a reduction: the engine's thread does, in the order of the model's stream."""
+    """However late a reduction runs, the model's stream waits for it."""
     from toploc_proxy.device_ring import DeviceRing
 
     host = HostRing(1, 64, 512, torch.bfloat16, TOPK)

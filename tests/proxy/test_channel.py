@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import zmq
+from scripted import PROOF, reply, worker
 from toploc_proxy.channel import Channel, WorkerChannel, worker_address
 from toploc_proxy.messages import (
     Discard,
@@ -27,38 +27,10 @@ from toploc_proxy.messages import (
 from toploc.errors import ProofUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 WELCOME = Welcome(1, "0", "v1", 256, "bfloat16", None, 8)
-PROOF = b"p" * 258
 SOON, LONG = 0.05, 20.0
-
-
-@contextmanager
-def worker(directory: str, answer: Callable[[Any], list[list[bytes]]], engine: int = 0) -> Iterator[None]:
-    """A peer that sends the frames of `answer(request)`, in which b"?" stands for the request's sequence number."""
-    context = zmq.Context()
-    socket = context.socket(zmq.ROUTER)
-    socket.linger = 0
-    socket.bind(worker_address(directory, engine))
-    ended = threading.Event()
-
-    def run() -> None:
-        while not ended.is_set():
-            if socket.poll(20):
-                client, sequence, message = socket.recv_multipart()
-                for frames in answer(decode_request(message)):
-                    socket.send_multipart([client, *(sequence if frame == b"?" else frame for frame in frames)])
-        socket.close()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        context.term()
 
 
 def run(directory: str, timeout: float, use: Callable[[Channel], Any], engines: int = 1) -> Any:
@@ -73,10 +45,6 @@ def run(directory: str, timeout: float, use: Callable[[Channel], Any], engines: 
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
     return asyncio.run(main())
-
-
-def reply(message: object) -> list[list[bytes]]:
-    return [[b"?", encode(message)]]
 
 
 def code_of(directory: str, timeout: float, engines: int = 1) -> str:

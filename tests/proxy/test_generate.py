@@ -16,6 +16,7 @@ import pytest
 import torch
 from toploc_proxy.channel import Channel, worker_address
 from toploc_proxy.context import RequestContext, Served, current
+from toploc_proxy.early import Early
 from toploc_proxy.generate import ProvingGenerate, _background
 from toploc_proxy.messages import PROTOCOL, Welcome
 from toploc_proxy.recorder import Recorder
@@ -459,6 +460,32 @@ def test_unexpected_error_leaves_the_text() -> None:
         current.reset(token)
 
     asyncio.run(main())
+
+
+def test_early_question_about_other_tokens_proves_nothing(sockets: str, caplog: pytest.LogCaptureFixture) -> None:
+    """No proof vouches for tokens that the answer has not."""
+    caplog.set_level(logging.ERROR, "vllm.toploc")
+    engine = Engine([[1, 2]])
+    serve(engine, sockets)
+
+    async def main() -> None:
+        async with proving(engine, sockets) as (generate, context):
+            early = generate._early
+            watch = early.watch
+
+            def watch_and_ask(tag: Tag) -> None:
+                watch(tag)
+                inputs = [PROMPT[-1]]
+                asked = early._channel.ask_for_proofs(tag.nonce, 0, inputs)
+                early._calls[tag.nonce].early[0] = Early(inputs, asked)
+
+            early.watch = watch_and_ask  # type: ignore[method-assign]
+            assert len([output async for output in generate(None, params(), "id")]) == 2
+            assert codes(context) == {0: "internal_error"}
+            assert (early._calls, early._channel._workers[0]._waiting) == ({}, {})
+
+    asyncio.run(main())
+    assert "the engine ended with 1 tokens, the answer with 2" in caplog.text
 
 
 # Parameters
