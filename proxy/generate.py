@@ -129,7 +129,7 @@ class ProvingGenerate:
     async def _finish(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> ChoiceProofs:
         """The choice's proofs, or why there are none: whatever goes wrong here, the text is delivered."""
         with self._spans.span(PROOFS, call.trace_headers) as span:
-            span["toploc.asked_early"] = self._early.is_asked(tag, choice.index)
+            span["toploc.asked_early"] = int(self._early.is_asked(tag, choice.index))
             proven = await self._prove_choice(call, tag, choice, token_ids)
             outcome = "proven" if proven.error is None else proven.error.code
             span |= {REQUEST_ID: call.request_id, "toploc.choice": choice.index, "toploc.tokens": len(token_ids)}

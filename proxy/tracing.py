@@ -16,7 +16,7 @@ VERIFICATION: Final = "toploc_verification"
 REQUEST_ID: Final = "gen_ai.request.id"
 """As on vLLM's span `llm_request` (vllm/tracing/utils.py)."""
 
-Attributes = dict[str, str | int | bool]
+Attributes = dict[str, str | int]
 
 
 class Spans:

@@ -10,6 +10,7 @@ import torch
 import vllm
 from vllm.distributed.parallel_state import get_pp_group, get_tp_group
 
+from toploc.chunks import state_points
 from toploc.errors import UnsupportedEngine
 from toploc.protocol import CHUNK_SIZE, TOPK
 
@@ -137,8 +138,8 @@ def start_worker(
 
 
 def warm_up(ring: Ring, states: torch.Tensor) -> None:
-    """Sends rows [32, hidden] all the way to a proof, one by the ring and one chunk past it: compiles what there is to
-    compile, or loads it from the caches on disk, before an answer waits for that."""
+    """Sends rows [32, hidden] all the way to a proof, one by the ring and a chunk past it, and to a verification:
+    compiles what there is to compile, or loads it from the caches on disk, before an answer waits for that."""
     none = np.zeros(0, dtype=np.int64)
     zero = np.zeros(1, dtype=np.int64)
     positions = torch.zeros(len(states), dtype=torch.int64, device=states.device)
@@ -150,6 +151,7 @@ def warm_up(ring: Ring, states: torch.Tensor) -> None:
     refs = ChunkRefs(slots=zero, epochs=zero, first_positions=zero, num_rows=zero + 1)
     Chunk.all_of(refs, ring.reduce(refs).features())
     ring.reduce_step(step, [0]).features()
+    state_points(states, TOPK)
 
 
 def proof_dtype(config: VllmConfig) -> torch.dtype:

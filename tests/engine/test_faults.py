@@ -201,7 +201,7 @@ def test_traces(pair: LocalServer, api_of: type[Api], collector: Collector) -> N
         "toploc.tokens": 40,
         "toploc.proofs": 2,
         "toploc.outcome": "proven",
-        "toploc.asked_early": True,
+        "toploc.asked_early": 1,
     }
     assert spans["llm_request"].attributes["gen_ai.request.id"] == response["id"]
     assert report["verdict"] == verification.attributes["toploc.verdict"] == "accepted"
@@ -280,27 +280,22 @@ class SlowReader:
 
 
 def test_slow_readers(pair: LocalServer, api_of: type[Api], verified: Callable[..., ToplocProofs]) -> None:
-    """As many as there are slots: they cost nobody else's proofs, and not their own while slots are left."""
+    """As many as there are slots: they cost nobody's proofs, since those are asked for when the engine ends."""
     with api_of(pair.url) as api, ThreadPoolExecutor(32) as pool:
         slots, tokens = int(api.metric("toploc:slots")), api.metric("vllm:generation_tokens_total")
         readers = [SlowReader(pair, seed) for seed in range(slots // 2)]
         whole = tokens + slots * SlowReader.TOKENS
         assert eventually(lambda: api.metric("vllm:generation_tokens_total") == whole)
         # Nothing is left to generate, and all wait for their readers.
-        assert eventually(lambda: api.metric("toploc:slots_in_use") == slots)
+        assert eventually(lambda: api.metric("toploc:slots_in_use") == 0)
         assert eventually(lambda: "choices" in api.chat(messages(0), max_tokens=1)["toploc_proofs"])
         for seed in range(8):
             verified(api.chat(messages(seed), max_tokens=40)["toploc_proofs"], messages(seed))
         fields = list(pool.map(SlowReader.read, readers))
-        proven = 0
         for reader, found in zip(readers, fields, strict=True):
             assert len(found) == 2
             for field in found:
-                if "error" in field:
-                    assert field["error"]["code"] == "capture_slots_exhausted"
-                else:
-                    proven += len(verified(field, reader.messages).choices)
-        assert slots - 8 <= proven < slots
+                verified(field, reader.messages)
         assert eventually(lambda: api.metric("toploc:slots_in_use") == 0)
 
 
