@@ -77,25 +77,22 @@ class WorkerChannel:
     def post(self, request: Request) -> Question:
         """Sends a request now; its reply is to be waited for, and the question then to be forgotten."""
         question = Question(next(self._sequence).to_bytes(8), self._loop.create_future())
-        self._waiting[question.sequence] = question.reply
         try:
-            self._send([question.sequence, encode(request)])
+            self._socket.send_multipart([question.sequence, encode(request)], zmq.NOBLOCK)
         except zmq.Again:
             # A thousand messages that the worker has not taken.
             question.reply.set_exception(TimeoutError())
             # Nobody need look at it.
             question.reply.exception()
+        self._waiting[question.sequence] = question.reply
+        # The descriptor tells of a change once, and sending may have used that up (zmq_getsockopt(3), ZMQ_FD).
+        if int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._loop.call_soon(self.receive)
         return question
 
     def forget(self, question: Question) -> None:
         """Takes no more interest in a reply."""
         del self._waiting[question.sequence]
-
-    def _send(self, frames: list[bytes]) -> None:
-        self._socket.send_multipart(frames, zmq.NOBLOCK)
-        # The descriptor tells of a change once, and sending may have used that up (zmq_getsockopt(3), ZMQ_FD).
-        if int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            self._loop.call_soon(self.receive)
 
     def receive(self) -> None:
         """Takes the replies that are there."""

@@ -95,8 +95,9 @@ def make_ring(config: VllmConfig, device: torch.device) -> Ring:
         return HostRing(num_slots(sequences, spare=sequences), rows, hidden_size, dtype, TOPK)
     from .device_ring import DeviceRing
 
-    slots = num_slots(sequences, spare=min(sequences, DEVICE_SPARE))
-    return DeviceRing(slots, ring_rows(drafts), hidden_size, dtype, TOPK, device, max_step_rows=drafts + 1)
+    return DeviceRing(
+        device_slots(sequences), ring_rows(drafts), hidden_size, dtype, TOPK, device, max_step_rows=drafts + 1
+    )
 
 
 def start_worker(
@@ -181,6 +182,11 @@ def num_slots(max_num_seqs: int, spare: int) -> int:
     """Slots for a scheduler that runs `max_num_seqs` requests at once: preempted requests and those whose proofs
     are being fetched hold one too."""
     return max_num_seqs + max(8, spare)
+
+
+def device_slots(max_num_seqs: int) -> int:
+    """Slots on a GPU, whose memory bounds the spare ones."""
+    return num_slots(max_num_seqs, spare=min(max_num_seqs, DEVICE_SPARE))
 
 
 def ring_rows(draft_tokens: int, overrun: int = CHUNK_SIZE) -> int:

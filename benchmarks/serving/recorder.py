@@ -20,7 +20,7 @@ from toploc_proxy.recorder import Recorder
 from toploc_proxy.ring import ChunkRefs, Rows
 from toploc_proxy.runners.step import Step
 from toploc_proxy.tag import EXTRA_ARG, Tag
-from toploc_proxy.worker import DEVICE_SPARE, num_slots, ring_rows
+from toploc_proxy.worker import device_slots, ring_rows
 
 from toploc.protocol import CHUNK_SIZE, TOPK
 
@@ -43,8 +43,7 @@ def timed(work: Callable[[], object], rounds: int) -> float:
 
 def measure(hidden: int, batch: int) -> str:
     device = torch.device("cuda")
-    slots = num_slots(batch, spare=min(batch, DEVICE_SPARE))
-    ring = DeviceRing(slots, ring_rows(0), hidden, torch.bfloat16, TOPK, device)
+    ring = DeviceRing(device_slots(batch), ring_rows(0), hidden, torch.bfloat16, TOPK, device)
     recorder = Recorder(ring, SECRET)
     ids = [f"cmpl-{i}" for i in range(batch)]
     for request_id in ids:
