@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import openai
 from openai._streaming import extract_stream_chunk_type
 
-from .auditor import Auditor, Counts
+from .checker import Checker, Counts
 from .exchange import Exchange, request_of, typed
 from .helpers import AsyncProvenCompletions, AsyncProvenResponses, ProvenCompletions, ProvenResponses
 from .options import NAMES, Options
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class _Checked:
     """What both clients share. `_process_response` is the SDK's one place that every reply passes, raw ones too."""
 
-    _toploc: Auditor
+    _toploc: Checker
 
     @property
     def audit_seed(self) -> str:
@@ -85,9 +85,9 @@ class OpenAI(_Checked, openai.OpenAI):
     Raises ToplocError for options that are none, and RejectedResponse or MissingProofs from any call that generates.
     """
 
-    def __init__(self, *, _toploc: Auditor | None = None, **options: Any) -> None:
+    def __init__(self, *, _toploc: Checker | None = None, **options: Any) -> None:
         own = {name: options.pop(name) for name in NAMES if name in options}
-        self._toploc = _toploc or Auditor(Options(**own))
+        self._toploc = _toploc or Checker(Options(**own))
         super().__init__(**options)
 
     def copy(self, *, _extra_kwargs: Mapping[str, Any] = {}, **options: Any) -> Self:
@@ -136,9 +136,9 @@ class OpenAI(_Checked, openai.OpenAI):
 class AsyncOpenAI(_Checked, openai.AsyncOpenAI):
     """See `OpenAI`."""
 
-    def __init__(self, *, _toploc: Auditor | None = None, **options: Any) -> None:
+    def __init__(self, *, _toploc: Checker | None = None, **options: Any) -> None:
         own = {name: options.pop(name) for name in NAMES if name in options}
-        self._toploc = _toploc or Auditor(Options(**own))
+        self._toploc = _toploc or Checker(Options(**own))
         super().__init__(**options)
 
     def copy(self, *, _extra_kwargs: Mapping[str, Any] = {}, **options: Any) -> Self:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from toploc.protocol import ToplocProofs
 
-    from .auditor import Auditor
+    from .checker import Checker
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class ProvenStream(Stream[T]):
         self._iterator.close()  # type: ignore[attr-defined]
 
     def __stream__(self) -> Iterator[T]:
-        auditor: Auditor = self._client._toploc  # type: ignore[attr-defined]
+        auditor: Checker = self._client._toploc  # type: ignore[attr-defined]
         assembler = _assembler(self.response, auditor)
         lean = assembler is not None and not assembler.keep and self._cast_to in TEXT
         try:
@@ -64,7 +64,7 @@ class AsyncProvenStream(AsyncStream[T]):
         await self._iterator.aclose()  # type: ignore[attr-defined]
 
     async def __stream__(self) -> AsyncIterator[T]:
-        auditor: Auditor = self._client._toploc  # type: ignore[attr-defined]
+        auditor: Checker = self._client._toploc  # type: ignore[attr-defined]
         assembler = _assembler(self.response, auditor)
         lean = assembler is not None and not assembler.keep and self._cast_to in TEXT
         try:
@@ -80,7 +80,7 @@ class AsyncProvenStream(AsyncStream[T]):
             await auditor.finish_async(assembler.exchange(), self, assembler.proofs)
 
 
-def _assembler(response: Any, auditor: Auditor) -> Assembler | None:
+def _assembler(response: Any, auditor: Checker) -> Assembler | None:
     request = request_of(response)
     return None if request is None else Assembler(request, keep=auditor.keeps_streams)
 

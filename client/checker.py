@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import logging
 import secrets
 import threading
 from dataclasses import dataclass
@@ -15,22 +14,18 @@ from typing import TYPE_CHECKING, Any
 from toploc.errors import MalformedEvidence, ToplocError
 from toploc.evidence_file import EvidenceFile
 from toploc.protocol import FIELD_NAME, ToplocProofs
-from toploc.report import Check, Report
-from toploc.server_verifier import AsyncVerifier, Verifier
+from toploc.report import Check
 
 from .background import Background
 from .errors import MissingProofs, RejectedResponse
 from .exchange import Memory
-from .judgement import Judgement, Opinion
-from .options import Options, Verifies
+from .judgement import Judgement
+from .log import logger
+from .verifiers import NamedVerifier
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from .exchange import Exchange
-    from .options import OneVerifier
-
-logger = logging.getLogger("toploc")
+    from .options import Options
 
 
 @dataclass
@@ -45,20 +40,20 @@ class Counts:
     lost: int = 0
 
 
-class Auditor:
+class Checker:
     """The options of a client at work; shared by its copies unless they change one."""
 
-    def __init__(self, options: Options, parent: Auditor | None = None) -> None:
+    def __init__(self, options: Options, parent: Checker | None = None) -> None:
         self.options = options
         self.memory = Memory()
         self.counts = Counts()
         self.seed = options.audit_seed if options.audit_seed is not None else secrets.token_hex(16)
         self._keys = options.keys()
-        self._verifiers: list[_Named]
+        self._verifiers: list[NamedVerifier]
         if parent is not None and parent.options.verifier is options.verifier:
             self._verifiers = parent._verifiers
         else:
-            self._verifiers = [_Named(verifier, options.verifier_api_key) for verifier in options.verifiers]
+            self._verifiers = [NamedVerifier(verifier, options.verifier_api_key) for verifier in options.verifiers]
         self._evidence = None if options.evidence is None else EvidenceFile(options.evidence)
         self._background: Background | None = None
         self._lock = threading.Lock()
@@ -73,8 +68,8 @@ class Auditor:
         """Whether nothing is to be done with answers."""
         return not (self.keeps_streams or self.options.require_proofs)
 
-    def with_changes(self, changes: dict[str, Any]) -> Auditor:
-        made = Auditor(self.options.with_changes(changes), self)
+    def with_changes(self, changes: dict[str, Any]) -> Checker:
+        made = Checker(self.options.with_changes(changes), self)
         if "audit_seed" not in changes:
             made.seed = self.seed
         return made
@@ -247,65 +242,3 @@ class Auditor:
     def _require_verifiers(self) -> None:
         if not self._verifiers and not self._keys:
             raise ToplocError("verifier: none was given to this client")
-
-
-class _Named:
-    """A verifier of any kind, under the name that opinions have."""
-
-    def __init__(self, verifier: OneVerifier, api_key: str | None) -> None:
-        self._sync: Verifier | None = None
-        self._async: AsyncVerifier | None = None
-        self._ask: Callable[[bytes], Any]
-        if isinstance(verifier, str):
-            self.name = verifier
-            self._sync = Verifier(verifier, api_key=api_key)
-            self._ask = self._sync.verify
-            self._async = AsyncVerifier(verifier, api_key=api_key)
-        elif isinstance(verifier, Verifies):
-            self.name = str(getattr(verifier, "url", type(verifier).__name__))
-            self._ask = verifier.verify
-        elif callable(verifier):
-            self.name = getattr(verifier, "__name__", type(verifier).__name__)
-            self._ask = verifier
-        else:
-            raise ToplocError(f"verifier: expected a URL, an object with `verify` or a function, got {verifier!r}")
-
-    def ask(self, evidence: bytes) -> Opinion:
-        try:
-            found = self._ask(evidence)
-            if inspect.iscoroutine(found):
-                found = asyncio.run(found)
-            return self._opinion(found)
-        except Exception as error:
-            return self._problem(error)
-
-    async def ask_async(self, evidence: bytes) -> Opinion:
-        try:
-            found: Report | Awaitable[Report]
-            if self._async is not None:
-                found = await self._async.verify(evidence)
-            elif inspect.iscoroutinefunction(self._ask):
-                found = await self._ask(evidence)
-            else:
-                found = await asyncio.to_thread(self._ask, evidence)
-            return self._opinion(await found if inspect.isawaitable(found) else found)
-        except Exception as error:
-            return self._problem(error)
-
-    def close(self) -> None:
-        if self._sync is not None:
-            self._sync.close()
-
-    async def close_async(self) -> None:
-        if self._async is not None:
-            await self._async.close()
-
-    def _opinion(self, found: object) -> Opinion:
-        if not isinstance(found, Report):
-            raise ToplocError(f"expected a report, got {type(found).__name__}")
-        return Opinion(verifier=self.name, report=found)
-
-    def _problem(self, error: Exception) -> Opinion:
-        if not isinstance(error, ToplocError):  # of foreign code
-            logger.warning("toploc: verifier %s failed", self.name, exc_info=error)
-        return Opinion(verifier=self.name, problem=f"{type(error).__name__}: {error}"[:500])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from toploc_client import Judgement, Options, RejectedResponse, Report, Verifier
-from toploc_client.auditor import Auditor
+from toploc_client.checker import Checker
 from toploc_client.exchange import Exchange
 
 from toploc.keys import SigningKey
@@ -31,7 +31,7 @@ def exchange(receipt: Any = None) -> Exchange:
     return Exchange(json.dumps(EVIDENCE["request"]).encode(), json.dumps(response).encode())
 
 
-def finish(auditor: Auditor, given: Exchange) -> None:
+def finish(auditor: Checker, given: Exchange) -> None:
     auditor.finish(given, Response(), given.proofs)
 
 
@@ -45,11 +45,11 @@ def key(tmp_path: Path) -> Any:
 def test_a_malformed_receipt_is_a_rejection(key: Any, receipt: Any, verifier: Any) -> None:
     """Else a provider could have its answers pass by: it would be an error of another kind, or only a line of a log."""
     seen: list[Judgement] = []
-    inline = Auditor(Options(verifier=verifier, trusted_keys=[key]))
+    inline = Checker(Options(verifier=verifier, trusted_keys=[key]))
     with pytest.raises(RejectedResponse, match="receipt"):
         finish(inline, exchange(receipt))
     reaction = {"when": "background", "on_reject": lambda _, report: seen.append(report)}
-    behind = Auditor(Options(verifier=verifier, trusted_keys=[key], **reaction))
+    behind = Checker(Options(verifier=verifier, trusted_keys=[key], **reaction))
     finish(behind, exchange(receipt))
     assert behind.flush(30)
     behind.close()
@@ -64,11 +64,11 @@ def test_keys_without_a_verifier(key: Any, rule: Any) -> None:
     assert Judgement.by(rule, [], [passed]).accepted
     assert Judgement.by(rule, [], [failed]).verdict == "rejected"
     with pytest.raises(RejectedResponse):
-        finish(Auditor(Options(trusted_keys=[key], rule=rule)), exchange())
+        finish(Checker(Options(trusted_keys=[key], rule=rule)), exchange())
 
 
 def test_a_spool_on_a_full_disk(caplog: pytest.LogCaptureFixture) -> None:
-    auditor = Auditor(Options(verifier=Verifier("http://127.0.0.1:9", retries=0), spool="/dev/full"))
+    auditor = Checker(Options(verifier=Verifier("http://127.0.0.1:9", retries=0), spool="/dev/full"))
     finish(auditor, exchange())
     assert (auditor.counts.spooled, auditor.counts.lost) == (0, 1)
     assert EVIDENCE["response"]["id"] in caplog.text
@@ -81,7 +81,7 @@ def test_a_check_that_fails_unforeseen_costs_no_answer(
     def fail(*_: Any) -> Any:
         raise RuntimeError("unforeseen")
 
-    auditor = Auditor(Options(verifier=lambda _: ACCEPTED, when="background", spool=tmp_path / "spool.jsonl"))
+    auditor = Checker(Options(verifier=lambda _: ACCEPTED, when="background", spool=tmp_path / "spool.jsonl"))
     monkeypatch.setattr(auditor, "judge", fail)
     finish(auditor, exchange())
     assert auditor.flush(30)

@@ -1,0 +1,7 @@
+"""The client's logger."""
+
+from __future__ import annotations
+
+import logging
+
+logger = logging.getLogger("toploc")

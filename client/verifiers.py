@@ -1,0 +1,82 @@
+"""A verifier as a client asks it, under the name that it is shown by."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from toploc.errors import ToplocError
+from toploc.report import Report
+from toploc.server_verifier import AsyncVerifier, Verifier
+
+from .judgement import Opinion
+from .log import logger
+from .options import Verifies
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .options import OneVerifier
+
+
+class NamedVerifier:
+    """A verifier of any kind, under the name that opinions have."""
+
+    def __init__(self, verifier: OneVerifier, api_key: str | None) -> None:
+        self._sync: Verifier | None = None
+        self._async: AsyncVerifier | None = None
+        self._ask: Callable[[bytes], Any]
+        if isinstance(verifier, str):
+            self.name = verifier
+            self._sync = Verifier(verifier, api_key=api_key)
+            self._ask = self._sync.verify
+            self._async = AsyncVerifier(verifier, api_key=api_key)
+        elif isinstance(verifier, Verifies):
+            self.name = str(getattr(verifier, "url", type(verifier).__name__))
+            self._ask = verifier.verify
+        elif callable(verifier):
+            self.name = getattr(verifier, "__name__", type(verifier).__name__)
+            self._ask = verifier
+        else:
+            raise ToplocError(f"verifier: expected a URL, an object with `verify` or a function, got {verifier!r}")
+
+    def ask(self, evidence: bytes) -> Opinion:
+        try:
+            found = self._ask(evidence)
+            if inspect.iscoroutine(found):
+                found = asyncio.run(found)
+            return self._opinion(found)
+        except Exception as error:
+            return self._problem(error)
+
+    async def ask_async(self, evidence: bytes) -> Opinion:
+        try:
+            found: Report | Awaitable[Report]
+            if self._async is not None:
+                found = await self._async.verify(evidence)
+            elif inspect.iscoroutinefunction(self._ask):
+                found = await self._ask(evidence)
+            else:
+                found = await asyncio.to_thread(self._ask, evidence)
+            return self._opinion(await found if inspect.isawaitable(found) else found)
+        except Exception as error:
+            return self._problem(error)
+
+    def close(self) -> None:
+        if self._sync is not None:
+            self._sync.close()
+
+    async def close_async(self) -> None:
+        if self._async is not None:
+            await self._async.close()
+
+    def _opinion(self, found: object) -> Opinion:
+        if not isinstance(found, Report):
+            raise ToplocError(f"expected a report, got {type(found).__name__}")
+        return Opinion(verifier=self.name, report=found)
+
+    def _problem(self, error: Exception) -> Opinion:
+        if not isinstance(error, ToplocError):  # of foreign code
+            logger.warning("toploc: verifier %s failed", self.name, exc_info=error)
+        return Opinion(verifier=self.name, problem=f"{type(error).__name__}: {error}"[:500])
