@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from .audit.figures import number, shown
 from .audit_figures import LAST, STEPS
-from .audit_table import number, shown
 
 if TYPE_CHECKING:
     from .audit_figures import Distribution

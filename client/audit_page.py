@@ -14,16 +14,16 @@ import jinja2
 from toploc.errors import ToplocError
 from toploc.report import printable
 
+from .audit.table import HEAD, Table
 from .audit_chart import chart_of
 from .audit_figures import Models
 from .audit_shown import MOST_ERRORS, MOST_REJECTED, Selection
-from .audit_table import HEAD, Table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .audit_entry import Entry
-    from .audit_journal import Settings
+    from .audit.entry import Entry
+    from .audit.journal import Settings
 
 MOST_REASONS: Final = 50
 MOST_VERIFIERS: Final = 50

@@ -12,12 +12,12 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 from tokenizers import Tokenizer
-from toploc_client.audit_command import main
-from toploc_client.audit_entry import Entry, entry_of
-from toploc_client.audit_journal import Journal
+from toploc_client.audit.command import main
+from toploc_client.audit.entry import Entry, entry_of
+from toploc_client.audit.journal import Journal
+from toploc_client.audit.table import Table
 from toploc_client.audit_page import Page
 from toploc_client.audit_shown import MOST_ERRORS, MOST_REJECTED
-from toploc_client.audit_table import Table
 
 from toploc.report import Report
 

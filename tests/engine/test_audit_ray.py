@@ -28,7 +28,7 @@ def servers() -> list[str]:
             line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
-        if "toploc_client.tether" in line or ("toploc serve" in line and "--toploc-role verifier --host" in line):
+        if "toploc_client.audit.tether" in line or ("toploc serve" in line and "--toploc-role verifier --host" in line):
             found.append(line)
     return found
 

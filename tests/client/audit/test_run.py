@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from recorded import RECORDED, file_of
-from toploc_client import audit_pool
-from toploc_client.audit_command import main
-from toploc_client.audit_entry import entry_of
-from toploc_client.audit_pooled import MOST_TESTS, Alarms
+from toploc_client.audit import pool
+from toploc_client.audit.alarms import MOST_TESTS, Alarms
+from toploc_client.audit.command import main
+from toploc_client.audit.entry import entry_of
 
 from toploc.errors import ToplocError
 from toploc.report import Check, Report
@@ -170,7 +170,7 @@ def test_a_verifier_that_dies_at_work(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has taken requests and holds their connections, as a machine that lost its power seems to."""
-    monkeypatch.setattr(audit_pool, "PROBE", 0.1)
+    monkeypatch.setattr(pool, "PROBE", 0.1)
     dead = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -227,5 +227,5 @@ def test_a_share_is_drawn_by_the_seed_and_another_file_refused(server: Server, t
 
 
 def test_imports_no_torch() -> None:
-    code = "import sys, toploc_client.audit_command; assert not {'torch', 'numpy', 'vllm'} & set(sys.modules)"
+    code = "import sys, toploc_client.audit.command; assert not {'torch', 'numpy', 'vllm'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

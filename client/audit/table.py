@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from toploc.report import printable
 
-from .audit_entry import FIGURES, UNKNOWN
-from .audit_pooled import Alarms
+from .alarms import Alarms
+from .entry import FIGURES, UNKNOWN
+from .figures import ratio, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .audit_entry import Entry
+    from .entry import Entry
 
 MOST_ROWS: Final = 200
 """Stops answers whose every model name or day is another from filling the page."""
+
 VERDICTS: Final = ("accepted", "rejected", "error")
+
 HEAD: Final = ("model", "day", "responses", "tokens", "accepted", "rejected", "errors", "mismatches", "mean", "median")
 
 
@@ -123,20 +126,3 @@ class Table:
             "reasons": reasons,
             "alarms": [alarm.to_json() for alarm in self.alarms],
         }
-
-
-def ratio(pair: tuple[float, float]) -> float:
-    """A figure as a share of its bound."""
-    figure, bound = pair
-    if bound > 0:
-        return figure / bound
-    return 0.0 if figure == 0 else float("inf")
-
-
-def shown(pair: tuple[float, float] | None) -> str:
-    return "-" if pair is None else f"{number(pair[0])} of {number(pair[1])}"
-
-
-def number(figure: float) -> str:
-    """A mean of 2^64 says that no exponent was equal."""
-    return "none equal" if figure >= 2.0**63 else f"{figure:.3g}"

@@ -25,7 +25,8 @@ def alive(pid: int) -> bool:
 def test_it_ends_with_whoever_holds_its_input(tmp_path: Path, killed: bool) -> None:
     said = tmp_path / "pid"
     with subprocess.Popen(
-        [sys.executable, "-m", "toploc_client.tether", sys.executable, "-c", COMMAND, str(said)], stdin=subprocess.PIPE
+        [sys.executable, "-m", "toploc_client.audit.tether", sys.executable, "-c", COMMAND, str(said)],
+        stdin=subprocess.PIPE,
     ) as tether:
         while not said.exists() or not said.read_text().endswith("\n"):
             time.sleep(0.01)
@@ -43,6 +44,6 @@ def test_it_ends_with_whoever_holds_its_input(tmp_path: Path, killed: bool) -> N
 
 
 def test_it_ends_as_its_command_does() -> None:
-    call = [sys.executable, "-m", "toploc_client.tether", sys.executable, "-c", "raise SystemExit(7)"]
+    call = [sys.executable, "-m", "toploc_client.audit.tether", sys.executable, "-c", "raise SystemExit(7)"]
     with subprocess.Popen(call, stdin=subprocess.PIPE) as tether:
         assert tether.wait(30) == 7

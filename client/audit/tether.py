@@ -1,6 +1,6 @@
 """Runs a command until it ends or until whoever holds this process's standard input is gone, however that ended.
 
-    python -m toploc_client.tether COMMAND …
+    python -m toploc_client.audit.tether COMMAND …
 
 A Ray worker is killed without notice, its children with it, but not theirs: a server would be left behind that holds a
 GPU. So a grandchild waits for the end of the worker and stops the server.

@@ -19,12 +19,12 @@ from toploc.errors import ToplocError, VerifierUnavailable
 from toploc.report import Report
 from toploc.server_verifier import Verifier
 
-from .audit_pool import Work
+from .pool import Work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-    from .audit_pool import Found
+    from .pool import Found
 
 BLOCK: Final = 64
 """Answers that Ray Data hands out together."""
@@ -123,7 +123,7 @@ class Worker:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         serve = [sys.executable, "-m", "toploc", "serve", *command, "--toploc-role", "verifier"]
         self._server = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "toploc_client.tether", *serve, "--host", "127.0.0.1", "--port", str(port)],
+            [sys.executable, "-m", "toploc_client.audit.tether", *serve, "--host", "127.0.0.1", "--port", str(port)],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=subprocess.STDOUT,

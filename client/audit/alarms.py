@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from toploc.report import Check
 
-    from .audit_entry import Entry
+    from .entry import Entry
 
 MOST_TESTS: Final = 50
 """Stops a verifier whose every report names another test from filling memory and page."""

@@ -16,17 +16,17 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from toploc.errors import ToplocError
 from toploc.server_verifier import TIMEOUT, AsyncVerifier
 
-from .audit import Audit
-from .audit_journal import Journal
-from .audit_page import Page
-from .audit_pool import Pool
-from .audit_ray import RayPool
-from .audit_table import Table
+from ..audit_page import Page
+from .cluster import RayPool
+from .journal import Journal
+from .pool import Pool
+from .run import Audit
+from .table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .audit_entry import Entry
+    from .entry import Entry
 
 DESCRIPTION = """\
 Has verifiers report on the answers of FILE, one JSON object {"request": …, "response": …} a line, and adds them up by

@@ -14,16 +14,16 @@ from toploc.errors import ToplocError
 from toploc.evidence_file import read_lines
 from toploc.report import Report
 
-from .audit_entry import Entry, entry_of, unreported
-from .audit_pool import Work
+from .entry import Entry, entry_of, unreported
+from .pool import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from .audit_journal import Journal
-    from .audit_pool import Pool
-    from .audit_ray import RayPool
+    from .cluster import RayPool
+    from .journal import Journal
+    from .pool import Pool
 
 
 @dataclass(slots=True)

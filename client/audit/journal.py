@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from toploc.errors import ToplocError
 
-from .audit_entry import Entry
+from .entry import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

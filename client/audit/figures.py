@@ -1,0 +1,20 @@
+"""Figures as tables and the page show them."""
+
+from __future__ import annotations
+
+
+def ratio(pair: tuple[float, float]) -> float:
+    """A figure as a share of its bound."""
+    figure, bound = pair
+    if bound > 0:
+        return figure / bound
+    return 0.0 if figure == 0 else float("inf")
+
+
+def shown(pair: tuple[float, float] | None) -> str:
+    return "-" if pair is None else f"{number(pair[0])} of {number(pair[1])}"
+
+
+def number(figure: float) -> str:
+    """A mean of 2^64 says that no exponent was equal."""
+    return "none equal" if figure >= 2.0**63 else f"{figure:.3g}"
