@@ -16,9 +16,9 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from toploc.errors import ToplocError
 from toploc.server_verifier import TIMEOUT, AsyncVerifier
 
-from ..audit_page import Page
 from .cluster import RayPool
 from .journal import Journal
+from .page.page import Page
 from .pool import Pool
 from .run import Audit
 from .table import Table

@@ -6,13 +6,13 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from .audit.entry import FIGURES, UNKNOWN
-from .audit.figures import ratio
+from ..entry import FIGURES, UNKNOWN
+from ..figures import ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .audit.entry import Entry
+    from ..entry import Entry
 
 STEPS: Final = 40
 """Bins of a distribution from nought to the bound. Beyond it they go on as wide."""

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from .audit.figures import number, shown
-from .audit_figures import LAST, STEPS
+from ..figures import number, shown
+from .distributions import LAST, STEPS
 
 if TYPE_CHECKING:
-    from .audit_figures import Distribution
+    from .distributions import Distribution
 
 WIDTH: Final = 340
 HEIGHT: Final = 120

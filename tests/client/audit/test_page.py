@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from toploc_client.audit.command import main
 from toploc_client.audit.entry import Entry, entry_of
 from toploc_client.audit.journal import Journal
+from toploc_client.audit.page.page import Page
+from toploc_client.audit.page.shown import MOST_ERRORS, MOST_REJECTED
 from toploc_client.audit.table import Table
-from toploc_client.audit_page import Page
-from toploc_client.audit_shown import MOST_ERRORS, MOST_REJECTED
 
 from toploc.report import Report
 

@@ -14,16 +14,16 @@ import jinja2
 from toploc.errors import ToplocError
 from toploc.report import printable
 
-from .audit.table import HEAD, Table
-from .audit_chart import chart_of
-from .audit_figures import Models
-from .audit_shown import MOST_ERRORS, MOST_REJECTED, Selection
+from ..table import HEAD, Table
+from .chart import chart_of
+from .distributions import Models
+from .shown import MOST_ERRORS, MOST_REJECTED, Selection
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .audit.entry import Entry
-    from .audit.journal import Settings
+    from ..entry import Entry
+    from ..journal import Settings
 
 MOST_REASONS: Final = 50
 MOST_VERIFIERS: Final = 50
@@ -60,7 +60,7 @@ class Page:
             raise ToplocError(f"{path}: {error.strerror}") from None
 
     def html(self) -> str:
-        folder = files(__package__) / "page"
+        folder = files(__package__)
         style, script = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
         environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         environment.filters["printable"] = printable

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from toploc.evidence import Answer
     from toploc.report import Check
 
-    from .audit.entry import Entry
+    from ..entry import Entry
 
 MOST_REJECTED: Final = 1000
 MOST_ERRORS: Final = 200
