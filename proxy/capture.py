@@ -10,7 +10,7 @@ import numpy as np
 
 from toploc.errors import InvalidActivations, ProofUnavailable
 from toploc.proof import encode_chunks, encode_points
-from toploc.protocol import CHUNK_SIZE
+from toploc.scheme import CHUNK_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from toploc.errors import UnsupportedEngine
-from toploc.protocol import TOPK
+from toploc.scheme import TOPK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from toploc.errors import ToplocError
-from toploc.protocol import TOPK
+from toploc.scheme import TOPK
 
 from .doctor_checks import Finding, Outcome
 from .serve import PLUGIN, plugin_allow_list

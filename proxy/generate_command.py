@@ -13,7 +13,8 @@ import httpx
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from toploc.errors import ToplocError
-from toploc.protocol import CHUNK_SIZE, FIELD_NAME
+from toploc.protocol import FIELD_NAME
+from toploc.scheme import CHUNK_SIZE
 
 from .experiment import SAMPLE, Experiment, Manifest, add_flag, parse, positive, start_server
 from .prompts import read_prompts

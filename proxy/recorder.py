@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toploc.errors import ProofUnavailable
-from toploc.protocol import CHUNK_SIZE
+from toploc.scheme import CHUNK_SIZE
 
 from .capture import Capture, Chunk, Key, proofs_of
 from .ring import ChunkRefs, Rows

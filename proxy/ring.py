@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from toploc.protocol import CHUNK_SIZE
+from toploc.scheme import CHUNK_SIZE
 from toploc.topk import top_k
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import vllm
 from fastapi import APIRouter, Request, Response
 
-from toploc.protocol import CHUNK_SIZE, SCHEME, TOPK, VERSION
+from toploc.protocol import VERSION
+from toploc.scheme import CHUNK_SIZE, SCHEME, TOPK
 
 from .errors import error_body
 from .log import logger

@@ -17,8 +17,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from toploc.errors import ToplocError
 from toploc.evidence_file import EvidenceFile, read_lines
-from toploc.proof import TOPK
 from toploc.report import Report
+from toploc.scheme import TOPK
 from toploc.thresholds import Thresholds
 
 from .experiment import Experiment, add_flag, file_name, parse, positive, start_server

@@ -19,9 +19,9 @@ from toploc.chunks import Points
 from toploc.errors import InvalidThresholds, ProofUnavailable
 from toploc.evidence import read_evidence
 from toploc.keys import load_trusted_keys
-from toploc.proof import TOPK
 from toploc.report import Check, Report
 from toploc.sampling import Sampling
+from toploc.scheme import TOPK
 from toploc.thresholds import Thresholds
 from toploc.verifier import Computed, Verifier, judge
 

@@ -11,8 +11,8 @@ import torch
 
 from toploc.chunks import state_points
 from toploc.errors import InvalidActivations, ProofUnavailable
-from toploc.proof import TOPK
 from toploc.sampling import Sampling
+from toploc.scheme import TOPK
 from toploc.scores import TokenScores, score_tokens
 
 from .log import logger

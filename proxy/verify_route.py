@@ -14,6 +14,7 @@ from vllm.tracing import extract_trace_headers
 
 from toploc.errors import MalformedEvidence
 from toploc.evidence import load_json
+from toploc.scheme import MAX_ITEMS
 
 from .errors import error_body
 from .log import SHOWN, logger
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from .verify import EngineVerifier
 
     ReportOn = Callable[[object], Awaitable[Report]]
-
-MAX_ITEMS: Final = 1000
-"""Of one request. Each is an object of its own when parsed, and has a line of the reply."""
 
 BODY_SECONDS: Final = 60.0
 """For a body to arrive. Stops clients that take all places and send nothing."""

@@ -12,7 +12,7 @@ from vllm.distributed.parallel_state import get_pp_group, get_tp_group
 
 from toploc.chunks import state_points
 from toploc.errors import UnsupportedEngine
-from toploc.protocol import CHUNK_SIZE, TOPK
+from toploc.scheme import CHUNK_SIZE, TOPK
 
 from .capture import Chunk
 from .channel import worker_address

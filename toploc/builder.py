@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .chunks import CHUNK_SIZE, find_points, proof_dtype
+from .chunks import find_points, proof_dtype
 from .errors import InvalidActivations
-from .proof import TOPK, encode_chunks
+from .proof import encode_chunks
+from .scheme import CHUNK_SIZE, TOPK
 
 if TYPE_CHECKING:
     import torch

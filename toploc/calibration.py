@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from .errors import ToplocError
-from .proof import TOPK
 from .rate import Rate
+from .scheme import TOPK
 from .thresholds import Bounds
 
 if TYPE_CHECKING:

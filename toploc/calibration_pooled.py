@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from .calibration import LEAST, TooFewAnswers, upper_bound
-from .chunks import CHUNK_SIZE
 from .errors import ToplocError
 from .pooled_bounds import Copy, PooledBounds
 from .pooling import SHARE, Alternative, Scores, audits_needed, chunk_scores, threshold
 from .rate import Rate
+from .scheme import CHUNK_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,15 +10,13 @@ import torch
 
 from .device import has_kernels
 from .errors import InvalidActivations
+from .scheme import CHUNK_SIZE
 from .topk import top_k, top_k_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
-
-CHUNK_SIZE = 32
-"""Rows, one per output token, in a chunk as in arXiv 2501.16007."""
 
 _DTYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "bfloat16"}
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from .field import PRIME
-from .proof import TOPK, Proof, encode_points
+from .proof import Proof, encode_points
 from .rate import Rate
+from .scheme import TOPK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

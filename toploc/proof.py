@@ -16,12 +16,10 @@ import numpy as np
 
 from .errors import InvalidActivations, MalformedProof
 from .field import INVERSES, PRIME, encode, modulus_floor
+from .scheme import TOPK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-TOPK = 128
-"""Elements of a chunk that a proof stands for, as in arXiv 2501.16007."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,21 +12,27 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from .scheme import CHUNK_SIZE, SCHEME, TOPK
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 VERSION: Final = 1
-SCHEME: Final = "toploc-gf65497"
-CHUNK_SIZE: Final = 32
-TOPK: Final = 128
+
 FIELD_NAME = "toploc_proofs"
+
 OPTIONS_NAME = "toploc"
 
 TokenId = Annotated[int, Field(ge=0, lt=2**32)]
+
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
 Seconds = Annotated[int, Field(ge=0, lt=2**53, description="since 1970, UTC")]
+
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
 Sampler = Annotated[str, Field(min_length=1, max_length=40)]
+
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 
 

@@ -17,22 +17,27 @@ from pydantic import ValidationError
 
 from .errors import MalformedEvidence, ToplocError, VerifierUnavailable
 from .report import Report, malformed
+from .scheme import MAX_ITEMS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
 PATH: Final = "/v1/toploc/verify"
+
 TIMEOUT: Final = 660.0
 """Seconds for a report; the server itself gives up after 600."""
+
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds to connect. Stops an address that swallows packets from taking all of `timeout`."""
+
 RETRIES: Final = 4
+
 MAX_WAIT: Final = 30.0
 """Seconds between two attempts. Stops a server that asks for a day by Retry-After."""
+
 MAX_REPORT: Final = 32 * 2**20
 """Bytes of one report. Stops a verifier that fills the memory; 100,000 tokens have a report of 1 MB."""
-MAX_ITEMS: Final = 1000
-"""Of one request: the server's own limit."""
+
 AGAIN: Final = (429, 502, 503, 504)
 """Statuses of a server that is busy, restarting or behind a proxy that does not reach it."""
 

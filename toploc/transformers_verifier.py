@@ -13,8 +13,8 @@ from .chunks import proof_dtype, state_points
 from .errors import InvalidActivations, MalformedEvidence
 from .evidence import parse_evidence
 from .prefill import TransformersPrefill
-from .proof import TOPK
 from .report import Check, Report, malformed
+from .scheme import TOPK
 from .scores import score_tokens
 from .thresholds import Thresholds
 from .verifier import Computed, Verifier, judge

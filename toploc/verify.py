@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .chunks import CHUNK_SIZE, count, find_points, proof_dtype, split
+from .chunks import count, find_points, proof_dtype, split
 from .decoys import decoy_bound, decoy_positions
 from .errors import InvalidActivations, InvalidThresholds, MalformedProof
 from .field import PRIME, evaluate
 from .kernel import kernel
-from .proof import TOPK, Proof, decode_proof
+from .proof import Proof, decode_proof
+from .scheme import CHUNK_SIZE, TOPK
 from .thresholds import Bounds, Thresholds
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toploc.chunks import CHUNK_SIZE, state_points
+from toploc.chunks import state_points
 from toploc.field import evaluate
-from toploc.proof import TOPK, decode_proof
+from toploc.proof import decode_proof
+from toploc.scheme import CHUNK_SIZE, TOPK
 from toploc.thresholds import Thresholds
 from toploc.verify import verify_points
 

@@ -36,9 +36,9 @@ from toploc.calibration_pooled import (
     spread_and_bound,
 )
 from toploc.calibration_tables import audits_cells
-from toploc.chunks import CHUNK_SIZE
 from toploc.pooling import Alternative, Scores, chunk_scores, threshold
 from toploc.rate import Rate
+from toploc.scheme import CHUNK_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

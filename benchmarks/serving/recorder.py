@@ -22,7 +22,7 @@ from toploc_proxy.runners.step import Step
 from toploc_proxy.tag import EXTRA_ARG, Tag
 from toploc_proxy.worker import device_slots, ring_rows
 
-from toploc.protocol import CHUNK_SIZE, TOPK
+from toploc.scheme import CHUNK_SIZE, TOPK
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,7 @@ from toploc_proxy.settings import ENVIRONMENT_VARIABLE, Settings
 from toploc_proxy.startup import handshake
 
 from toploc.errors import UnsupportedEngine
-from toploc.protocol import TOPK
+from toploc.scheme import TOPK
 
 WELCOME = Welcome(PROTOCOL, "0", "v1", 256, "bfloat16", None, 8)
 

@@ -28,7 +28,8 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from toploc.proof import encode_points
-from toploc.protocol import TOPK, ChoiceProofs, RequestOptions
+from toploc.protocol import ChoiceProofs, RequestOptions
+from toploc.scheme import TOPK
 from toploc.topk import top_k
 
 if TYPE_CHECKING:

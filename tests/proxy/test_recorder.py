@@ -23,7 +23,7 @@ from toploc_proxy.worker import ring_rows
 
 from toploc.errors import ProofUnavailable
 from toploc.proof import encode_points
-from toploc.protocol import CHUNK_SIZE, TOPK
+from toploc.scheme import CHUNK_SIZE, TOPK
 from toploc.topk import top_k
 
 SECRET = "engine"

@@ -21,7 +21,7 @@ from toploc_proxy.serve import channel_directory
 from toploc_proxy.service import Service
 
 from toploc.errors import UnsupportedEngine
-from toploc.protocol import TOPK
+from toploc.scheme import TOPK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

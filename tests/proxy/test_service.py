@@ -45,7 +45,7 @@ from toploc_proxy.tag import EXTRA_ARG, Tag
 
 from toploc.errors import ProofUnavailable
 from toploc.proof import encode_points
-from toploc.protocol import TOPK
+from toploc.scheme import TOPK
 from toploc.topk import top_k
 
 if TYPE_CHECKING:

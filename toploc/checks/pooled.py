@@ -6,9 +6,9 @@ import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from ..chunks import CHUNK_SIZE
 from ..pooling import chunk_scores
 from ..report import Check
+from ..scheme import CHUNK_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,6 +8,7 @@ from ..errors import MalformedProof
 from ..proof import decode_proof
 from ..protocol import num_chunks
 from ..report import Check, quote
+from ..scheme import CHUNK_SIZE
 from ..verify import verify_chunks
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from ..thresholds import Bounds, Thresholds
     from ..verify import ChunkVerdict
 
-CHUNK_SIZE = 32
 DESCRIBED = 3
 """Failed chunks that the message describes; the figures have all of them."""
 

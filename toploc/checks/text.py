@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING
 
-from ..protocol import CHUNK_SIZE, num_chunks
+from ..protocol import num_chunks
 from ..report import Check, quote
+from ..scheme import CHUNK_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
