@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from toploc.errors import InvalidActivations, ProofUnavailable
-from toploc.proof import encode_chunks, encode_points
+from toploc.proofs.format import encode_chunks, encode_points
 from toploc.scheme import CHUNK_SIZE
 
 if TYPE_CHECKING:

@@ -146,7 +146,7 @@ def _kernels() -> Finding:
     """Compiles and runs the encoder, and so finds whether numba may write its cache."""
     import numpy as np
 
-    from toploc.proof import decode_proof, encode_points
+    from toploc.proofs.format import decode_proof, encode_points
 
     points = np.arange(TOPK)
     decode_proof(encode_points(points, points.astype(np.uint16)))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
+from toploc.proofs.topk import top_k
 from toploc.scheme import CHUNK_SIZE
-from toploc.topk import top_k
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

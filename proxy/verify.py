@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from toploc.chunks import Points
 from toploc.errors import InvalidThresholds, ProofUnavailable
 from toploc.evidence import read_evidence
 from toploc.keys import load_trusted_keys
+from toploc.proofs.chunks import Points
 from toploc.report import Check, Report
 from toploc.sampling import Sampling
 from toploc.scheme import TOPK

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from toploc.chunks import state_points
 from toploc.errors import InvalidActivations, ProofUnavailable
+from toploc.proofs.chunks import state_points
 from toploc.sampling import Sampling
 from toploc.scheme import TOPK
 from toploc.scores import TokenScores, score_tokens

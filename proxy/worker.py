@@ -10,8 +10,8 @@ import torch
 import vllm
 from vllm.distributed.parallel_state import get_pp_group, get_tp_group
 
-from toploc.chunks import state_points
 from toploc.errors import UnsupportedEngine
+from toploc.proofs.chunks import state_points
 from toploc.scheme import CHUNK_SIZE, TOPK
 
 from .capture import Chunk

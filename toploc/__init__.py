@@ -12,7 +12,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .builder import ProofBuilder
     from .errors import InvalidActivations, InvalidThresholds, MalformedProof, ToplocError
     from .poly import (
         ProofPoly,
@@ -24,10 +23,11 @@ if TYPE_CHECKING:
         verify_proofs_base64,
         verify_proofs_bytes,
     )
-    from .proof import Proof, decode_proof, encode_chunks, encode_points
+    from .proofs.builder import ProofBuilder
+    from .proofs.format import Proof, decode_proof, encode_chunks, encode_points
+    from .proofs.verdict import ChunkVerdict, Verdict, verify_activations, verify_chunks, verify_points
     from .thresholds import Bounds, Thresholds
     from .utils import sha256sum
-    from .verify import ChunkVerdict, Verdict, verify_activations, verify_chunks, verify_points
 
 __all__ = [
     "Bounds",

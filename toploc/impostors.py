@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from .field import PRIME
-from .proof import Proof, encode_points
+from .proofs.field import PRIME
+from .proofs.format import Proof, encode_points
 from .rate import Rate
 from .scheme import TOPK
 

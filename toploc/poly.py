@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .chunks import count, find_points, proof_dtype, split
 from .errors import InvalidActivations, MalformedProof
-from .field import PRIME, evaluate
-from .proof import decode_proof, encode_chunks, encode_points
-from .verify import MANTISSA_BITS, compare
+from .proofs.chunks import count, find_points, proof_dtype, split
+from .proofs.field import PRIME, evaluate
+from .proofs.format import decode_proof, encode_chunks, encode_points
+from .proofs.verdict import MANTISSA_BITS, compare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

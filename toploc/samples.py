@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from .checks.prompt import check_prompt
 from .errors import MalformedEvidence, MalformedProof, ToplocError
 from .evidence import parse_evidence
-from .proof import decode_proof
+from .proofs.format import decode_proof
+from .proofs.verdict import verify_points
 from .report import Check
-from .verify import verify_points
 from .verify_command import items
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .evidence import Answer, Evidence
-    from .proof import Proof
+    from .proofs.format import Proof
+    from .proofs.verdict import ChunkVerdict
     from .thresholds import Thresholds
     from .transformers_verifier import TransformersVerifier
-    from .verify import ChunkVerdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ class Bounds:
 
     `mismatches`: points whose sign or exponent differs. `mantissa_mean`, `mantissa_median`: absolute
     difference of the mantissas as integers, over points of equal exponent. `decoy_hits`: None is the bound
-    derived for each chunk (`toploc.decoys`). Raises InvalidThresholds naming the field.
+    derived for each chunk (`toploc.proofs.decoys`). Raises InvalidThresholds naming the field.
     """
 
     rows: int

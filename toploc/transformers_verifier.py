@@ -9,10 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .checks.prompt import matching_prompt
-from .chunks import proof_dtype, state_points
 from .errors import InvalidActivations, MalformedEvidence
 from .evidence import parse_evidence
 from .prefill import TransformersPrefill
+from .proofs.chunks import proof_dtype, state_points
 from .report import Check, Report, malformed
 from .scheme import TOPK
 from .scores import score_tokens

@@ -19,9 +19,9 @@ from .report import Check, Report, quote
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from .chunks import Points
     from .evidence import Answer, Evidence
     from .keys import PublicKey
+    from .proofs.chunks import Points
     from .scores import TokenScores
     from .thresholds import Thresholds
 

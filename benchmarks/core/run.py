@@ -78,9 +78,9 @@ def measure_ours() -> dict[str, float]:
     import numpy as np
 
     import toploc
-    from toploc.field import evaluate
-    from toploc.topk import top_k
-    from toploc.verify import compare
+    from toploc.proofs.field import evaluate
+    from toploc.proofs.topk import top_k
+    from toploc.proofs.verdict import compare
 
     values = activations()
     patterns = values[:CHUNK].reshape(-1).view(torch.int16).numpy().view(np.uint16)
@@ -113,9 +113,9 @@ def measure_stages(hidden: int, topk: int) -> dict[str, float]:
     import numpy as np
 
     from toploc import Thresholds, decode_proof, encode_points, verify_points
-    from toploc.decoys import decoy_positions
-    from toploc.field import INVERSES, evaluate, find_modulus, interpolate, modulus_floor
-    from toploc.topk import top_k
+    from toploc.proofs.decoys import decoy_positions
+    from toploc.proofs.field import INVERSES, evaluate, find_modulus, interpolate, modulus_floor
+    from toploc.proofs.topk import top_k
 
     chunks = activations(CHUNK * 16, hidden).view(torch.int16).numpy().view(np.uint16).reshape(16, -1)
     indices, own = top_k(chunks[0], topk)

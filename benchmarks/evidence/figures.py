@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toploc.chunks import state_points
-from toploc.field import evaluate
-from toploc.proof import decode_proof
+from toploc.proofs.chunks import state_points
+from toploc.proofs.field import evaluate
+from toploc.proofs.format import decode_proof
+from toploc.proofs.verdict import verify_points
 from toploc.scheme import CHUNK_SIZE, TOPK
 from toploc.thresholds import Thresholds
-from toploc.verify import verify_points
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

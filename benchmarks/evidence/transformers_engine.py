@@ -9,7 +9,7 @@ import torch
 from questions import Answer
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from toploc.builder import ProofBuilder
+from toploc.proofs.builder import ProofBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -16,9 +16,9 @@ from toploc_proxy.local_server import LocalServer
 
 from toploc.keys import SigningKey
 from toploc.prefill import TransformersPrefill
+from toploc.proofs.verdict import verify_activations
 from toploc.protocol import ToplocProofs, num_chunks, token_ids_sha256
 from toploc.thresholds import Thresholds
-from toploc.verify import verify_activations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

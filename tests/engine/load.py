@@ -17,9 +17,9 @@ import corpus
 import httpx
 import torch
 
+from toploc.proofs.verdict import verify_activations
 from toploc.protocol import ChoiceProofs, ToplocProofs, num_chunks, token_ids_sha256
 from toploc.thresholds import Thresholds
-from toploc.verify import verify_activations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

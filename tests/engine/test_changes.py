@@ -14,7 +14,7 @@ from corpus import exchange
 from mcp_tool import tool_server
 
 from toploc.prefill import TransformersPrefill
-from toploc.verify import verify_activations
+from toploc.proofs.verdict import verify_activations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,8 +11,8 @@ from adapter import RANK, make_adapter, merge
 from corpus import exchange
 
 from toploc.prefill import TransformersPrefill
+from toploc.proofs.verdict import verify_activations
 from toploc.protocol import ToplocProofs
-from toploc.verify import verify_activations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,8 +10,8 @@ import pytest
 import torch
 from corpus import exchange
 
+from toploc.proofs.verdict import Verdict, verify_activations
 from toploc.protocol import ChoiceProofs, ToplocProofs, num_chunks, token_ids_sha256
-from toploc.verify import Verdict, verify_activations
 
 if TYPE_CHECKING:
     import openai

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from toploc.errors import MalformedProof
-from toploc.field import PRIME, modulus_floor
 from toploc.poly import ProofPoly, verify_proofs_base64, verify_proofs_bytes
-from toploc.proof import Proof, decode_proof
+from toploc.proofs.field import PRIME, modulus_floor
+from toploc.proofs.format import Proof, decode_proof
+from toploc.proofs.topk import top_k
+from toploc.proofs.verdict import verify_activations, verify_points
 from toploc.thresholds import Thresholds
-from toploc.topk import top_k
-from toploc.verify import verify_activations, verify_points
 
 # Not whole modules: numba cannot compile what atheris has instrumented.
 for function in (decode_proof, Proof.__post_init__, ProofPoly._from.__func__):

@@ -14,7 +14,7 @@ import torch
 from toploc_proxy.local_server import LocalServer
 
 from toploc.prefill import TransformersPrefill
-from toploc.verify import verify_activations
+from toploc.proofs.verdict import verify_activations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ import torch
 from toploc_proxy.ring import ChunkRefs, HostRing, Rows
 from toploc_proxy.runners.step import Step
 
-from toploc.topk import top_k
+from toploc.proofs.topk import top_k
 
 pytestmark = pytest.mark.gpu
 

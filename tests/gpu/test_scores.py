@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from toploc.chunks import find_points, split, state_points
 from toploc.noise import SAMPLERS
+from toploc.proofs.chunks import find_points, split, state_points
 from toploc.sampling import Sampling
 from toploc.scores import score_tokens
 

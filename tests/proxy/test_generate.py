@@ -27,10 +27,10 @@ from toploc_proxy.tag import EXTRA_ARG, Tag
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from toploc.proof import encode_points
+from toploc.proofs.format import encode_points
+from toploc.proofs.topk import top_k
 from toploc.protocol import ChoiceProofs, RequestOptions
 from toploc.scheme import TOPK
-from toploc.topk import top_k
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence

@@ -22,9 +22,9 @@ from toploc_proxy.tag import EXTRA_ARG, Tag
 from toploc_proxy.worker import ring_rows
 
 from toploc.errors import ProofUnavailable
-from toploc.proof import encode_points
+from toploc.proofs.format import encode_points
+from toploc.proofs.topk import top_k
 from toploc.scheme import CHUNK_SIZE, TOPK
-from toploc.topk import top_k
 
 SECRET = "engine"
 HIDDEN = 128

@@ -44,9 +44,9 @@ from toploc_proxy.service import Service
 from toploc_proxy.tag import EXTRA_ARG, Tag
 
 from toploc.errors import ProofUnavailable
-from toploc.proof import encode_points
+from toploc.proofs.format import encode_points
+from toploc.proofs.topk import top_k
 from toploc.scheme import TOPK
-from toploc.topk import top_k
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from toploc_proxy.tag import EXTRA_ARG, Tag
 from toploc_proxy.verify_examine import Examiner, scores_of
 from toploc_proxy.verify_rows import Prefills
 
-from toploc.chunks import find_points, split
+from toploc.proofs.chunks import find_points, split
 from toploc.sampling import Sampling
 from toploc.scores import score_tokens
 

@@ -11,10 +11,10 @@ from toploc import Thresholds
 from toploc.calibration import LEAST, TooFewAnswers, bounds_of, upper_bound
 from toploc.checks.proofs import MOST_IMPOSTORS
 from toploc.impostors import impostors
-from toploc.proof import Proof, encode_points
+from toploc.proofs.format import Proof, encode_points
+from toploc.proofs.topk import top_k
 from toploc.rate import Rate
 from toploc.samples import Sample
-from toploc.topk import top_k
 
 PAPER = Thresholds.paper()
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from toploc import MalformedProof, Thresholds, decode_proof, encode_points, verify_points
-from toploc.decoys import decoy_bound, decoy_positions
-from toploc.field import PRIME, modulus_floor
-from toploc.topk import top_k
+from toploc.proofs.decoys import decoy_bound, decoy_positions
+from toploc.proofs.field import PRIME, modulus_floor
+from toploc.proofs.topk import top_k
 
 DOCS = Path(__file__).parents[2] / "docs"
 VECTORS = json.loads((DOCS / "proof-vectors.json").read_text("utf-8"))

@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import MalformedProof
-from ..proof import decode_proof
+from ..proofs.format import decode_proof
+from ..proofs.verdict import verify_chunks
 from ..protocol import num_chunks
 from ..report import Check, quote
 from ..scheme import CHUNK_SIZE
-from ..verify import verify_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pydantic import JsonValue
 
-    from ..chunks import Points
     from ..evidence import Answer
+    from ..proofs.chunks import Points
+    from ..proofs.verdict import ChunkVerdict
     from ..thresholds import Bounds, Thresholds
-    from ..verify import ChunkVerdict
 
 DESCRIBED = 3
 """Failed chunks that the message describes; the figures have all of them."""

@@ -23,11 +23,11 @@ from toploc import (
     verify_chunks,
     verify_points,
 )
-from toploc.chunks import find_points, split
-from toploc.decoys import DECOYS, FALSE_ALARM, decoy_bound, decoy_positions
-from toploc.field import PRIME, evaluate
+from toploc.proofs.chunks import find_points, split
+from toploc.proofs.decoys import DECOYS, FALSE_ALARM, decoy_bound, decoy_positions
+from toploc.proofs.field import PRIME, evaluate
+from toploc.proofs.verdict import NOTHING_EQUAL
 from toploc.thresholds import Bounds
-from toploc.verify import NOTHING_EQUAL
 
 PAPER = Thresholds.paper()
 

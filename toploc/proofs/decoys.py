@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..kernel import kernel
 from .field import PRIME
-from .kernel import kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .proof import Proof
+    from .format import Proof
 
 DECOYS = 256
 """Positions tried per chunk. With 256 a forger's best chance to pass both the bound of 38 mismatches of 128

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toploc import MalformedProof, Proof, ToplocError, decode_proof
-from toploc.field import PRIME, modulus_floor
+from toploc.proofs.field import PRIME, modulus_floor
 
-FIXTURES = sorted((Path(__file__).parent / "malformed").iterdir())
-WELL_FORMED = (Path(__file__).parent / "golden" / "well-formed.bin").read_bytes()
+FIXTURES = sorted((Path(__file__).parents[1] / "malformed").iterdir())
+WELL_FORMED = (Path(__file__).parents[1] / "golden" / "well-formed.bin").read_bytes()
 
 
 @st.composite

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import InvalidActivations, InvalidThresholds, MalformedProof
+from ..kernel import kernel
+from ..scheme import CHUNK_SIZE, TOPK
+from ..thresholds import Bounds, Thresholds
 from .chunks import count, find_points, proof_dtype, split
 from .decoys import decoy_bound, decoy_positions
-from .errors import InvalidActivations, InvalidThresholds, MalformedProof
 from .field import PRIME, evaluate
-from .kernel import kernel
-from .proof import Proof, decode_proof
-from .scheme import CHUNK_SIZE, TOPK
-from .thresholds import Bounds, Thresholds
+from .format import Proof, decode_proof
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

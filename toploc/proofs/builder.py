@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..errors import InvalidActivations
+from ..scheme import CHUNK_SIZE, TOPK
 from .chunks import find_points, proof_dtype
-from .errors import InvalidActivations
-from .proof import encode_chunks
-from .scheme import CHUNK_SIZE, TOPK
+from .format import encode_chunks
 
 if TYPE_CHECKING:
     import torch

@@ -17,9 +17,9 @@ from toploc import (
     verify_activations,
     verify_points,
 )
-from toploc.decoys import DECOYS, decoy_bound
-from toploc.field import PRIME, modulus_floor
-from toploc.topk import top_k
+from toploc.proofs.decoys import DECOYS, decoy_bound
+from toploc.proofs.field import PRIME, modulus_floor
+from toploc.proofs.topk import top_k
 
 PAPER = Thresholds.paper("bfloat16")
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toploc import InvalidActivations, decode_proof, encode_chunks, encode_points
-from toploc.field import INVERSES, PRIME, _reduce, evaluate, find_modulus, interpolate, modulus_floor
+from toploc.proofs.field import INVERSES, PRIME, _reduce, evaluate, find_modulus, interpolate, modulus_floor
 
 
 @st.composite

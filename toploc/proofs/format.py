@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import InvalidActivations, MalformedProof
+from ..errors import InvalidActivations, MalformedProof
+from ..scheme import TOPK
 from .field import INVERSES, PRIME, encode, modulus_floor
-from .scheme import TOPK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,9 +6,9 @@ import torch
 
 from toploc import MalformedProof, build_proofs_bytes, decode_proof, encode_points, verify_proofs_bytes
 from toploc.errors import InvalidActivations
-from toploc.field import evaluate
 from toploc.poly import ProofPoly
-from toploc.verify import MANTISSA_BITS, compare
+from toploc.proofs.field import evaluate
+from toploc.proofs.verdict import MANTISSA_BITS, compare
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .errors import InvalidActivations
-from .kernel import kernel
+from ..errors import InvalidActivations
+from ..kernel import kernel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

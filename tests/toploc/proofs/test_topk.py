@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from toploc import InvalidActivations
-from toploc.topk import top_k, top_k_tensor
+from toploc.proofs.topk import top_k, top_k_tensor
 
 
 def reference(patterns, k):
