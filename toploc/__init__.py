@@ -57,7 +57,15 @@ __all__ = [
     "verify_proofs_bytes",
 ]
 
-_MODULES = ("errors", "utils", "thresholds", "proof", "verify", "builder", "poly")  # the cheapest to import first
+_MODULES = (  # the cheapest to import first
+    "errors",
+    "utils",
+    "thresholds",
+    "proofs.format",
+    "proofs.verdict",
+    "proofs.builder",
+    "poly",
+)
 
 
 def __getattr__(name: str) -> object:

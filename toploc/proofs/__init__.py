@@ -1,1 +1,1 @@
-"""Proofs: activations to 258 bytes a chunk, and back to a verdict. Start at `format.py`, then `chunks.py` and `verdict.py`."""
+"""Proofs: from activations to 258 bytes a chunk, and to a verdict. Start at `format.py`, `chunks.py`, `verdict.py`."""
