@@ -1,1 +1,1 @@
-"""Settings that ship with the package: `thresholds/*.yaml`, read by `toploc.thresholds.Thresholds.load`."""
+"""Settings that ship with the package: `thresholds/*.yaml`, read by `toploc.thresholds.bounds.Thresholds.load`."""

@@ -14,8 +14,8 @@ import torch
 import triton
 import triton.language as tl
 
+from toploc.kernels.topk import NUM_WARPS, block_of, top_k_chunk
 from toploc.scheme import CHUNK_SIZE
-from toploc.topk_triton import NUM_WARPS, block_of, top_k_chunk
 
 from .ring import ChunkRefs, Features
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from .device import has_kernels
+from .kernels.device import has_kernels
 from .noise import noise_of
 from .surprisal import POWERS
 
@@ -87,7 +87,7 @@ def score_tokens(
     for part in logits:
         chosen = torch.tensor(token_ids[first : first + len(part)], device=part.device)
         if has_kernels(part) and noise is None and _changes_nothing(sampling, first):
-            from .scores_triton import plain_figures
+            from .kernels.scores import plain_figures
 
             parts.append(plain_figures(part, chosen, sampling, FARTHEST))
             first += len(part)

@@ -36,7 +36,7 @@ def measure(engine: VllmEngine, batch: int, tokens: int) -> dict[str, Any]:
     from toploc.proofs.chunks import state_points
     from toploc.proofs.format import decode_proof
     from toploc.proofs.verdict import verify_chunks
-    from toploc.thresholds import Thresholds
+    from toploc.thresholds.bounds import Thresholds
 
     rng = random.Random(batch)
     questions = []

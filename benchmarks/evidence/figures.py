@@ -11,7 +11,7 @@ from toploc.proofs.field import evaluate
 from toploc.proofs.format import decode_proof
 from toploc.proofs.verdict import verify_points
 from toploc.scheme import CHUNK_SIZE, TOPK
-from toploc.thresholds import Thresholds
+from toploc.thresholds.bounds import Thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,16 +25,16 @@ from texts import HONEST, PERSON, REQUESTS, ROOT, TOKENS, WRITERS, Texts, reques
 from toploc.checks.tokens import check_tokens
 from toploc.evidence import Answer
 from toploc.protocol import ChoiceProofs, PromptDigest
-from toploc.sampling import Sampling
-from toploc.surprisal import whole_answer, worst_window
-from toploc.token_bounds import DEFAULT, TokenBounds
+from toploc.thresholds.tokens import DEFAULT, TokenBounds
+from toploc.tokens.sampling import Sampling
+from toploc.tokens.surprisal import whole_answer, worst_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from toploc.scores import TokenScores
+    from toploc.tokens.scores import TokenScores
 
 TARGET = ROOT / "configs" / "thresholds" / "toploc-mini.yaml"
 LENGTHS = (8, 32, 64, 128, TOKENS)

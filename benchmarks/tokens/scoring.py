@@ -10,8 +10,9 @@ import numpy as np
 from texts import MODEL, TOKENS, request
 
 from toploc.prefill import TransformersPrefill
-from toploc.sampling import Sampling
-from toploc.scores import TokenScores, score_tokens
+from toploc.tokens.sampling import Sampling
+from toploc.tokens.scores import TokenScores
+from toploc.tokens.scoring import score_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

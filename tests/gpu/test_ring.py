@@ -35,7 +35,7 @@ def patterns(generator: np.random.Generator, shape: tuple[int, ...], kind: str) 
 @pytest.mark.parametrize("kind", ["normal", "outliers", "equal", "zeros", "few_values"])
 @pytest.mark.parametrize("hidden", [128, 256, 1000, 4096, 5120, 8192])
 def test_top_k_rows_equals_the_cpu(hidden: int, kind: str) -> None:
-    from toploc.topk_triton import top_k_rows
+    from toploc.kernels.topk import top_k_rows
 
     values = patterns(np.random.default_rng(hidden), (200, hidden), kind)
     for total, size in [(200, 32), (33, 32), (31, 32), (1, 32), (39, 31), (96, 32)]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..device import has_kernels
 from ..errors import InvalidActivations
+from ..kernels.device import has_kernels
 from ..scheme import CHUNK_SIZE
 from .topk import top_k, top_k_tensor
 
@@ -93,7 +93,7 @@ def state_points(states: torch.Tensor, topk: int) -> Points:
     """
     if not has_kernels(states) or not len(states):
         return find_points(split(states, CHUNK_SIZE), topk)
-    from ..topk_triton import top_k_rows
+    from ..kernels.topk import top_k_rows
 
     sizes = [min(CHUNK_SIZE, len(states) - first) for first in range(0, len(states), CHUNK_SIZE)]
     if sizes[-1] * states.shape[1] < topk:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..kernel import kernel
+from ..kernels.jit import kernel
 from .field import PRIME
 
 if TYPE_CHECKING:

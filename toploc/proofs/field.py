@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..kernel import kernel, sum_kernel
+from ..kernels.jit import kernel, sum_kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

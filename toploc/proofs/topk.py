@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import InvalidActivations
-from ..kernel import kernel
+from ..kernels.jit import kernel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

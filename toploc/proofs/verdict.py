@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InvalidActivations, InvalidThresholds, MalformedProof
-from ..kernel import kernel
+from ..kernels.jit import kernel
 from ..scheme import CHUNK_SIZE, TOPK
 from ..thresholds import Bounds, Thresholds
 from .chunks import count, find_points, proof_dtype, split

@@ -12,10 +12,10 @@ import torch
 import triton
 import triton.language as tl
 
-from .surprisal import POWERS
+from ..surprisal import POWERS
 
 if TYPE_CHECKING:
-    from .sampling import Sampling
+    from ..sampling import Sampling
 
 BLOCK = 4096
 # Of the second pass, which has 16 powers of each.
