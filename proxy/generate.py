@@ -17,7 +17,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from toploc.errors import ProofUnavailable
 from toploc.protocol import ChoiceProofs, ProofError
-from toploc.sampling import GREEDY_BELOW
+from toploc.tokens.sampling import GREEDY_BELOW
 
 from . import metrics
 from .context import Call, RequestContext, current, to_error

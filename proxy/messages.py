@@ -45,7 +45,7 @@ class Examine(msgspec.Struct, tag="examine", frozen=True):
 
     Attributes:
         prompt, token_ids: the prompt and the answer; what was prefilled is both, less the last token.
-        sampling: the request's options as the JSON of a `toploc.sampling.Sampling`; None for no scores.
+        sampling: the request's options as the JSON of a `toploc.tokens.sampling.Sampling`; None for no scores.
         adapter: the number of the LoRA adapter that it ran with.
     """
 
@@ -104,7 +104,7 @@ class Examined(msgspec.Struct, tag="examined", frozen=True):
     Attributes:
         indices, patterns: int32 and uint16 [chunks, 128].
         rows: of each chunk.
-        scores: the columns of a `toploc.scores.TokenScores`, float64; none if they were not asked for or not to be had.
+        scores: the columns of a `toploc.tokens.scores.TokenScores`, float64; none if they were not asked for or not to be had.
     """
 
     indices: bytes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from toploc.noise import SAMPLERS
+from toploc.tokens.noise import SAMPLERS
 
 from .log import logger
 
@@ -25,7 +25,7 @@ MOST_DIFFERENT: Final = 1
 
 
 def name_sampler(runner: Any, kind: str, config: VllmConfig, device: torch.device) -> str | None:
-    """The name under which `toploc.noise` has the noise of a runner of vLLM's, or None.
+    """The name under which `toploc.tokens.noise` has the noise of a runner of vLLM's, or None.
 
     None also with speculation, where tokens are accepted or drawn anew by chances of their own.
     """

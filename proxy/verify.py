@@ -20,9 +20,9 @@ from toploc.evidence import read_evidence
 from toploc.keys import load_trusted_keys
 from toploc.proofs.chunks import Points
 from toploc.report import Check, Report
-from toploc.sampling import Sampling
 from toploc.scheme import TOPK
 from toploc.thresholds import Thresholds
+from toploc.tokens.sampling import Sampling
 from toploc.verifier import Computed, Verifier, judge
 
 from .generate import in_background

@@ -11,9 +11,10 @@ import torch
 
 from toploc.errors import InvalidActivations, ProofUnavailable
 from toploc.proofs.chunks import state_points
-from toploc.sampling import Sampling
 from toploc.scheme import TOPK
-from toploc.scores import TokenScores, score_tokens
+from toploc.tokens.sampling import Sampling
+from toploc.tokens.scores import SCORES, TokenScores, column_bytes
+from toploc.tokens.scoring import score_tokens
 
 from .log import logger
 from .messages import Examined, Refusal
@@ -25,11 +26,8 @@ if TYPE_CHECKING:
     from .messages import Examine, Reply
     from .verify_rows import Prefills
 
-
 # Rows of logits held at once: 131 MB of bfloat16 at 128,000 tokens. The head's weights, 1 GB there, are read for each.
 LOGITS_ROWS = 512
-
-SCORES = ("margin", "best", "cut", "surprisal", "entropy", "variance", "cumulants", "replay")
 
 
 class Examiner:
@@ -93,7 +91,7 @@ class Examiner:
                 self._logits(self._head, states), request.prompt, request.token_ids, sampling, request.eos_token_ids
             )
             found = {name: getattr(scored, name) for name in SCORES}
-            scores = {name: _bytes(column) for name, column in found.items() if column is not None}
+            scores = {name: column_bytes(column) for name, column in found.items() if column is not None}
         return Examined(points.indices.tobytes(), points.patterns.tobytes(), list(points.rows), scores)
 
     def _logits(self, head: Head, states: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -117,8 +115,3 @@ def scores_of(examined: Examined) -> TokenScores | None:
         cumulants=columns["cumulants"].reshape(count, -1),
         replay=columns.get("replay"),
     )
-
-
-def _bytes(column: np.ndarray) -> bytes:
-    # Token ids are far below 2**53.
-    return np.ascontiguousarray(column, dtype=np.float64).tobytes()

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .as_chat import MAX_TURNS, MessageObject, MessageRequest, ResponseObject, ResponseRequest
 from .errors import MalformedEvidence
 from .protocol import FIELD_NAME, ChoiceProofs, PromptDigest, TokenId, ToplocProofs
-from .sampling import Sampling
+from .tokens.sampling import Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -15,8 +15,8 @@ from .prefill import TransformersPrefill
 from .proofs.chunks import proof_dtype, state_points
 from .report import Check, Report, malformed
 from .scheme import TOPK
-from .scores import score_tokens
 from .thresholds import Thresholds
+from .tokens.scoring import score_tokens
 from .verifier import Computed, Verifier, judge
 
 if TYPE_CHECKING:

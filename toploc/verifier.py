@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .evidence import Answer, Evidence
     from .keys import PublicKey
     from .proofs.chunks import Points
-    from .scores import TokenScores
     from .thresholds import Thresholds
+    from .tokens.scores import TokenScores
 
 
 @dataclass(frozen=True, slots=True)

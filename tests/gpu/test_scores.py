@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from toploc.noise import SAMPLERS
 from toploc.proofs.chunks import find_points, split, state_points
-from toploc.sampling import Sampling
-from toploc.scores import score_tokens
+from toploc.tokens.noise import SAMPLERS
+from toploc.tokens.sampling import Sampling
+from toploc.tokens.scoring import score_tokens
 
 pytestmark = pytest.mark.gpu
 

@@ -11,7 +11,7 @@ from toploc_proxy.sampler import name_sampler
 from vllm.platforms import current_platform
 from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 
-from toploc.noise import noise_of
+from toploc.tokens.noise import noise_of
 
 CPU = torch.device("cpu")
 

@@ -16,8 +16,8 @@ from toploc_proxy.verify_examine import Examiner, scores_of
 from toploc_proxy.verify_rows import Prefills
 
 from toploc.proofs.chunks import find_points, split
-from toploc.sampling import Sampling
-from toploc.scores import score_tokens
+from toploc.tokens.sampling import Sampling
+from toploc.tokens.scoring import score_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

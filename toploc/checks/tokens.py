@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ..report import Check, quote
-from ..surprisal import whole_answer, worst_window
+from ..tokens.surprisal import whole_answer, worst_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from ..evidence import Answer
-    from ..sampling import Sampling
-    from ..scores import TokenScores
     from ..token_bounds import TokenBounds
+    from ..tokens.sampling import Sampling
+    from ..tokens.scores import TokenScores
 
 LISTED: Final = 10
 """Positions that the figures list."""

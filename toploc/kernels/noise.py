@@ -1,6 +1,6 @@
 """The bits that noise is made of, on a GPU.
 
-`toploc.noise` computes the same in 64-bit integers, operation by operation, at a hundred times the memory traffic.
+`toploc.tokens.noise` computes the same in 64-bit integers, operation by operation, at a hundred times the memory traffic.
 """
 
 from __future__ import annotations

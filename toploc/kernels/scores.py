@@ -1,4 +1,4 @@
-"""The figures of `toploc.scores` for logits that no option changes, on a GPU: read twice, and written nowhere.
+"""The figures of `toploc.tokens.scoring` for logits that no option changes, on a GPU: read twice, and written nowhere.
 
 Every intermediate of the general way is as large as the logits themselves, and there are dozens. Here a program takes a
 row: the first pass finds its largest logit, the second sums up what entropy, variance and cumulants are made of.
@@ -12,10 +12,10 @@ import torch
 import triton
 import triton.language as tl
 
-from ..surprisal import POWERS
+from ..tokens.scores import POWERS
 
 if TYPE_CHECKING:
-    from ..sampling import Sampling
+    from ..tokens.sampling import Sampling
 
 BLOCK = 4096
 # Of the second pass, which has 16 powers of each.

@@ -11,10 +11,9 @@ import pytest
 from toploc.checks.tokens import MANY, check_tokens, most_of
 from toploc.evidence import Answer
 from toploc.protocol import ChoiceProofs, PromptDigest
-from toploc.sampling import Sampling
-from toploc.scores import TokenScores
-from toploc.surprisal import POWERS
 from toploc.token_bounds import TokenBounds
+from toploc.tokens.sampling import Sampling
+from toploc.tokens.scores import POWERS, TokenScores
 
 if TYPE_CHECKING:
     from toploc.report import Check

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from toploc.noise import SAMPLERS, noise_of
-from toploc.sampling import Sampling
-from toploc.scores import score_tokens
+from toploc.tokens.noise import SAMPLERS, noise_of
+from toploc.tokens.sampling import Sampling
+from toploc.tokens.scoring import score_tokens
 
 CPU = torch.device("cpu")
 # What vLLM's own kernels chose among equal logits, run by Triton's interpreter: `gumbel_sample` of 0.32.0 (murmur3) and

@@ -33,7 +33,7 @@ NO_OPTIONS: Final = frozenset({"sampler", "other"})
 class Sampling(BaseModel):
     """How tokens were to be chosen.
 
-    `sampler`: what drew the noise, of `toploc.noise.SAMPLERS`; the server's, no option of a request. `other`: names of
+    `sampler`: what drew the noise, of `toploc.tokens.noise.SAMPLERS`; the server's, no option of a request. `other`: names of
     options that no verifier can replay from logits alone.
     """
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from toploc.sampling import Sampling
-from toploc.scores import TokenScores, score_tokens
-from toploc.surprisal import whole_answer, worst_window
+from toploc.tokens.sampling import Sampling
+from toploc.tokens.scores import TokenScores
+from toploc.tokens.scoring import score_tokens
+from toploc.tokens.surprisal import whole_answer, worst_window
 
 VOCABULARY = 50
 

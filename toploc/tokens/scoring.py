@@ -8,26 +8,20 @@ processing and the masks as in vLLM (`vllm/v1/sample/sampler.py`, `ops/topk_topp
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 
-from .kernels.device import has_kernels
+from ..kernels.device import has_kernels
 from .noise import noise_of
-from .surprisal import POWERS
+from .scores import FARTHEST, POWERS, TokenScores
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from numpy.typing import NDArray
-
     from .noise import Noise
     from .sampling import Sampling
-
-FARTHEST: Final = 1e6
-"""A margin where a token was forbidden: JSON has no infinity."""
 
 ROWS: Final = 64
 """Of logits in float32 at once: with what the figures need of them about 300 MB at 128,000 tokens."""
@@ -35,29 +29,6 @@ ROWS: Final = 64
 SLACK: Final = 0.25
 """A token less than this many logits within what sampling leaves may have been left out by the server: `near` of the
 default bounds (`toploc.token_bounds`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenScores:
-    """Of n tokens, float64[n] each, in nats of the processed logits.
-
-    `margin`: max l - l_y, before temperature: 0 where greedy decoding would say the token. `best`: int64[n], the token
-    that it would say. `cut`: how far l_y lies outside of what top-k, top-p and min-p leave (`_truncate`); 0 within.
-    `surprisal`: -log p_y, for a token outside that of the least likely one within. `entropy` and `variance`: mean
-    and variance of -log p. `cumulants`: [n, len(POWERS)], log E[exp(λ s)] of the surprisal s, for Chernoff's bound.
-    Greedy answers have margins alone; the rest is 0. `replay`: max (l + T g) - (l_y + T g_y), at least 0, with the
-    sampler's noise g at temperature T, over tokens that sampling leaves: 0 where it would choose the token. None where
-    the noise is not known.
-    """
-
-    margin: NDArray[np.float64]
-    best: NDArray[np.int64]
-    cut: NDArray[np.float64]
-    surprisal: NDArray[np.float64]
-    entropy: NDArray[np.float64]
-    variance: NDArray[np.float64]
-    cumulants: NDArray[np.float64]
-    replay: NDArray[np.float64] | None = None
 
 
 @torch.inference_mode()
@@ -87,7 +58,7 @@ def score_tokens(
     for part in logits:
         chosen = torch.tensor(token_ids[first : first + len(part)], device=part.device)
         if has_kernels(part) and noise is None and _changes_nothing(sampling, first):
-            from .kernels.scores import plain_figures
+            from ..kernels.scores import plain_figures
 
             parts.append(plain_figures(part, chosen, sampling, FARTHEST))
             first += len(part)

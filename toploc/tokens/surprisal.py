@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .scores import POWERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .scores import TokenScores
-
-POWERS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""The λ at which cumulants are taken."""
 
 
 @dataclass(frozen=True, slots=True)

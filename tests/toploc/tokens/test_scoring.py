@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from toploc.sampling import Sampling
-from toploc.scores import FARTHEST, TokenScores, score_tokens
+from toploc.tokens.sampling import Sampling
+from toploc.tokens.scores import FARTHEST, TokenScores
+from toploc.tokens.scoring import score_tokens
 
 
 def scored(probabilities: list[float], token: int, **options: float) -> TokenScores:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
 
-from .kernels.device import has_kernels
+from ..kernels.device import has_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +73,7 @@ class Murmur3:
         for word in (self.seed & MASK32, (self.seed >> 32) & MASK32, positions & MASK32):
             state = _murmur_mix(state, torch.as_tensor(word, device=device))
         if has_kernels(state):
-            from .kernels.noise import murmur_words
+            from ..kernels.noise import murmur_words
 
             hashed = murmur_words(state[:, 0], vocabulary)
         else:
@@ -102,7 +102,7 @@ class Philox:
         low, high = (torch.tensor(word & MASK32, device=device) for word in (self.seed, self.seed >> 32))
         seeds = _philox(low, high, positions & MASK32, positions >> 32)
         if has_kernels(seeds):
-            from .kernels.noise import philox_words
+            from ..kernels.noise import philox_words
 
             words = philox_words(seeds[:, 0], vocabulary)
         else:
