@@ -1,1 +1,1 @@
-"""Settings that ship with the package: `thresholds/*.yaml`, read by `toploc.thresholds.bounds.Thresholds.load`."""
+"""Settings that ship with the package: `thresholds/*.yaml`, read by `toploc.thresholds.bounds.bounds.Thresholds.load`."""

@@ -20,7 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from toploc.prefill import TransformersPrefill
 from toploc.proofs.verdict import verify_activations
 from toploc.protocol import ToplocProofs, token_ids_sha256
-from toploc.thresholds import Thresholds
+from toploc.thresholds.bounds import Thresholds
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "models" / "toploc-mini"

@@ -14,7 +14,7 @@ from typing import Any
 
 from toploc.errors import MalformedEvidence
 from toploc.evidence import MAX_BYTES, parse_evidence
-from toploc.thresholds import Thresholds
+from toploc.thresholds.bounds import Thresholds
 from toploc.transformers_verifier import TransformersVerifier
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

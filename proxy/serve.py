@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from toploc.errors import InvalidKey, UnsupportedEngine
 from toploc.keys import load_signing_keys, load_trusted_keys
-from toploc.thresholds import Thresholds
+from toploc.thresholds.bounds import Thresholds
 
 from .log import logger
 from .relay import Relay, read_secret

@@ -19,7 +19,7 @@ from toploc.errors import ToplocError
 from toploc.evidence_file import EvidenceFile, read_lines
 from toploc.report import Report
 from toploc.scheme import TOPK
-from toploc.thresholds import Thresholds
+from toploc.thresholds.bounds import Thresholds
 
 from .experiment import Experiment, add_flag, file_name, parse, positive, start_server
 

@@ -9,19 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from importlib import resources
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from toploc.errors import InvalidThresholds, ProofUnavailable
+from toploc.errors import ProofUnavailable
 from toploc.evidence import read_evidence
 from toploc.keys import load_trusted_keys
 from toploc.proofs.chunks import Points
 from toploc.report import Check, Report
 from toploc.scheme import TOPK
-from toploc.thresholds import Thresholds
+from toploc.thresholds.bounds import choose_thresholds
 from toploc.tokens.sampling import Sampling
 from toploc.verifier import Computed, Verifier, judge
 
@@ -249,26 +248,6 @@ async def unless_dead(engine: EngineClient, work: Coroutine[Any, Any, T]) -> T:
         return task.result()
     finally:
         task.cancel()
-
-
-def choose_thresholds(wanted: str | None, model: str, dtype: str) -> Thresholds:
-    """Those that were asked for; else those that were calibrated for a model of this name and dtype; else the paper's.
-
-    Raises InvalidThresholds for some that cannot be read, or are for another dtype.
-    """
-    if wanted is not None:
-        chosen = Thresholds.load(wanted)
-        if chosen.dtype != dtype:
-            raise InvalidThresholds(f"thresholds {chosen.name!r} are for {chosen.dtype}, this server proves {dtype}")
-        return chosen
-    name = model.rstrip("/").rpartition("/")[2]
-    folder = resources.files("toploc.configs") / "thresholds"
-    for file in sorted(folder.iterdir(), key=lambda file: file.name):
-        if file.name.endswith(".yaml"):
-            found = Thresholds.load(file.name.removesuffix(".yaml"))
-            if found.model in (model, name) and found.dtype == dtype:
-                return found
-    return Thresholds.paper(dtype)
 
 
 def _cannot(name: str, reason: str, answer: Answer, message: str) -> Check:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .proofs.builder import ProofBuilder
     from .proofs.format import Proof, decode_proof, encode_chunks, encode_points
     from .proofs.verdict import ChunkVerdict, Verdict, verify_activations, verify_chunks, verify_points
-    from .thresholds import Bounds, Thresholds
+    from .thresholds.bounds import Bounds, Thresholds
     from .utils import sha256sum
 
 __all__ = [

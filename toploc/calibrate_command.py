@@ -15,10 +15,10 @@ from .errors import ToplocError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .pooled_bounds import PooledBounds
     from .rate import Rate
     from .samples import Sample
-    from .thresholds import Thresholds
+    from .thresholds.bounds import Thresholds
+    from .thresholds.pooled import PooledBounds
     from .transformers_verifier import TransformersVerifier
 
 DESCRIPTION = """\
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str]) -> int:
         if find_spec(package) is None:
             raise ToplocError(f"toploc calibrate: {package} is not installed; pip install 'toploc-proxy[calibrate]'")
     from . import calibration, calibration_plots, calibration_tables
-    from .thresholds import Thresholds
+    from .thresholds.bounds import Thresholds
     from .transformers_verifier import TransformersVerifier
     from .verify_command import load_prefill
 

@@ -13,7 +13,7 @@ import numpy as np
 from .errors import ToplocError
 from .rate import Rate
 from .scheme import TOPK
-from .thresholds import Bounds
+from .thresholds.bounds import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .samples import Sample
-    from .thresholds import Thresholds
+    from .thresholds.bounds import Thresholds
 
 ROWS: Final = (1, 2, 4, 8, 32)
 """The fewer rows, the noisier the figures (docs/evidence.md): a chunk's bounds are those of the largest entry that it

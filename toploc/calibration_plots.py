@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .samples import Sample
-    from .thresholds import Thresholds
+    from .thresholds.bounds import Thresholds
 
 FORMATS: Final = ("png", "svg")
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from .calibration import LEAST, TooFewAnswers, upper_bound
 from .errors import ToplocError
-from .pooled_bounds import Copy, PooledBounds
 from .pooling import SHARE, Alternative, Scores, audits_needed, chunk_scores, threshold
 from .rate import Rate
 from .scheme import CHUNK_SIZE
+from .thresholds.pooled import Copy, PooledBounds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .samples import Sample
-    from .thresholds import Thresholds
+    from .thresholds.bounds import Thresholds
 
     Floats = NDArray[np.float64]
     Answers = Sequence[tuple[int, list[float]]]

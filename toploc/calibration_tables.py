@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .calibration_pooled import Gain
-    from .pooled_bounds import PooledBounds
     from .rate import Rate
     from .samples import Sample
-    from .thresholds import Bounds, Thresholds
+    from .thresholds.bounds import Bounds, Thresholds
+    from .thresholds.pooled import PooledBounds
 
 
 def bounds_table(

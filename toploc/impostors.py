@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .samples import Sample
-    from .thresholds import Thresholds
+    from .thresholds.bounds import Thresholds
 
 PAIRS: Final = 2000
 """Of each kind: with none accepted, the rate is below 0.18 % (95 %)."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .evidence import Answer, Evidence
     from .proofs.format import Proof
     from .proofs.verdict import ChunkVerdict
-    from .thresholds import Thresholds
+    from .thresholds.bounds import Thresholds
     from .transformers_verifier import TransformersVerifier
 
 

@@ -15,7 +15,7 @@ from .prefill import TransformersPrefill
 from .proofs.chunks import proof_dtype, state_points
 from .report import Check, Report, malformed
 from .scheme import TOPK
-from .thresholds import Thresholds
+from .thresholds.bounds import Thresholds
 from .tokens.scoring import score_tokens
 from .verifier import Computed, Verifier, judge
 

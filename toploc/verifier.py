@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from . import token_bounds
 from .checks.finish import check_finish
 from .checks.model import check_model
 from .checks.pooled import check_pooled
@@ -15,6 +14,7 @@ from .checks.receipt import check_receipt
 from .checks.text import check_text
 from .checks.tokens import check_tokens
 from .report import Check, Report, quote
+from .thresholds import tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .evidence import Answer, Evidence
     from .keys import PublicKey
     from .proofs.chunks import Points
-    from .thresholds import Thresholds
+    from .thresholds.bounds import Thresholds
     from .tokens.scores import TokenScores
 
 
@@ -103,7 +103,7 @@ def _of_choice(evidence: Evidence, answer: Answer, verifier: Verifier, computed:
     yield proofs
     if thresholds.pooled is not None:
         yield check_pooled(proofs, thresholds.pooled, thresholds.name)  # 4
-    bounds = thresholds.tokens or token_bounds.DEFAULT
+    bounds = thresholds.tokens or tokens.DEFAULT
     yield check_tokens(answer, evidence.sampling_of(answer), computed.scores, bounds, decode=said)  # 5
     decode, ends = verifier.decode, verifier.eos_token_ids
     yield check_text(evidence, answer, computed.prompt, decode=decode, eos_token_ids=ends)  # 6

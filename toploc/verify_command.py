@@ -137,7 +137,7 @@ def _load(args: argparse.Namespace) -> _Verifier:
         if args.api_key_env and not key:
             raise ToplocError(f"--api-key-env: {args.api_key_env} is not set")
         return Verifier(args.verifier, api_key=key)
-    from .thresholds import Thresholds
+    from .thresholds.bounds import Thresholds
 
     thresholds = Thresholds.load(args.thresholds) if args.thresholds else None
     trusted = load_trusted_keys(args.trusted_keys) if args.trusted_keys else ()

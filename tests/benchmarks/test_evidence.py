@@ -18,7 +18,7 @@ from run import Job, Run
 from study import Study, altered_kinds, honest_kinds
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from toploc.thresholds import Thresholds
+from toploc.thresholds.bounds import Thresholds
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "models" / "toploc-mini"

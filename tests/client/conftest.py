@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from recorded import ROOT
 
-from toploc.pooled_bounds import Copy, PooledBounds
 from toploc.pooling import Scores
 from toploc.prefill import TransformersPrefill
-from toploc.thresholds import Thresholds
+from toploc.thresholds.bounds import Thresholds
+from toploc.thresholds.pooled import Copy, PooledBounds
 from toploc.transformers_verifier import TransformersVerifier
 
 if TYPE_CHECKING:

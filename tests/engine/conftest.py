@@ -18,7 +18,7 @@ from toploc.keys import SigningKey
 from toploc.prefill import TransformersPrefill
 from toploc.proofs.verdict import verify_activations
 from toploc.protocol import ToplocProofs, num_chunks, token_ids_sha256
-from toploc.thresholds import Thresholds
+from toploc.thresholds.bounds import Thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

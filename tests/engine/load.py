@@ -19,7 +19,7 @@ import torch
 
 from toploc.proofs.verdict import verify_activations
 from toploc.protocol import ChoiceProofs, ToplocProofs, num_chunks, token_ids_sha256
-from toploc.thresholds import Thresholds
+from toploc.thresholds.bounds import Thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from toploc_proxy.local_server import LocalServer
 
     from toploc.protocol import ToplocProofs
-    from toploc.thresholds import Thresholds
+    from toploc.thresholds.bounds import Thresholds
 
 # Reasoning is what stands between these (vllm/reasoning/granite_reasoning_parser.py): the bundled model has no tokens
 # for `<think>`, so a grammar makes it write them.

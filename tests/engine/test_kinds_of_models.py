@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from toploc.prefill import TransformersPrefill
-from toploc.thresholds import Thresholds
+from toploc.thresholds.bounds import Thresholds
 from toploc.transformers_verifier import TransformersVerifier
 
 if TYPE_CHECKING:

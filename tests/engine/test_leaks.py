@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from toploc_proxy.local_server import LocalServer
 
     from toploc.prefill import TransformersPrefill
-    from toploc.thresholds import Thresholds
+    from toploc.thresholds.bounds import Thresholds
 
 REQUESTS = int(os.environ.get("SOAK_REQUESTS", "300"))
 SECONDS = float(os.environ.get("SOAK_SECONDS", "inf"))

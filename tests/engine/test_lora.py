@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from conftest import Api
     from toploc_proxy.local_server import LocalServer
 
-    from toploc.thresholds import Thresholds
+    from toploc.thresholds.bounds import Thresholds
 
 ADAPTERS = ("first", "second")
 

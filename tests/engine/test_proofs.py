@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import openai
 
     from toploc.prefill import TransformersPrefill
-    from toploc.thresholds import Thresholds
+    from toploc.thresholds.bounds import Thresholds
 
 LENGTHS = [1, 31, 32, 33, 64, 70, 200]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from toploc.thresholds import Thresholds
+from toploc.thresholds.bounds import Thresholds
 from toploc.transformers_verifier import TransformersVerifier
 
 if TYPE_CHECKING:

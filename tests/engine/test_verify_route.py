@@ -27,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
 
 from toploc.errors import ToplocError
 from toploc.proofs.field import PRIME
-from toploc.thresholds import Thresholds
+from toploc.thresholds.bounds import Thresholds
 from toploc.transformers_verifier import TransformersVerifier
 from toploc.verify_command import main as verify_command
 

@@ -16,7 +16,7 @@ from toploc.proofs.field import PRIME, modulus_floor
 from toploc.proofs.format import Proof, decode_proof
 from toploc.proofs.topk import top_k
 from toploc.proofs.verdict import verify_activations, verify_points
-from toploc.thresholds import Thresholds
+from toploc.thresholds.bounds import Thresholds
 
 # Not whole modules: numba cannot compile what atheris has instrumented.
 for function in (decode_proof, Proof.__post_init__, ProofPoly._from.__func__):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from ..pooled_bounds import PooledBounds
+    from ..thresholds.pooled import PooledBounds
 
 
 def check_pooled(proofs: Check, bounds: PooledBounds, name: str) -> Check:

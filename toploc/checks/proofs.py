@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..evidence import Answer
     from ..proofs.chunks import Points
     from ..proofs.verdict import ChunkVerdict
-    from ..thresholds import Bounds, Thresholds
+    from ..thresholds.bounds import Bounds, Thresholds
 
 DESCRIBED = 3
 """Failed chunks that the message describes; the figures have all of them."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from ..evidence import Answer
-    from ..token_bounds import TokenBounds
+    from ..thresholds.tokens import TokenBounds
     from ..tokens.sampling import Sampling
     from ..tokens.scores import TokenScores
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InvalidActivations, InvalidThresholds, MalformedProof
 from ..kernels.jit import kernel
 from ..scheme import CHUNK_SIZE, TOPK
-from ..thresholds import Bounds, Thresholds
+from ..thresholds.bounds import Bounds, Thresholds
 from .chunks import count, find_points, proof_dtype, split
 from .decoys import decoy_bound, decoy_positions
 from .field import PRIME, evaluate

@@ -28,7 +28,7 @@ ROWS: Final = 64
 
 SLACK: Final = 0.25
 """A token less than this many logits within what sampling leaves may have been left out by the server: `near` of the
-default bounds (`toploc.token_bounds`)."""
+default bounds (`toploc.thresholds.tokens`)."""
 
 
 @torch.inference_mode()

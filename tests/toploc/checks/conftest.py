@@ -13,7 +13,7 @@ import torch
 
 from toploc.prefill import TransformersPrefill
 from toploc.report import Check, Report
-from toploc.thresholds import Thresholds
+from toploc.thresholds.bounds import Thresholds
 from toploc.transformers_verifier import TransformersVerifier
 
 MODEL = Path(__file__).parents[3] / "models" / "toploc-mini"

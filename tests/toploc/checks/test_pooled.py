@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from toploc.pooled_bounds import Copy, PooledBounds
 from toploc.pooling import Alternative, Scores
-from toploc.thresholds import Thresholds
+from toploc.thresholds.bounds import Thresholds
+from toploc.thresholds.pooled import Copy, PooledBounds
 from toploc.transformers_verifier import TransformersVerifier
 
 if TYPE_CHECKING:

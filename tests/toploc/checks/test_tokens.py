@@ -11,7 +11,7 @@ import pytest
 from toploc.checks.tokens import MANY, check_tokens, most_of
 from toploc.evidence import Answer
 from toploc.protocol import ChoiceProofs, PromptDigest
-from toploc.token_bounds import TokenBounds
+from toploc.thresholds.tokens import TokenBounds
 from toploc.tokens.sampling import Sampling
 from toploc.tokens.scores import POWERS, TokenScores
 

@@ -27,7 +27,7 @@ from toploc.proofs.chunks import find_points, split
 from toploc.proofs.decoys import DECOYS, FALSE_ALARM, decoy_bound, decoy_positions
 from toploc.proofs.field import PRIME, evaluate
 from toploc.proofs.verdict import NOTHING_EQUAL
-from toploc.thresholds import Bounds
+from toploc.thresholds.bounds import Bounds
 
 PAPER = Thresholds.paper()
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .pooling import SHARE, Alternative, Scores
+from ..pooling import SHARE, Alternative, Scores
 
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from toploc import InvalidThresholds, Thresholds
-from toploc.thresholds import Bounds
+from toploc.thresholds.bounds import Bounds
 
 PAPER = Thresholds.paper()
 

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .errors import InvalidThresholds
-from .pooled_bounds import PooledBounds
-from .token_bounds import TokenBounds
+from ..errors import InvalidThresholds
+from .pooled import PooledBounds
+from .tokens import TokenBounds
 
 DTYPES = ("bfloat16", "float16")
 
@@ -169,3 +169,23 @@ def _check_number(name: str, value: object, most: float = math.inf) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value <= most or math.isinf(value):  # type: ignore[operator, arg-type]
         raise InvalidThresholds(f"{name}: expected a finite number of at least 0, got {value!r}")
+
+
+def choose_thresholds(wanted: str | None, model: str, dtype: str) -> Thresholds:
+    """Those that were asked for; else those that were calibrated for a model of this name and dtype; else the paper's.
+
+    Raises InvalidThresholds for some that cannot be read, or are for another dtype.
+    """
+    if wanted is not None:
+        chosen = Thresholds.load(wanted)
+        if chosen.dtype != dtype:
+            raise InvalidThresholds(f"thresholds {chosen.name!r} are for {chosen.dtype}, this server proves {dtype}")
+        return chosen
+    name = model.rstrip("/").rpartition("/")[2]
+    folder = resources.files("toploc.configs") / "thresholds"
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".yaml"):
+            found = Thresholds.load(file.name.removesuffix(".yaml"))
+            if found.model in (model, name) and found.dtype == dtype:
+                return found
+    return Thresholds.paper(dtype)
