@@ -11,7 +11,8 @@ import numpy as np
 
 from .calibration import LEAST, TooFewAnswers, upper_bound
 from .errors import ToplocError
-from .pooling import SHARE, Alternative, Scores, audits_needed, chunk_scores, threshold
+from .pooling.alarm import audits_needed, threshold
+from .pooling.spread import SHARE, Alternative, Scores, chunk_scores
 from .rate import Rate
 from .scheme import CHUNK_SIZE
 from .thresholds.pooled import Copy, PooledBounds

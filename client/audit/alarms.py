@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from toploc.cusum import Cusum
+from toploc.pooling.cusum import Cusum
 from toploc.report import printable
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Alarm:
     """Of one verifier's thresholds against one copy.
 
     Thresholds are set for so many `audits`. Over more answers honest providers reach them as much more often, so that
-    log(answers / audits) is added, as the chance falls by e with each 1 of the sum (Lorden 1971; `toploc.pooling`).
+    log(answers / audits) is added, as the chance falls by e with each 1 of the sum (Lorden 1971; `toploc.pooling.spread`).
     """
 
     def __init__(self, thresholds: str, copy: str, threshold: float, audits: int, false_alarm: float) -> None:

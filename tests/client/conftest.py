@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from recorded import ROOT
 
-from toploc.pooling import Scores
+from toploc.pooling.spread import Scores
 from toploc.prefill import TransformersPrefill
 from toploc.thresholds.bounds import Thresholds
 from toploc.thresholds.pooled import Copy, PooledBounds

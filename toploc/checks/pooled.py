@@ -6,7 +6,7 @@ import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from ..pooling import chunk_scores
+from ..pooling.spread import chunk_scores
 from ..report import Check
 from ..scheme import CHUNK_SIZE
 

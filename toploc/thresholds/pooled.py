@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..pooling import SHARE, Alternative, Scores
+from ..pooling.spread import SHARE, Alternative, Scores
 
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 
@@ -15,7 +15,7 @@ class Copy(BaseModel):
     """An altered copy to be on the watch for: its chunks' scores, and the sequential test against it.
 
     `threshold` is reached by at most a share `false_alarm` of honest providers within so many `audits`, if a share
-    `share` of the traffic is what the test expects to be altered (`toploc.pooling`).
+    `share` of the traffic is what the test expects to be altered (`toploc.pooling.spread`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from toploc.pooling import Alternative, Scores
+from toploc.pooling.spread import Alternative, Scores
 from toploc.thresholds.bounds import Thresholds
 from toploc.thresholds.pooled import Copy, PooledBounds
 from toploc.transformers_verifier import TransformersVerifier

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from toploc.cusum import Cusum
 from toploc.errors import ToplocError
-from toploc.pooling import Alternative, Scores, audits_needed, chunk_scores, threshold
+from toploc.pooling.alarm import audits_needed, threshold
+from toploc.pooling.cusum import Cusum
+from toploc.pooling.spread import Alternative, Scores, chunk_scores
 
 HONEST, ALTERED = Scores(-0.8, 0.2, 0.3), Scores(-0.3, 0.2, 0.3)
 

@@ -2,7 +2,7 @@
 
 An answer's score is the mean over its whole chunks of the logarithm of the mean mantissa error. Under the honest model
 and under an altered one it is taken as normal; the log-likelihood ratio of each audited answer goes into a cumulative
-sum (`toploc.cusum`). Only the simulations need numpy.
+sum (`toploc.pooling.cusum`). Only the simulations need numpy.
 """
 
 from __future__ import annotations
@@ -15,15 +15,10 @@ from typing import TYPE_CHECKING, Final
 import pydantic
 from pydantic import Field
 
-from .errors import ToplocError
+from ..errors import ToplocError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
 
 RANGE: Final = (0.02, 64.0)
 """Mean mantissa errors are held within: 0 has no logarithm, and a chunk without equal exponents has no mean."""
@@ -95,56 +90,3 @@ class Alternative:
 def chunk_scores(mantissa_means: Iterable[float]) -> list[float]:
     """Scores of chunks, from the figure `mantissa_mean` of each in a report."""
     return [math.log(min(max(mean, RANGE[0]), RANGE[1])) for mean in mantissa_means]
-
-
-def threshold(
-    honest: Floats, *, answers: int, false_alarm: float = 0.01, simulations: int = 10_000, seed: int = 0
-) -> float:
-    """A threshold that at most a share `false_alarm` of honest providers reaches within so many audits: the larger of
-
-    1. what is found by simulation: sequences of `honest`, the evidence of honest answers that were not fitted to, drawn
-       with replacement;
-    2. log(answers / false_alarm), which suffices where scores are as normal as they are taken to be (Lorden, Procedures
-       for reacting to a change in distribution, 1971): n answers say nothing of what happens once in more than n.
-    """
-    if not len(honest) or answers < 1 or not 0 < false_alarm < 1:
-        raise ToplocError("expected evidence of honest answers, audits from 1 on, and a false-alarm rate in (0, 1)")
-    import numpy as np
-
-    random = np.random.default_rng(seed)
-    value, highest = np.zeros(simulations), np.zeros(simulations)
-    for _ in range(answers):
-        value = np.maximum(0.0, value + random.choice(honest, simulations))
-        highest = np.maximum(highest, value)
-    simulated = float(np.nextafter(np.quantile(highest, 1 - false_alarm, method="higher"), math.inf))
-    return max(simulated, math.log(answers / false_alarm))
-
-
-def audits_needed(
-    honest: Floats,
-    altered: Floats,
-    *,
-    share: float,
-    limit: float,
-    most: int = 10_000,
-    simulations: int = 1000,
-    seed: int = 0,
-) -> NDArray[np.int64]:
-    """After how many audits each of so many simulated providers is found out that alters a share of its answers.
-
-    `most` + 1 where it is not by then. `limit` is the threshold; answers are drawn with replacement.
-    """
-    import numpy as np
-
-    random = np.random.default_rng(seed)
-    value = np.zeros(simulations)
-    found = np.full(simulations, most + 1, dtype=np.int64)
-    for number in range(1, most + 1):
-        drawn = np.where(
-            random.random(simulations) < share, random.choice(altered, simulations), random.choice(honest, simulations)
-        )
-        value = np.maximum(0.0, value + drawn)
-        found = np.where((found > most) & (value >= limit), number, found)
-        if (found <= most).all():
-            break
-    return found

@@ -1,0 +1,1 @@
+"""Error pooled over chunks and answers: what no single chunk shows."""
