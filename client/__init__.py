@@ -4,7 +4,7 @@
 """
 
 from toploc.errors import ToplocError, VerifierUnavailable
-from toploc.evidence_file import EvidenceFile, Line, read_lines
+from toploc.evidence.file import EvidenceFile, Line, read_lines
 from toploc.protocol import ToplocProofs
 from toploc.report import Check, Report
 from toploc.server_verifier import AsyncVerifier, Verifier

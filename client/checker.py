@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from toploc.errors import MalformedEvidence, ToplocError
-from toploc.evidence_file import EvidenceFile
+from toploc.evidence.file import EvidenceFile
 from toploc.protocol import FIELD_NAME, ToplocProofs
 from toploc.report import Check
 

@@ -13,7 +13,8 @@ from threading import Lock
 from typing import Any
 
 from toploc.errors import MalformedEvidence
-from toploc.evidence import MAX_BYTES, parse_evidence
+from toploc.evidence.parse import parse_evidence
+from toploc.evidence.strict_json import MAX_BYTES
 from toploc.thresholds.bounds import Thresholds
 from toploc.transformers_verifier import TransformersVerifier
 

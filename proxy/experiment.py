@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from toploc.errors import ToplocError
-from toploc.evidence_file import EvidenceFile, read_lines
+from toploc.evidence.file import EvidenceFile, read_lines
 
 from .local_server import LocalServer
 

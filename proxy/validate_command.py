@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from toploc.errors import ToplocError
-from toploc.evidence_file import EvidenceFile, read_lines
+from toploc.evidence.file import EvidenceFile, read_lines
 from toploc.report import Report
 from toploc.scheme import TOPK
 from toploc.thresholds.bounds import Thresholds

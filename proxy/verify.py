@@ -15,7 +15,7 @@ import numpy as np
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from toploc.errors import ProofUnavailable
-from toploc.evidence import read_evidence
+from toploc.evidence.parse import read_evidence
 from toploc.keys import load_trusted_keys
 from toploc.proofs.chunks import Points
 from toploc.report import Check, Report
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
     from vllm.outputs import RequestOutput
 
-    from toploc.evidence import Answer, Evidence
+    from toploc.evidence.evidence import Answer, Evidence
 
     from .channel import Channel
     from .messages import Examined, Welcome

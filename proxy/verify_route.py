@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from vllm.tracing import extract_trace_headers
 
 from toploc.errors import MalformedEvidence
-from toploc.evidence import load_json
+from toploc.evidence.strict_json import load_json
 from toploc.scheme import MAX_ITEMS
 
 from .errors import error_body

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from .checks.prompt import check_prompt
 from .errors import MalformedEvidence, MalformedProof, ToplocError
-from .evidence import parse_evidence
+from .evidence.file import items
+from .evidence.parse import parse_evidence
 from .proofs.format import decode_proof
 from .proofs.verdict import verify_points
 from .report import Check
-from .verify_command import items
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .evidence import Answer, Evidence
+    from .evidence.evidence import Answer, Evidence
     from .proofs.format import Proof
     from .proofs.verdict import ChunkVerdict
     from .thresholds.bounds import Thresholds

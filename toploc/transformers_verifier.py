@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .checks.prompt import matching_prompt
 from .errors import InvalidActivations, MalformedEvidence
-from .evidence import parse_evidence
+from .evidence.parse import parse_evidence
 from .prefill import TransformersPrefill
 from .proofs.chunks import proof_dtype, state_points
 from .report import Check, Report, malformed
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from .evidence import Answer, Evidence
+    from .evidence.evidence import Answer, Evidence
     from .keys import PublicKey
 
 RENDERING: Final = frozenset({"tools", "documents", "add_generation_prompt", "continue_final_message"})

@@ -19,7 +19,7 @@ from .thresholds import tokens
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from .evidence import Answer, Evidence
+    from .evidence.evidence import Answer, Evidence
     from .keys import PublicKey
     from .proofs.chunks import Points
     from .thresholds.bounds import Thresholds

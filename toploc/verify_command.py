@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from .errors import ToplocError
-from .evidence import MAX_BYTES
+from .evidence.file import items
 from .keys import load_trusted_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from .prefill import TransformersPrefill
     from .report import Report
@@ -93,26 +93,6 @@ def main(arguments: Sequence[str]) -> int:
     if "rejected" in verdicts:
         return 1
     return 2 if "error" in verdicts else 0
-
-
-def items(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Each item of evidence and the number of its line: one for the whole stream, unless its first line is an object.
-
-    Nothing longer than the limit of evidence is held; what is longer is cut a byte above, where it is refused.
-    """
-    first = stream.readline(MAX_BYTES + 1)
-    if not (first.strip().startswith(b"{") and first.strip().endswith(b"}")):
-        whole = first + stream.read(MAX_BYTES + 1 - len(first))
-        if whole.strip():
-            yield 1, whole
-        return
-    number, line = 1, first
-    while line:
-        if line.strip():
-            yield number, line
-        while line and not line.endswith(b"\n"):  # the rest of a line that is too long
-            line = stream.readline(MAX_BYTES + 1)
-        number, line = number + 1, stream.readline(MAX_BYTES + 1)
 
 
 def _open(name: str) -> nullcontext[BinaryIO] | BinaryIO:

@@ -23,7 +23,7 @@ from scoring import SAMPLER, Scorer, beginning
 from texts import HONEST, PERSON, REQUESTS, ROOT, TOKENS, WRITERS, Texts, request
 
 from toploc.checks.tokens import check_tokens
-from toploc.evidence import Answer
+from toploc.evidence.evidence import Answer
 from toploc.protocol import ChoiceProofs, PromptDigest
 from toploc.thresholds.tokens import DEFAULT, TokenBounds
 from toploc.tokens.sampling import Sampling

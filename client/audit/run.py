@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from toploc.errors import ToplocError
-from toploc.evidence_file import read_lines
+from toploc.evidence.file import read_lines
 from toploc.report import Report
 
 from .entry import Entry, entry_of, unreported

@@ -10,7 +10,7 @@ import pytest
 from openai.lib.streaming.chat import ChatCompletionStreamState
 
 from toploc.checks.receipt import check_receipt
-from toploc.evidence import parse_evidence
+from toploc.evidence.parse import parse_evidence
 from toploc.keys import parse_keys
 from toploc.receipt import verify_receipt
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from toploc.checks.receipt import check_receipt
 from toploc.errors import MalformedEvidence
-from toploc.evidence import read_evidence
+from toploc.evidence.parse import read_evidence
 from toploc.keys import PublicKey, SigningKey
 from toploc.protocol import ToplocProofs
 from toploc.receipt import canonical, digest, issue, output_of, request_digest, shown_in, verify_receipt

@@ -14,10 +14,11 @@ import pytest
 from toploc import verify_command
 from toploc.cli import main as cli
 from toploc.errors import ToplocError
-from toploc.evidence import MAX_BYTES
+from toploc.evidence.file import items
+from toploc.evidence.strict_json import MAX_BYTES
 from toploc.keys import SigningKey
 from toploc.report import Report, malformed
-from toploc.verify_command import items, main
+from toploc.verify_command import main
 
 ROOT = Path(__file__).parents[2]
 RECORDED = Path(__file__).parent / "evidence"

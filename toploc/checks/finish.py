@@ -9,7 +9,7 @@ from ..report import Check
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from ..evidence import Answer, Evidence
+    from ..evidence.evidence import Answer, Evidence
 
 COMPLETIONS_DEFAULT = 16
 """`max_tokens` of a completion that does not say, in OpenAI's API and in vLLM."""

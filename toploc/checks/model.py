@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from ..evidence import Evidence
+    from ..evidence.evidence import Evidence
 
 
 def check_model(evidence: Evidence, names: Collection[str]) -> Check:

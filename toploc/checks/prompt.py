@@ -10,7 +10,7 @@ from ..report import Check
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..evidence import Answer
+    from ..evidence.evidence import Answer
 
 
 def matching_prompt(answer: Answer, rendered: Sequence[Sequence[int]]) -> Sequence[int]:

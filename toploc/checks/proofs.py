@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from ..evidence import Answer
+    from ..evidence.evidence import Answer
     from ..proofs.chunks import Points
     from ..proofs.verdict import ChunkVerdict
     from ..thresholds.bounds import Bounds, Thresholds

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from ..evidence import Evidence
+    from ..evidence.evidence import Evidence
     from ..keys import PublicKey
 
 

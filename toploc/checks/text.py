@@ -12,7 +12,7 @@ from ..scheme import CHUNK_SIZE
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from ..evidence import Answer, Evidence
+    from ..evidence.evidence import Answer, Evidence
 
 CONTEXT = 8
 """Prompt tokens decoded before the answer's, since some tokenizers drop the first space of a text."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydantic import JsonValue
 
-    from ..evidence import Answer
+    from ..evidence.evidence import Answer
     from ..thresholds.tokens import TokenBounds
     from ..tokens.sampling import Sampling
     from ..tokens.scores import TokenScores

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from toploc.errors import MalformedEvidence
-from toploc.evidence import load_json, read_evidence
-from toploc.evidence_file import read_lines
+from toploc.evidence.file import read_lines
+from toploc.evidence.parse import read_evidence
+from toploc.evidence.strict_json import load_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from toploc.evidence import Answer
+    from toploc.evidence.evidence import Answer
     from toploc.report import Check
 
     from ..entry import Entry

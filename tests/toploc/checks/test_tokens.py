@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from toploc.checks.tokens import MANY, check_tokens, most_of
-from toploc.evidence import Answer
+from toploc.evidence.evidence import Answer
 from toploc.protocol import ChoiceProofs, PromptDigest
 from toploc.thresholds.tokens import TokenBounds
 from toploc.tokens.sampling import Sampling

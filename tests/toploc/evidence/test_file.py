@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from toploc.errors import ToplocError
-from toploc.evidence import MAX_BYTES, parse_evidence
-from toploc.evidence_file import EvidenceFile, from_parquet, read_lines, to_parquet
+from toploc.evidence.file import EvidenceFile, read_lines
+from toploc.evidence.parquet import from_parquet, to_parquet
+from toploc.evidence.parse import parse_evidence
+from toploc.evidence.strict_json import MAX_BYTES
 
-RECORDED = sorted((Path(__file__).parent / "evidence").glob("*.json"))
+RECORDED = sorted((Path(__file__).parents[1] / "evidence").glob("*.json"))
 
 
 def pair(number: int, size: int = 10) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from toploc import evidence as module
 from toploc.errors import MalformedEvidence
-from toploc.evidence import MAX_BYTES, parse_evidence, read_evidence
+from toploc.evidence import parse as module
+from toploc.evidence.parse import parse_evidence, read_evidence
+from toploc.evidence.strict_json import MAX_BYTES
 
-RECORDED = Path(__file__).parent / "evidence"
-MALFORMED = Path(__file__).parent / "malformed_evidence"
+RECORDED = Path(__file__).parents[1] / "evidence"
+MALFORMED = Path(__file__).parents[1] / "malformed_evidence"
 
 
 def recorded(name: str) -> dict[str, Any]:

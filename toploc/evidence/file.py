@@ -11,21 +11,19 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .errors import ToplocError
-from .evidence import MAX_BYTES
+from ..errors import ToplocError
+from .strict_json import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
-
-BATCH: Final = 1000
-"""Rows of a Parquet file that are held at a time."""
 
 
 class EvidenceFile:
@@ -97,57 +95,6 @@ def read_lines(path: str | os.PathLike[str], offset: int = 0, number: int = 1) -
         raise ToplocError(f"{path}: {error.strerror}") from None
 
 
-def to_parquet(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> int:
-    """Writes the lines of an evidence file as a Parquet table, and gives the number of rows; torn lines are left out.
-
-    Columns: `id`, `model`, `created` (seconds since 1970, UTC), and `request` and `response` as JSON. Needs pyarrow.
-    """
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    schema = pa.schema(
-        [("id", "string"), ("model", "string"), ("created", "int64"), ("request", "string"), ("response", "string")]
-    )
-    rows = 0
-    with parquet.ParquetWriter(target, schema) as writer:
-        held: list[dict[str, Any]] = []
-        for line in read_lines(source):
-            if (row := _row(line)) is not None:
-                held.append(row)
-                rows += 1
-            if len(held) == BATCH:
-                writer.write_table(pa.Table.from_pylist(held, schema))
-                held = []
-        writer.write_table(pa.Table.from_pylist(held, schema))
-    return rows
-
-
-def from_parquet(path: str | os.PathLike[str]) -> Iterator[bytes]:
-    """The lines that `to_parquet` was given, in JSON. Needs pyarrow."""
-    from pyarrow import parquet
-
-    with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(BATCH, columns=["request", "response"]):
-            for row in batch.to_pylist():
-                yield f'{{"request": {row["request"]}, "response": {row["response"]}}}'.encode()
-
-
-def _row(line: Line) -> dict[str, Any] | None:
-    try:
-        found = json.loads(line.data or b"")
-        response = found["response"]
-        created = response.get("created") or response.get("created_at")
-        return {
-            "id": response.get("id"),
-            "model": response.get("model"),
-            "created": int(created) if isinstance(created, int | float) else None,
-            "request": json.dumps(found["request"], ensure_ascii=False),
-            "response": json.dumps(response, ensure_ascii=False),
-        }
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return None
-
-
 class _opened:  # noqa: N801
     """A descriptor of the file, locked against other processes."""
 
@@ -167,3 +114,23 @@ def _write(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def items(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Each item of evidence and the number of its line: one for the whole stream, unless its first line is an object.
+
+    Nothing longer than the limit of evidence is held; what is longer is cut a byte above, where it is refused.
+    """
+    first = stream.readline(MAX_BYTES + 1)
+    if not (first.strip().startswith(b"{") and first.strip().endswith(b"}")):
+        whole = first + stream.read(MAX_BYTES + 1 - len(first))
+        if whole.strip():
+            yield 1, whole
+        return
+    number, line = 1, first
+    while line:
+        if line.strip():
+            yield number, line
+        while line and not line.endswith(b"\n"):  # the rest of a line that is too long
+            line = stream.readline(MAX_BYTES + 1)
+        number, line = number + 1, stream.readline(MAX_BYTES + 1)

@@ -1,0 +1,1 @@
+"""A stored request and response: `parse.py` reads them, `evidence.py` is what they become, `file.py` keeps them."""

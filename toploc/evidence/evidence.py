@@ -1,0 +1,100 @@
+"""A request, its response, and their choices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..protocol import ChoiceProofs, PromptDigest, TokenId, ToplocProofs
+from .shapes import Chat, Completion
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..tokens.sampling import Sampling
+
+TokenIds = tuple[TokenId, ...]
+
+Route = Literal["chat", "batch", "completion", "response", "message"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One choice: what the client saw of it, and what the server says that it was made of."""
+
+    index: int
+    text: str | None
+    finish_reason: str | None
+    proofs: ChoiceProofs
+    prompt: PromptDigest
+    restructured: str | None = None
+    """What parts of the text were taken out into fields of their own: `reasoning` or `tool_calls`."""
+
+    @property
+    def token_ids(self) -> TokenIds:
+        return self.proofs.token_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A request, its response, and their choices in order.
+
+    `prompts` are texts or token ids; none for a chat. `conversations` are those of a batch of chats, a choice each, of
+    which `request` has the first; none for another request.
+    """
+
+    route: Route
+    request: Chat | Completion
+    sampling: Sampling
+    models: tuple[str, ...]
+    """The names in the request, if it has one, in the response, and in its proofs."""
+    proofs: ToplocProofs
+    answers: tuple[Answer, ...]
+    prompts: tuple[str | TokenIds, ...] = ()
+    conversations: tuple[list[dict[str, Any]], ...] = ()
+    source: tuple[Mapping[str, Any], Mapping[str, Any]] = field(default=({}, {}), repr=False)
+    """Request and response as they were read: what a receipt is about."""
+    renderable: bool = True
+    """Whether `request` has the prompt's messages; if not, only the server's own route can render them."""
+    bodies: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    """What leads to the prompts: the request, or of a response with several turns a request for each, up to one whose
+    prompt is not known."""
+
+    @property
+    def model(self) -> str:
+        return self.proofs.model
+
+    @property
+    def chat(self) -> Chat | None:
+        return self.request if isinstance(self.request, Chat) else None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        stop = self.request.stop or []
+        return (stop,) if isinstance(stop, str) else tuple(stop)
+
+    @property
+    def choices_per_prompt(self) -> int:
+        return self.request.n or 1
+
+    def under_one_name(self, names: Sequence[str]) -> Evidence:
+        """With the first of `names`, which are all one model's, in place of the others: a server may be asked for any
+        of its own, and vLLM answers under the first."""
+        return replace(self, models=tuple(names[0] if name in names else name for name in self.models))
+
+    def sampling_of(self, answer: Answer) -> Sampling:
+        """The options of one choice. vLLM gives the choices of a seeded prompt consecutive seeds
+        (vllm/v1/engine/parallel_sampling.py); where the request has none, it is the server's word that counts."""
+        asked = self.sampling.seed
+        seed = answer.proofs.seed if asked is None else asked + answer.index % self.choices_per_prompt
+        return self.sampling.model_copy(update={"seed": seed, "sampler": self.proofs.sampler})
+
+    def prompt_of(self, answer: Answer) -> str | TokenIds:
+        """The prompt of a completion's choice; choices number through all prompts."""
+        return self.prompts[answer.index // self.choices_per_prompt]
+
+    def messages_of(self, answer: Answer) -> list[dict[str, Any]]:
+        """The messages of a chat's choice; none for a completion's."""
+        if self.conversations:
+            return self.conversations[answer.index // self.choices_per_prompt]
+        return [] if self.chat is None else self.chat.messages

@@ -1,0 +1,66 @@
+"""Files of evidence as Parquet, and back."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from .file import Line, read_lines
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+BATCH: Final = 1000
+"""Rows of a Parquet file that are held at a time."""
+
+
+def to_parquet(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> int:
+    """Writes the lines of an evidence file as a Parquet table, and gives the number of rows; torn lines are left out.
+
+    Columns: `id`, `model`, `created` (seconds since 1970, UTC), and `request` and `response` as JSON. Needs pyarrow.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = pa.schema(
+        [("id", "string"), ("model", "string"), ("created", "int64"), ("request", "string"), ("response", "string")]
+    )
+    rows = 0
+    with parquet.ParquetWriter(target, schema) as writer:
+        held: list[dict[str, Any]] = []
+        for line in read_lines(source):
+            if (row := _row(line)) is not None:
+                held.append(row)
+                rows += 1
+            if len(held) == BATCH:
+                writer.write_table(pa.Table.from_pylist(held, schema))
+                held = []
+        writer.write_table(pa.Table.from_pylist(held, schema))
+    return rows
+
+
+def from_parquet(path: str | os.PathLike[str]) -> Iterator[bytes]:
+    """The lines that `to_parquet` was given, in JSON. Needs pyarrow."""
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(BATCH, columns=["request", "response"]):
+            for row in batch.to_pylist():
+                yield f'{{"request": {row["request"]}, "response": {row["response"]}}}'.encode()
+
+
+def _row(line: Line) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line.data or b"")
+        response = found["response"]
+        created = response.get("created") or response.get("created_at")
+        return {
+            "id": response.get("id"),
+            "model": response.get("model"),
+            "created": int(created) if isinstance(created, int | float) else None,
+            "request": json.dumps(found["request"], ensure_ascii=False),
+            "response": json.dumps(response, ensure_ascii=False),
+        }
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None

@@ -1,0 +1,221 @@
+"""A stored request and response, parsed at the edge: whatever is in it, it is an `Evidence` or MalformedEvidence."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import MalformedEvidence
+from ..protocol import FIELD_NAME, ChoiceProofs, ToplocProofs
+from ..tokens.sampling import Sampling
+from .as_chat import MAX_TURNS, MessageObject, MessageRequest, ResponseObject, ResponseRequest
+from .evidence import Answer, Evidence, Route, TokenIds
+from .shapes import MAX_CHOICES, Chat, Choice, Completion, Message, Response
+from .strict_json import MAX_BYTES, fail, load_json, short, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MAX_TOKENS: Final = 2**20
+"""Of all prompts and answers together, since each choice is prefilled with its prompt."""
+
+C = TypeVar("C", ChoiceProofs, Choice)
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def parse_evidence(data: bytes | str, defaults: Mapping[str, Any] | None = None) -> Evidence:
+    """The evidence in a JSON object. See `read_evidence`. Raises MalformedEvidence."""
+    if len(data) > MAX_BYTES:
+        raise MalformedEvidence("", f"more than {MAX_BYTES:,} bytes")
+    return read_evidence(load_json(data), defaults)
+
+
+def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> Evidence:
+    """The evidence in what a JSON parser gave: `{"request": …, "response": …}`.
+
+    1. It is not nested deeper than `MAX_DEPTH`, and its numbers and texts are ones that JSON can carry on.
+    2. Request and response are of one route: chat completions or a batch of them, completions, responses or messages.
+    3. Every field that a check reads is there and of its type; no choice, token or text is beyond a limit.
+    4. The response and its proofs have the same choices, numbered from 0, as many as the request asked for.
+
+    `defaults` are the sampling options of the model's generation_config.json. Raises MalformedEvidence.
+    """
+    walk(value)  # 1
+    if not isinstance(value, dict):
+        fail("", f"expected an object, got {short(value)}")
+    for name in ("request", "response"):
+        if not isinstance(value.get(name), dict):
+            fail(name, "expected an object" if name in value else "missing")
+    if unknown := value.keys() - {"request", "response"}:
+        fail(short(min(unknown)), "unknown; evidence has `request` and `response`")
+    body, sent = value["request"], value["response"]
+    route = _route(body, sent)  # 2
+    if FIELD_NAME not in sent:
+        fail(f"response.{FIELD_NAME}", "missing: the answer carries no proofs")
+    proofs = _parse_proofs(sent[FIELD_NAME])
+    source, renderable, turns = (body, sent), True, 1
+    bodies: tuple[dict[str, Any], ...] = (body,)
+    if route in ("response", "message"):
+        form: ResponseRequest | MessageRequest
+        if route == "response":
+            form = _parse(ResponseRequest, body, "request")  # 3
+            made = _parse(ResponseObject, sent, "response").chat(len(proofs.choices or ()))
+            turns = len(made["choices"])
+            if turns > MAX_TURNS:
+                fail("response.output", f"more than {MAX_TURNS} turns")
+            bodies = tuple(form.turns(body, sent["output"]))
+        else:
+            form = _parse(MessageRequest, body, "request")
+            made = _parse(MessageObject, sent, "response").chat()
+        renderable = form.renderable and turns == 1
+        body, sent = form.chat(body), {**made, FIELD_NAME: sent[FIELD_NAME]}
+    conversations: tuple[list[dict[str, Any]], ...] = ()
+    if route == "batch":
+        conversations = _conversations(body["messages"])
+        body = {**body, "messages": conversations[0]}
+    kind: type[Chat | Completion] = Completion if route == "completion" else Chat
+    expected = "text_completion" if route == "completion" else "chat.completion"
+    request = _parse(kind, body, "request")  # 3
+    sampling = _parse_sampling(body, defaults)
+    response = _parse(Response, sent, "response")
+    if response.object != expected:
+        fail("response.object", f"expected {expected!r} for this request, got {response.object!r}")
+    prompts = _prompts(request) if isinstance(request, Completion) else ()
+    answers = _answers(response, proofs, chat=isinstance(request, Chat))  # 4
+    asked = (len(prompts) or len(conversations) or 1) * (request.n or 1) * turns
+    if proofs.error is None and len(answers) != asked:
+        fail("response.choices", f"expected {asked}, as the request asks for, got {len(answers)}")
+    tokens = sum(len(a.token_ids) + a.prompt.num_tokens for a in answers)
+    if tokens > MAX_TOKENS:
+        fail(f"response.{FIELD_NAME}.choices", f"more than {MAX_TOKENS:,} tokens with their prompts")
+    names = [name for name in (request.model, response.model, proofs.model) if name is not None]
+    return Evidence(
+        route,
+        request,
+        sampling,
+        tuple(names),
+        proofs,
+        answers,
+        prompts,
+        conversations,
+        source,
+        renderable,
+        bodies,
+    )
+
+
+def _route(body: Mapping[str, Any], sent: Mapping[str, Any]) -> Route:
+    """By what the request asks with; of two that ask with messages, by the response."""
+    asks = {name for name in ("messages", "prompt", "input") if name in body}
+    if asks == {"messages"}:
+        if isinstance(body["messages"], list) and any(isinstance(item, list) for item in body["messages"]):
+            return "batch"
+        return "message" if sent.get("type") == "message" else "chat"
+    if asks == {"prompt"}:
+        return "completion"
+    if asks not in ({"input"}, {"input", "prompt"}):
+        fail("request", "expected one of `messages`, `prompt` and `input`")
+    if sent.get("object") != "response":
+        fail("response.object", f"expected 'response' for this request, got {short(sent.get('object'))}")
+    return "response"
+
+
+def _conversations(messages: list[Any]) -> tuple[list[dict[str, Any]], ...]:
+    """Of a batch of chats, each of at least one message."""
+    if len(messages) > MAX_CHOICES:
+        fail("request.messages", f"more than {MAX_CHOICES}")
+    for place, conversation in enumerate(messages):
+        field = f"request.messages[{place}]"
+        if not isinstance(conversation, list) or not conversation:
+            fail(field, f"expected a list of messages as the others are, got {short(conversation)}")
+        if not all(isinstance(message, dict) for message in conversation):
+            fail(field, "expected objects")
+    return tuple(messages)
+
+
+def _answers(response: Response, proofs: ToplocProofs, *, chat: bool) -> tuple[Answer, ...]:
+    if proofs.choices is None or proofs.prompt is None:
+        return ()
+    field = f"response.{FIELD_NAME}.choices"
+    if len(proofs.choices) > MAX_CHOICES:
+        fail(field, f"more than {MAX_CHOICES}")
+    proven = _by_index(proofs.choices, field)
+    seen = _by_index(response.choices, "response.choices")
+    if proven.keys() != seen.keys():
+        fail(field, f"{len(proven)} choices with proofs, {len(seen)} in the response")
+    answers = []
+    for index in range(len(seen)):
+        choice, made = seen[index], proven[index]
+        if not made.token_ids:
+            fail(f"{field}[{index}].token_ids", "expected at least one token")
+        if chat and choice.message is None:
+            fail(f"response.choices[{index}].message", "missing")
+        if not chat and choice.text is None:
+            fail(f"response.choices[{index}].text", "missing")
+        message = choice.message or Message(content=choice.text)
+        answers.append(
+            Answer(
+                index, message.content, choice.finish_reason, made, made.prompt or proofs.prompt, _restructured(message)
+            )
+        )
+    return tuple(answers)
+
+
+def _restructured(message: Message) -> str | None:
+    if message.tool_calls or message.function_call:
+        return "tool_calls"
+    return "reasoning" if message.reasoning or message.reasoning_content else None
+
+
+def _by_index(choices: Sequence[C], field: str) -> dict[int, C]:
+    found = {choice.index: choice for choice in choices}
+    if sorted(found) != list(range(len(choices))):
+        fail(field, f"expected each index from 0 to {len(choices) - 1} once")
+    return found
+
+
+def _prompts(request: Completion) -> tuple[str | TokenIds, ...]:
+    prompt = request.prompt
+    if isinstance(prompt, str):
+        return (prompt,)
+    # Pydantic has seen to it that all items are of one type.
+    ids = tuple(item for item in prompt if isinstance(item, int))
+    if ids:
+        return (ids,)
+    prompts = tuple(item if isinstance(item, str) else tuple(item) for item in prompt if not isinstance(item, int))
+    if len(prompts) > MAX_CHOICES:
+        fail("request.prompt", f"more than {MAX_CHOICES}")
+    if not all(prompts):
+        fail("request.prompt", "an empty prompt")
+    return prompts
+
+
+def _parse(model: type[M], value: dict[str, Any], root: str) -> M:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        _invalid(error, root)
+
+
+def _parse_proofs(value: object) -> ToplocProofs:
+    """Strictly: the text "5" is no token id. Pydantic takes lists for tuples in strict mode only from JSON."""
+    try:
+        return ToplocProofs.model_validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        _invalid(error, f"response.{FIELD_NAME}")
+
+
+def _parse_sampling(body: dict[str, Any], defaults: Mapping[str, Any] | None) -> Sampling:
+    try:
+        return Sampling.of(body, defaults)
+    except ValidationError as error:
+        _invalid(error, "request")
+
+
+def _invalid(error: ValidationError, root: str) -> NoReturn:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+    fail(short(root + path), short(first["msg"]))
