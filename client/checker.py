@@ -229,7 +229,7 @@ class Checker:
         """A check for each choice, if keys are trusted; a choice without a receipt has not passed."""
         if not self._keys:
             return []
-        from toploc.receipt import verify_receipt
+        from toploc.receipts.receipt import verify_receipt
 
         try:
             results = verify_receipt(json.loads(exchange.request), exchange.parsed(), self._keys)

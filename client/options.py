@@ -13,7 +13,7 @@ from toploc.errors import ToplocError
 from .judgement import Rule
 
 if TYPE_CHECKING:
-    from toploc.keys import PublicKey
+    from toploc.receipts.keys import PublicKey
     from toploc.report import Report
 
 When = Literal["inline", "background"]
@@ -88,7 +88,7 @@ class Options:
     def keys(self) -> tuple[PublicKey, ...]:
         """Raises InvalidKey."""
         if isinstance(self.trusted_keys, str | os.PathLike):
-            from toploc.keys import load_trusted_keys
+            from toploc.receipts.keys import load_trusted_keys
 
             return load_trusted_keys(os.fspath(self.trusted_keys))
         return tuple(self.trusted_keys)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from toploc.errors import InvalidKey, UnsupportedEngine
-from toploc.keys import load_signing_keys, load_trusted_keys
+from toploc.receipts.keys import load_signing_keys, load_trusted_keys
 from toploc.thresholds.bounds import Thresholds
 
 from .log import logger

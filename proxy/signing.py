@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
 
-from toploc.keys import load_signing_keys
-from toploc.receipt import issue, request_digest, shown_in
+from toploc.receipts.keys import load_signing_keys
+from toploc.receipts.output import shown_in
+from toploc.receipts.receipt import issue, request_digest
 
 from . import metrics
 from .context import current
@@ -22,8 +23,8 @@ from .receipt_store import MemoryStore, SqliteStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from toploc.keys import PublicKey, SigningKey
     from toploc.protocol import ToplocProofs
+    from toploc.receipts.keys import PublicKey, SigningKey
 
     from .receipt_store import ReceiptStore
     from .settings import Settings

@@ -16,8 +16,8 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from toploc.errors import ProofUnavailable
 from toploc.evidence.parse import read_evidence
-from toploc.keys import load_trusted_keys
 from toploc.proofs.chunks import Points
+from toploc.receipts.keys import load_trusted_keys
 from toploc.report import Check, Report
 from toploc.scheme import TOPK
 from toploc.thresholds.bounds import choose_thresholds

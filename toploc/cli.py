@@ -33,7 +33,7 @@ COMMANDS = (
     Command(
         "doctor", "would `toploc serve` come up here, and if not, what is to be done?", "toploc_proxy.doctor", "proxy"
     ),
-    Command("keygen", "a key that `toploc serve` signs answers with", "toploc.keygen_command", "proxy"),
+    Command("keygen", "a key that `toploc serve` signs answers with", "toploc.receipts.keygen", "proxy"),
 )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .evidence.evidence import Answer, Evidence
-    from .keys import PublicKey
+    from .receipts.keys import PublicKey
 
 RENDERING: Final = frozenset({"tools", "documents", "add_generation_prompt", "continue_final_message"})
 """What a request may set of the tokenizer's own options; `chat_template_kwargs` must not reach the others."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from .evidence.evidence import Answer, Evidence
-    from .keys import PublicKey
     from .proofs.chunks import Points
+    from .receipts.keys import PublicKey
     from .thresholds.bounds import Thresholds
     from .tokens.scores import TokenScores
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from .errors import ToplocError
 from .evidence.file import items
-from .keys import load_trusted_keys
+from .receipts.keys import load_trusted_keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,11 +12,11 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from toploc.receipts.keys import SigningKey
-from toploc.receipts.receipt import issue, request_digest, verify_receipt
 from toploc_proxy.delivered import Delivered
 
 from toploc.protocol import ChoiceProofs, PromptDigest, ToplocProofs, num_chunks
+from toploc.receipts.keys import SigningKey
+from toploc.receipts.receipt import issue, request_digest, verify_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable

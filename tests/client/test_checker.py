@@ -13,7 +13,7 @@ from toploc_client import Judgement, Options, RejectedResponse, Report, Verifier
 from toploc_client.checker import Checker
 from toploc_client.exchange import Exchange
 
-from toploc.keys import SigningKey
+from toploc.receipts.keys import SigningKey
 from toploc.report import Check
 
 EVIDENCE = json.loads((Path(__file__).parents[1] / "toploc" / "evidence" / "greedy.json").read_text("utf-8"))

@@ -14,16 +14,16 @@ import pytest
 from options import NAME, SERVE
 from toploc_proxy.local_server import LocalServer
 
-from toploc.keys import SigningKey
 from toploc.prefill import TransformersPrefill
 from toploc.proofs.verdict import verify_activations
 from toploc.protocol import ToplocProofs, num_chunks, token_ids_sha256
+from toploc.receipts.keys import SigningKey
 from toploc.thresholds.bounds import Thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from toploc.keys import PublicKey
+    from toploc.receipts.keys import PublicKey
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL = REPOSITORY / "models" / "toploc-mini"

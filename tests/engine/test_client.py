@@ -27,7 +27,7 @@ from toploc_client import (
     read_lines,
 )
 
-from toploc.keys import SigningKey
+from toploc.receipts.keys import SigningKey
 from toploc.verify_command import main as verify_command
 
 if TYPE_CHECKING:

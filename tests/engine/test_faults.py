@@ -24,7 +24,7 @@ import pytest
 from collector import Collector
 from corpus import exchange
 
-from toploc.receipt import verify_receipt
+from toploc.receipts.receipt import verify_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from conftest import Api
     from toploc_proxy.local_server import LocalServer
 
-    from toploc.keys import PublicKey
     from toploc.protocol import ToplocProofs
+    from toploc.receipts.keys import PublicKey
 
 CHAT = "/v1/chat/completions"
 SEQUENCES = 8

@@ -11,8 +11,8 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 
 from toploc.checks.receipt import check_receipt
 from toploc.evidence.parse import parse_evidence
-from toploc.keys import parse_keys
-from toploc.receipt import verify_receipt
+from toploc.receipts.keys import parse_keys
+from toploc.receipts.receipt import verify_receipt
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import openai
     from conftest import Api
 
-    from toploc.keys import PublicKey
+    from toploc.receipts.keys import PublicKey
 
     Signing = tuple[Path, PublicKey]
 

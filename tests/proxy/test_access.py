@@ -28,7 +28,7 @@ from toploc_proxy.verify_rehearsal import Rehearsal, Unrenderable
 from vllm.entrypoints.launchers.app import build_app
 
 from toploc.errors import MalformedEvidence
-from toploc.keys import SigningKey
+from toploc.receipts.keys import SigningKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

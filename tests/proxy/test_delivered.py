@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletionChunk
 from toploc_proxy import delivered
 from toploc_proxy.delivered import Delivered
 
-from toploc.receipt import output_of
+from toploc.receipts.output import output_of
 
 
 def chunk(index: int = 0, finish: str | None = None, **delta: Any) -> bytes:

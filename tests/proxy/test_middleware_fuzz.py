@@ -22,8 +22,8 @@ from toploc_proxy.settings import Settings
 from toploc_proxy.signing import Signer
 from toploc_proxy.verify_role import VerifierOnly
 
-from toploc.keys import SigningKey
 from toploc.protocol import ChoiceProofs, ToplocProofs
+from toploc.receipts.keys import SigningKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

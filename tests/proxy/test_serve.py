@@ -27,7 +27,7 @@ from toploc_proxy.settings import ENVIRONMENT_VARIABLE, OnError, Role, Settings
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from toploc.errors import ToplocError, UnsupportedEngine
-from toploc.keys import SigningKey
+from toploc.receipts.keys import SigningKey
 
 # Plugins
 

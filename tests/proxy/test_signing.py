@@ -23,9 +23,9 @@ from toploc_proxy.settings import OnError, Settings
 from toploc_proxy.signing import Signer
 
 from toploc.errors import InvalidKey
-from toploc.keys import SigningKey, parse_keys
 from toploc.protocol import ChoiceProofs, ProofError
-from toploc.receipt import verify_receipt
+from toploc.receipts.keys import SigningKey, parse_keys
+from toploc.receipts.receipt import verify_receipt
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

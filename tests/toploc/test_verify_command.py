@@ -16,7 +16,7 @@ from toploc.cli import main as cli
 from toploc.errors import ToplocError
 from toploc.evidence.file import items
 from toploc.evidence.strict_json import MAX_BYTES
-from toploc.keys import SigningKey
+from toploc.receipts.keys import SigningKey
 from toploc.report import Report, malformed
 from toploc.verify_command import main
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..receipt import check_receipts
+from ..receipts.receipt import check_receipts
 from ..report import Check
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from ..evidence.evidence import Evidence
-    from ..keys import PublicKey
+    from ..receipts.keys import PublicKey
 
 
 def check_receipt(evidence: Evidence, keys: Collection[PublicKey]) -> tuple[Check, ...]:

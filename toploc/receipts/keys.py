@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .errors import InvalidKey
+from ..errors import InvalidKey
 
 MAX_FILE: Final = 2**20
 """Bytes of a key file. Stops a path that names something endless."""

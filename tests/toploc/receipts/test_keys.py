@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from toploc.cli import main as cli
 from toploc.errors import InvalidKey
-from toploc.keys import PublicKey, SigningKey, load_signing_keys, load_trusted_keys, parse_keys
+from toploc.receipts.keys import PublicKey, SigningKey, load_signing_keys, load_trusted_keys, parse_keys
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,11 +19,12 @@ from pydantic import ValidationError
 from toploc.checks.receipt import check_receipt
 from toploc.errors import MalformedEvidence
 from toploc.evidence.parse import read_evidence
-from toploc.keys import PublicKey, SigningKey
 from toploc.protocol import ToplocProofs
-from toploc.receipt import canonical, digest, issue, output_of, request_digest, shown_in, verify_receipt
+from toploc.receipts.keys import PublicKey, SigningKey
+from toploc.receipts.output import output_of, shown_in
+from toploc.receipts.receipt import canonical, digest, issue, request_digest, verify_receipt
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 VECTORS = json.loads((ROOT / "docs" / "receipt-vectors.json").read_text("utf-8"))
 KEY = SigningKey.of(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(VECTORS["private_key"])))
 OTHER = SigningKey.of(Ed25519PrivateKey.from_private_bytes(bytes(32)))
