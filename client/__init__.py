@@ -7,7 +7,7 @@ from toploc.errors import ToplocError, VerifierUnavailable
 from toploc.evidence.file import EvidenceFile, Line, read_lines
 from toploc.protocol import ToplocProofs
 from toploc.report import Check, Report
-from toploc.server_verifier import AsyncVerifier, Verifier
+from toploc.verifier.server import AsyncVerifier, Verifier
 
 from .errors import MissingProofs, RejectedResponse
 from .judgement import Judgement, Opinion

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from toploc.errors import ToplocError
 from toploc.report import Report
-from toploc.server_verifier import AsyncVerifier, Verifier
+from toploc.verifier.server import AsyncVerifier, Verifier
 
 from .judgement import Opinion
 from .log import logger

@@ -17,10 +17,10 @@ import openai
 from toploc_proxy.local_server import LocalServer
 from transformers.utils.logging import disable_progress_bar
 
-from toploc.prefill import TransformersPrefill
 from toploc.proofs.verdict import verify_activations
 from toploc.protocol import ToplocProofs, token_ids_sha256
 from toploc.thresholds.bounds import Thresholds
+from toploc.verifier.prefill import TransformersPrefill
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "models" / "toploc-mini"

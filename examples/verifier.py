@@ -16,7 +16,7 @@ from toploc.errors import MalformedEvidence
 from toploc.evidence.parse import parse_evidence
 from toploc.evidence.strict_json import MAX_BYTES
 from toploc.thresholds.bounds import Thresholds
-from toploc.transformers_verifier import TransformersVerifier
+from toploc.verifier.transformers import TransformersVerifier
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model")

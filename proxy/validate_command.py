@@ -158,8 +158,8 @@ def _verified(
 def _by_transformers(args: argparse.Namespace, _: Sequence[str], __: ExitStack) -> Callable[[bytes], Report]:
     import torch
 
-    from toploc.transformers_verifier import TransformersVerifier
-    from toploc.verify_command import load_prefill
+    from toploc.verifier.prefill import load_prefill
+    from toploc.verifier.transformers import TransformersVerifier
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     attention = args.attn or ("flash" if device != "cpu" and find_spec("flash_attn") else "sdpa")
@@ -170,7 +170,7 @@ def _by_transformers(args: argparse.Namespace, _: Sequence[str], __: ExitStack) 
 
 
 def _by_server(args: argparse.Namespace, serve: Sequence[str], stack: ExitStack) -> Callable[[bytes], Report]:
-    from toploc.server_verifier import Verifier
+    from toploc.verifier.server import Verifier
 
     options = ["--toploc-role", "verifier", *serve]
     if args.attn:

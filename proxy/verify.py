@@ -22,7 +22,7 @@ from toploc.report import Check, Report
 from toploc.scheme import TOPK
 from toploc.thresholds.bounds import choose_thresholds
 from toploc.tokens.sampling import Sampling
-from toploc.verifier import Computed, Verifier, judge
+from toploc.verifier.judge import Computed, Verifier, judge
 
 from .generate import in_background
 from .messages import Examine

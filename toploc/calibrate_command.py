@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .samples import Sample
     from .thresholds.bounds import Thresholds
     from .thresholds.pooled import PooledBounds
-    from .transformers_verifier import TransformersVerifier
+    from .verifier.transformers import TransformersVerifier
 
 DESCRIPTION = """\
 Takes thresholds from HONEST, answers that the claimed model surely made: one JSON object {"request": …, "response": …}
@@ -103,8 +103,8 @@ def main(arguments: Sequence[str]) -> int:
             raise ToplocError(f"toploc calibrate: {package} is not installed; pip install 'toploc-proxy[calibrate]'")
     from . import calibration, calibration_plots, calibration_tables
     from .thresholds.bounds import Thresholds
-    from .transformers_verifier import TransformersVerifier
-    from .verify_command import load_prefill
+    from .verifier.prefill import load_prefill
+    from .verifier.transformers import TransformersVerifier
 
     kept = Thresholds.load(args.out).tokens if args.out.exists() else None
     verifier = TransformersVerifier(load_prefill(args.model, args.dtype, args.device), names=[args.name], scored=False)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .proofs.format import Proof
     from .proofs.verdict import ChunkVerdict
     from .thresholds.bounds import Thresholds
-    from .transformers_verifier import TransformersVerifier
+    from .verifier.transformers import TransformersVerifier
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,6 @@ from separation import (
     chunks_needed,
     log_mean,
 )
-from toploc.pooling.alarm import threshold
-from toploc.pooling.spread import Alternative, Scores, chunk_scores
 
 from toploc.calibration import FIGURES, bounds_from
 from toploc.calibration_pooled import (
@@ -38,6 +36,8 @@ from toploc.calibration_pooled import (
     spread_and_bound,
 )
 from toploc.calibration_tables import audits_cells
+from toploc.pooling.alarm import threshold
+from toploc.pooling.spread import Alternative, Scores, chunk_scores
 from toploc.rate import Rate
 from toploc.scheme import CHUNK_SIZE
 

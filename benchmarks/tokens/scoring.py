@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from texts import MODEL, TOKENS, request
 
-from toploc.prefill import TransformersPrefill
 from toploc.tokens.sampling import Sampling
 from toploc.tokens.scores import TokenScores
 from toploc.tokens.scoring import score_tokens
+from toploc.verifier.prefill import TransformersPrefill
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

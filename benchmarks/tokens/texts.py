@@ -27,7 +27,7 @@ from corpus import exchange  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from toploc.prefill import TransformersPrefill
+    from toploc.verifier.prefill import TransformersPrefill
 
 NAME = "toploc-mini"
 MODEL = ROOT / "models" / NAME

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from toploc.errors import ToplocError, VerifierUnavailable
 from toploc.report import Report
-from toploc.server_verifier import Verifier
+from toploc.verifier.server import Verifier
 
 from .pool import Work
 

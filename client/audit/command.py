@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from toploc.errors import ToplocError
-from toploc.server_verifier import TIMEOUT, AsyncVerifier
+from toploc.verifier.server import TIMEOUT, AsyncVerifier
 
 from .cluster import RayPool
 from .journal import Journal

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
     from toploc.report import Report
-    from toploc.server_verifier import AsyncVerifier
+    from toploc.verifier.server import AsyncVerifier
 
 BATCH: Final = 16
 """Answers of one request."""

@@ -15,10 +15,10 @@ import pytest
 from recorded import ROOT
 
 from toploc.pooling.spread import Scores
-from toploc.prefill import TransformersPrefill
 from toploc.thresholds.bounds import Thresholds
 from toploc.thresholds.pooled import Copy, PooledBounds
-from toploc.transformers_verifier import TransformersVerifier
+from toploc.verifier.prefill import TransformersPrefill
+from toploc.verifier.transformers import TransformersVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,11 +14,11 @@ import pytest
 from options import NAME, SERVE
 from toploc_proxy.local_server import LocalServer
 
-from toploc.prefill import TransformersPrefill
 from toploc.proofs.verdict import verify_activations
 from toploc.protocol import ToplocProofs, num_chunks, token_ids_sha256
 from toploc.receipts.keys import SigningKey
 from toploc.thresholds.bounds import Thresholds
+from toploc.verifier.prefill import TransformersPrefill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -24,7 +24,7 @@ from toploc.thresholds.bounds import Thresholds
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from toploc.prefill import TransformersPrefill
+    from toploc.verifier.prefill import TransformersPrefill
 
 TOOLS = list(corpus.TOOLS.values())
 LENGTHS = [1, 4, 33, 64]

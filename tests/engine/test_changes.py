@@ -13,8 +13,8 @@ from adapter import ADAPTED, MODEL, RANK, make_adapter, merge
 from corpus import exchange
 from mcp_tool import tool_server
 
-from toploc.prefill import TransformersPrefill
 from toploc.proofs.verdict import verify_activations
+from toploc.verifier.prefill import TransformersPrefill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

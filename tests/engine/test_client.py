@@ -28,7 +28,7 @@ from toploc_client import (
 )
 
 from toploc.receipts.keys import SigningKey
-from toploc.verify_command import main as verify_command
+from toploc.verifier.command import main as verify_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,7 +19,7 @@ import httpx
 import pytest
 from toploc_client import OpenAI, Verifier, read_lines
 
-from toploc.verify_command import main as verify_command
+from toploc.verifier.command import main as verify_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from toploc_proxy.local_server import LocalServer
 
-    from toploc.prefill import TransformersPrefill
+    from toploc.verifier.prefill import TransformersPrefill
 
 SAMPLES = 6
 MODEL = "models/toploc-mini"

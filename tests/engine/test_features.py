@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from conftest import Api
 
-    from toploc.prefill import TransformersPrefill
     from toploc.protocol import ToplocProofs
+    from toploc.verifier.prefill import TransformersPrefill
 
 SUM = [{"role": "user", "content": "What is 17 + 25?"}]
 TOOLS = list(corpus.TOOLS.values())

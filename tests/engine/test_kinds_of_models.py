@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from toploc.prefill import TransformersPrefill
 from toploc.thresholds.bounds import Thresholds
-from toploc.transformers_verifier import TransformersVerifier
+from toploc.verifier.prefill import TransformersPrefill
+from toploc.verifier.transformers import TransformersVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable

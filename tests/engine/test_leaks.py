@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from conftest import Api
     from toploc_proxy.local_server import LocalServer
 
-    from toploc.prefill import TransformersPrefill
     from toploc.thresholds.bounds import Thresholds
+    from toploc.verifier.prefill import TransformersPrefill
 
 REQUESTS = int(os.environ.get("SOAK_REQUESTS", "300"))
 SECONDS = float(os.environ.get("SOAK_SECONDS", "inf"))

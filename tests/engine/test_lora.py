@@ -10,9 +10,9 @@ import pytest
 from adapter import RANK, make_adapter, merge
 from corpus import exchange
 
-from toploc.prefill import TransformersPrefill
 from toploc.proofs.verdict import verify_activations
 from toploc.protocol import ToplocProofs
+from toploc.verifier.prefill import TransformersPrefill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

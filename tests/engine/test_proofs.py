@@ -16,8 +16,8 @@ from toploc.protocol import ChoiceProofs, ToplocProofs, num_chunks, token_ids_sh
 if TYPE_CHECKING:
     import openai
 
-    from toploc.prefill import TransformersPrefill
     from toploc.thresholds.bounds import Thresholds
+    from toploc.verifier.prefill import TransformersPrefill
 
 LENGTHS = [1, 31, 32, 33, 64, 70, 200]
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from conftest import Api
     from toploc_proxy.local_server import LocalServer
 
-    from toploc.prefill import TransformersPrefill
     from toploc.protocol import ToplocProofs
+    from toploc.verifier.prefill import TransformersPrefill
 
 COMPLETIONS = "/v1/completions"
 # The model repeats itself, so that many drafts are right.

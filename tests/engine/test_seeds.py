@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from toploc.thresholds.bounds import Thresholds
-from toploc.transformers_verifier import TransformersVerifier
+from toploc.verifier.transformers import TransformersVerifier
 
 if TYPE_CHECKING:
     from conftest import Api
 
-    from toploc.prefill import TransformersPrefill
+    from toploc.verifier.prefill import TransformersPrefill
 
 STORY = [{"role": "user", "content": "Tell me a story."}]
 SEEDED = {"messages": STORY, "max_tokens": 120, "ignore_eos": True, "seed": 2**53 + 7}

@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from conftest import Api
 
-    from toploc.prefill import TransformersPrefill
+    from toploc.verifier.prefill import TransformersPrefill
 
 CHAT = "/v1/chat/completions"
 STORY = [{"role": "user", "content": "Tell me a story."}]

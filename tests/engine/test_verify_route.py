@@ -28,13 +28,13 @@ from schemathesis.specs.openapi.checks import (
 from toploc.errors import ToplocError
 from toploc.proofs.field import PRIME
 from toploc.thresholds.bounds import Thresholds
-from toploc.transformers_verifier import TransformersVerifier
-from toploc.verify_command import main as verify_command
+from toploc.verifier.command import main as verify_command
+from toploc.verifier.transformers import TransformersVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from toploc.prefill import TransformersPrefill
+    from toploc.verifier.prefill import TransformersPrefill
 
 ALTERED = {f"{kind}-{how}" for kind in ("finetuned", "int4") for how in ("greedy", "sampled")} | {"other-system"}
 EVIDENCE = Path(__file__).parents[1] / "toploc" / "evidence"

@@ -13,8 +13,8 @@ import pytest
 import torch
 from toploc_proxy.local_server import LocalServer
 
-from toploc.prefill import TransformersPrefill
 from toploc.proofs.verdict import verify_activations
+from toploc.verifier.prefill import TransformersPrefill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,9 +14,9 @@ import pytest
 from toploc import Thresholds, build_proofs_base64
 from toploc.calibrate_command import main
 from toploc.errors import ToplocError
-from toploc.prefill import TransformersPrefill
 from toploc.protocol import token_ids_sha256
-from toploc.transformers_verifier import TransformersVerifier
+from toploc.verifier.prefill import TransformersPrefill
+from toploc.verifier.transformers import TransformersVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from toploc.prefill import TransformersPrefill
 from toploc.report import Check, Report
 from toploc.thresholds.bounds import Thresholds
-from toploc.transformers_verifier import TransformersVerifier
+from toploc.verifier.prefill import TransformersPrefill
+from toploc.verifier.transformers import TransformersVerifier
 
 MODEL = Path(__file__).parents[3] / "models" / "toploc-mini"
 RECORDED = Path(__file__).parents[1] / "evidence"

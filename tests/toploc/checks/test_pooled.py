@@ -12,15 +12,15 @@ import pytest
 from toploc.pooling.spread import Alternative, Scores
 from toploc.thresholds.bounds import Thresholds
 from toploc.thresholds.pooled import Copy, PooledBounds
-from toploc.transformers_verifier import TransformersVerifier
+from toploc.verifier.transformers import TransformersVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import Verify
 
-    from toploc.prefill import TransformersPrefill
     from toploc.report import Check, Report
+    from toploc.verifier.prefill import TransformersPrefill
 
     Recorded = Callable[[str], dict[str, Any]]
     Find = Callable[..., Check]

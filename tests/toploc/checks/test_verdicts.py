@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from conftest import Verify
 
-    from toploc.prefill import TransformersPrefill
     from toploc.report import Check
+    from toploc.verifier.prefill import TransformersPrefill
 
     Recorded = Callable[[str], dict[str, Any]]
     Find = Callable[..., Check]

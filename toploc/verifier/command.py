@@ -9,15 +9,15 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from .errors import ToplocError
-from .evidence.file import items
-from .receipts.keys import load_trusted_keys
+from ..errors import ToplocError
+from ..evidence.file import items
+from ..receipts.keys import load_trusted_keys
+from .prefill import load_prefill
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .prefill import TransformersPrefill
-    from .report import Report
+    from ..report import Report
 
 DESCRIPTION = """\
 Holds stored answers against a model on this machine: was it this model, this prompt, and are the tokens what it says?
@@ -111,34 +111,19 @@ class _Verifier(Protocol):
 def _load(args: argparse.Namespace) -> _Verifier:
     """The verifier; torch and transformers are imported only here, so that `--help` is quick."""
     if args.verifier:
-        from .server_verifier import Verifier
+        from .server import Verifier
 
         key = os.environ.get(args.api_key_env) if args.api_key_env else None
         if args.api_key_env and not key:
             raise ToplocError(f"--api-key-env: {args.api_key_env} is not set")
         return Verifier(args.verifier, api_key=key)
-    from .thresholds.bounds import Thresholds
+    from ..thresholds.bounds import Thresholds
 
     thresholds = Thresholds.load(args.thresholds) if args.thresholds else None
     trusted = load_trusted_keys(args.trusted_keys) if args.trusted_keys else ()
-    from .transformers_verifier import TransformersVerifier
+    from .transformers import TransformersVerifier
 
     prefill = load_prefill(args.model, args.dtype, args.device)
     return TransformersVerifier(
         prefill, names=args.name, thresholds=thresholds, context_length=args.context_length, trusted_keys=trusted
     )
-
-
-def load_prefill(model: str, dtype: str | None, device: str, attention: str = "sdpa") -> TransformersPrefill:
-    """A model on this machine, without progress bars. Raises ToplocError, in a line, where it cannot be loaded."""
-    import torch
-    from transformers.utils.logging import disable_progress_bar
-
-    from .prefill import TransformersPrefill
-
-    disable_progress_bar()
-    try:
-        kind = getattr(torch, dtype) if dtype else None
-        return TransformersPrefill(model, dtype=kind, device=device, attention=attention)
-    except (ImportError, OSError, ValueError, RuntimeError) as error:
-        raise ToplocError(f"{model}: cannot be loaded: {str(error).splitlines()[0]}") from None

@@ -5,25 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .checks.finish import check_finish
-from .checks.model import check_model
-from .checks.pooled import check_pooled
-from .checks.prompt import check_prompt
-from .checks.proofs import check_proofs
-from .checks.receipt import check_receipt
-from .checks.text import check_text
-from .checks.tokens import check_tokens
-from .report import Check, Report, quote
-from .thresholds import tokens
+from ..checks.finish import check_finish
+from ..checks.model import check_model
+from ..checks.pooled import check_pooled
+from ..checks.prompt import check_prompt
+from ..checks.proofs import check_proofs
+from ..checks.receipt import check_receipt
+from ..checks.text import check_text
+from ..checks.tokens import check_tokens
+from ..report import Check, Report, quote
+from ..thresholds import tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from .evidence.evidence import Answer, Evidence
-    from .proofs.chunks import Points
-    from .receipts.keys import PublicKey
-    from .thresholds.bounds import Thresholds
-    from .tokens.scores import TokenScores
+    from ..evidence.evidence import Answer, Evidence
+    from ..proofs.chunks import Points
+    from ..receipts.keys import PublicKey
+    from ..thresholds.bounds import Thresholds
+    from ..tokens.scores import TokenScores
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from toploc.verify_command import main
+from toploc.verifier.command import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[2]
-RECORDED = Path(__file__).parent / "evidence"
+ROOT = Path(__file__).parents[3]
+RECORDED = Path(__file__).parents[1] / "evidence"
 
 
 @pytest.fixture(scope="module")

@@ -8,23 +8,23 @@ import secrets
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from .checks.prompt import matching_prompt
-from .errors import InvalidActivations, MalformedEvidence
-from .evidence.parse import parse_evidence
+from ..checks.prompt import matching_prompt
+from ..errors import InvalidActivations, MalformedEvidence
+from ..evidence.parse import parse_evidence
+from ..proofs.chunks import proof_dtype, state_points
+from ..report import Check, Report, malformed
+from ..scheme import TOPK
+from ..thresholds.bounds import Thresholds
+from ..tokens.scoring import score_tokens
+from .judge import Computed, Verifier, judge
 from .prefill import TransformersPrefill
-from .proofs.chunks import proof_dtype, state_points
-from .report import Check, Report, malformed
-from .scheme import TOPK
-from .thresholds.bounds import Thresholds
-from .tokens.scoring import score_tokens
-from .verifier import Computed, Verifier, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from .evidence.evidence import Answer, Evidence
-    from .receipts.keys import PublicKey
+    from ..evidence.evidence import Answer, Evidence
+    from ..receipts.keys import PublicKey
 
 RENDERING: Final = frozenset({"tools", "documents", "add_generation_prompt", "continue_final_message"})
 """What a request may set of the tokenizer's own options; `chat_template_kwargs` must not reach the others."""

@@ -11,17 +11,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from toploc import verify_command
 from toploc.cli import main as cli
 from toploc.errors import ToplocError
 from toploc.evidence.file import items
 from toploc.evidence.strict_json import MAX_BYTES
 from toploc.receipts.keys import SigningKey
 from toploc.report import Report, malformed
-from toploc.verify_command import main
+from toploc.verifier import command
+from toploc.verifier.command import main
 
-ROOT = Path(__file__).parents[2]
-RECORDED = Path(__file__).parent / "evidence"
+ROOT = Path(__file__).parents[3]
+RECORDED = Path(__file__).parents[1] / "evidence"
 MODEL = ["--model", str(ROOT / "models" / "toploc-mini"), "--thresholds", "toploc-mini"]
 
 
@@ -108,7 +108,7 @@ def test_a_line_that_is_too_long_is_one_item() -> None:
 def test_exit_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verdicts: list[str], status: int) -> None:
     left = iter(verdicts)
     fake = SimpleNamespace(verify=lambda _: malformed("x", "x").model_copy(update={"verdict": next(left)}))
-    monkeypatch.setattr(verify_command, "_load", lambda _: fake)
+    monkeypatch.setattr(command, "_load", lambda _: fake)
     (tmp_path / "f").write_text("{}\n" * len(verdicts))
     assert main([str(tmp_path / "f"), "--model", "m"]) == status
 
@@ -133,7 +133,7 @@ def test_errors_of_the_call(
 
 def test_help_is_light() -> None:
     code = (
-        "import sys, toploc.verify_command as c\n"
+        "import sys, toploc.verifier.command as c\n"
         "try: c.main(['--help'])\nexcept SystemExit: pass\n"
         "assert not {'torch', 'transformers', 'numba', 'numpy'} & set(sys.modules)"
     )

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from ..errors import ToplocError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
@@ -123,3 +125,18 @@ class TransformersPrefill:
         inputs = torch.tensor([tokens], device=self._model.device)
         theirs = self._model(input_ids=inputs, use_cache=False).logits[0]
         return own.shape == theirs.shape and torch.allclose(own.float(), theirs.float(), rtol=0.02, atol=0.05)
+
+
+def load_prefill(model: str, dtype: str | None, device: str, attention: str = "sdpa") -> TransformersPrefill:
+    """A model on this machine, without progress bars. Raises ToplocError, in a line, where it cannot be loaded."""
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    from .prefill import TransformersPrefill
+
+    disable_progress_bar()
+    try:
+        kind = getattr(torch, dtype) if dtype else None
+        return TransformersPrefill(model, dtype=kind, device=device, attention=attention)
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
+        raise ToplocError(f"{model}: cannot be loaded: {str(error).splitlines()[0]}") from None

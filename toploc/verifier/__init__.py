@@ -1,0 +1,1 @@
+"""Verifiers: `judge.py` makes the report; `transformers.py` and `server.py` are two of them. Nothing is imported here."""

@@ -1,0 +1,191 @@
+"""A verifier that is a server: evidence goes to its `POST /v1/toploc/verify`, and its report comes back.
+
+Needs httpx and pydantic; no torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import httpx
+
+from .replies import Again, Evidence, Lines, Server, said, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from ..errors import ToplocError
+    from ..report import Report
+
+TIMEOUT: Final = 660.0
+"""Seconds for a report; the server itself gives up after 600."""
+
+RETRIES: Final = 4
+
+
+class Verifier:
+    """Asks the server at `url`, with or without `/v1` at its end; `api_key` is its `--api-key`.
+
+    The report is that server's word: whoever runs it is trusted. Where it cannot be reached, is busy or restarts, it is
+    asked again up to `retries` times, after 0.5 s, 1 s, 2 s, … or as long as it says, up to 30 s. `timeout` is in
+    seconds, for all attempts and pauses together; in `verify_many` for each silence, since a batch may take long.
+    Methods may be called by any number of threads.
+    """
+
+    def __init__(
+        self, url: str, *, api_key: str | None = None, timeout: float = TIMEOUT, retries: int = RETRIES
+    ) -> None:
+        self._server = Server(url, api_key, timeout, retries)
+        self._http = httpx.Client(timeout=self._server.patience(), headers=self._server.headers)
+
+    @property
+    def url(self) -> str:
+        return self._server.url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def verify(self, evidence: Evidence) -> Report:
+        """The report on a request and its response: `{"request": …, "response": …}`, as JSON or as a mapping.
+
+        What the server finds malformed is a report with verdict `error`. Raises VerifierUnavailable where it gives no
+        report after its last retry.
+        """
+        content, deadline = to_json(evidence), self._server.deadline()
+        for attempt in range(self._server.retries + 1):
+            try:
+                return self._server.report(*self._post(content, deadline))
+            except Again as again:
+                time.sleep(self._server.wait(attempt, again, deadline))
+        raise AssertionError  # `wait` has raised
+
+    def verify_many(self, items: Sequence[Evidence]) -> Iterator[tuple[int, Report | ToplocError]]:
+        """Reports, or what kept an item from one, each with its item's index, as they are done. At most 1,000 items.
+
+        Raises VerifierUnavailable where the server cannot be reached, and where it leaves before the last item; those
+        that came stand.
+        """
+        content, deadline = self._server.batch(items), self._server.deadline()
+        for attempt in range(self._server.retries + 1):
+            try:
+                yield from self._lines(content, len(items))
+                return
+            except Again as again:
+                time.sleep(self._server.wait(attempt, again, deadline))
+
+    def describe(self) -> dict[str, Any]:
+        """What `GET /v1/toploc` says: versions, models, thresholds, keys, limits. Raises VerifierUnavailable."""
+        try:
+            response = self._http.get(self._server.home, timeout=min(self._server.timeout, 30))
+        except httpx.HTTPError as error:
+            self._server.unavailable(said(error))
+        return self._server.description(response)
+
+    def _post(self, content: bytes, deadline: float) -> tuple[httpx.Response, bytes]:
+        timeout = self._server.patience(deadline)
+        try:
+            with self._http.stream("POST", self._server.path, content=content, timeout=timeout) as response:
+                parts = bytearray()
+                for part in response.iter_bytes():
+                    parts += part
+                    self._server.check(len(parts), deadline)
+                return response, bytes(parts)
+        except httpx.HTTPError as error:
+            raise Again(said(error)) from None
+
+    def _lines(self, content: bytes, count: int) -> Iterator[tuple[int, Report | ToplocError]]:
+        reader = Lines(self._server, count)
+        try:
+            with self._http.stream("POST", self._server.path, content=content) as response:
+                if not response.is_success:
+                    self._server.report(response, response.read())
+                for part in response.iter_bytes():
+                    yield from reader.feed(part)
+        except httpx.HTTPError as error:
+            reader.broke(said(error))
+        reader.end()
+
+
+class AsyncVerifier:
+    """See `Verifier`."""
+
+    def __init__(
+        self, url: str, *, api_key: str | None = None, timeout: float = TIMEOUT, retries: int = RETRIES
+    ) -> None:
+        self._server = Server(url, api_key, timeout, retries)
+        self._http = httpx.AsyncClient(timeout=self._server.patience(), headers=self._server.headers)
+
+    @property
+    def url(self) -> str:
+        return self._server.url
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def verify(self, evidence: Evidence) -> Report:
+        """See `Verifier.verify`."""
+        content, deadline = to_json(evidence), self._server.deadline()
+        for attempt in range(self._server.retries + 1):
+            try:
+                return self._server.report(*await self._post(content, deadline))
+            except Again as again:
+                await asyncio.sleep(self._server.wait(attempt, again, deadline))
+        raise AssertionError  # `wait` has raised
+
+    async def verify_many(self, items: Sequence[Evidence]) -> AsyncIterator[tuple[int, Report | ToplocError]]:
+        """See `Verifier.verify_many`."""
+        content, deadline = self._server.batch(items), self._server.deadline()
+        for attempt in range(self._server.retries + 1):
+            try:
+                async for line in self._lines(content, len(items)):
+                    yield line
+                return
+            except Again as again:
+                await asyncio.sleep(self._server.wait(attempt, again, deadline))
+
+    async def describe(self) -> dict[str, Any]:
+        """See `Verifier.describe`."""
+        try:
+            response = await self._http.get(self._server.home, timeout=min(self._server.timeout, 30))
+        except httpx.HTTPError as error:
+            self._server.unavailable(said(error))
+        return self._server.description(response)
+
+    async def _post(self, content: bytes, deadline: float) -> tuple[httpx.Response, bytes]:
+        timeout = self._server.patience(deadline)
+        try:
+            async with self._http.stream("POST", self._server.path, content=content, timeout=timeout) as response:
+                parts = bytearray()
+                async for part in response.aiter_bytes():
+                    parts += part
+                    self._server.check(len(parts), deadline)
+                return response, bytes(parts)
+        except httpx.HTTPError as error:
+            raise Again(said(error)) from None
+
+    async def _lines(self, content: bytes, count: int) -> AsyncIterator[tuple[int, Report | ToplocError]]:
+        reader = Lines(self._server, count)
+        try:
+            async with self._http.stream("POST", self._server.path, content=content) as response:
+                if not response.is_success:
+                    self._server.report(response, await response.aread())
+                async for part in response.aiter_bytes():
+                    for line in reader.feed(part):
+                        yield line
+        except httpx.HTTPError as error:
+            reader.broke(said(error))
+        reader.end()
