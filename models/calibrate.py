@@ -12,7 +12,7 @@ from pathlib import Path
 import answers
 import vllm
 
-from toploc.calibrate_command import main as calibrate
+from toploc.calibration.command import main as calibrate
 
 TARGET = answers.SOURCE.parents[1] / "configs" / "thresholds" / "toploc-mini.yaml"
 ALTERED = ("fp8", "int8", "int4", "finetuned", "scaled", "template", "system")

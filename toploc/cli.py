@@ -28,7 +28,9 @@ COMMANDS = (
     Command("verify", "is a stored answer what its model says to its request?", "toploc.verifier.command", "all"),
     Command("generate", "answers with proofs to a data set's prompts", "toploc_proxy.generate_command", "experiments"),
     Command("validate", "its answers, held against another prefill", "toploc_proxy.validate_command", "experiments"),
-    Command("calibrate", "thresholds for a model, from stored honest answers", "toploc.calibrate_command", "calibrate"),
+    Command(
+        "calibrate", "thresholds for a model, from stored honest answers", "toploc.calibration.command", "calibrate"
+    ),
     Command("audit", "the reports of verifiers on a file of answers, added up", "toploc_client.audit.command", "all"),
     Command(
         "doctor", "would `toploc serve` come up here, and if not, what is to be done?", "toploc_proxy.doctor", "proxy"

@@ -24,8 +24,8 @@ from separation import (
     log_mean,
 )
 
-from toploc.calibration import FIGURES, bounds_from
-from toploc.calibration_pooled import (
+from toploc.calibration.bounds import FIGURES, bounds_from
+from toploc.calibration.pooled import (
     AUDITS,
     FALSE_ALARM,
     MOST_AUDITS,
@@ -35,10 +35,10 @@ from toploc.calibration_pooled import (
     evidence,
     spread_and_bound,
 )
-from toploc.calibration_tables import audits_cells
+from toploc.calibration.rate import Rate
+from toploc.calibration.tables import audits_cells
 from toploc.pooling.alarm import threshold
 from toploc.pooling.spread import Alternative, Scores, chunk_scores
-from toploc.rate import Rate
 from toploc.scheme import CHUNK_SIZE
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from .checks.prompt import check_prompt
-from .errors import MalformedEvidence, MalformedProof, ToplocError
-from .evidence.file import items
-from .evidence.parse import parse_evidence
-from .proofs.format import decode_proof
-from .proofs.verdict import verify_points
-from .report import Check
+from ..checks.prompt import check_prompt
+from ..errors import MalformedEvidence, MalformedProof, ToplocError
+from ..evidence.file import items
+from ..evidence.parse import parse_evidence
+from ..proofs.format import decode_proof
+from ..proofs.verdict import verify_points
+from ..report import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .evidence.evidence import Answer, Evidence
-    from .proofs.format import Proof
-    from .proofs.verdict import ChunkVerdict
-    from .thresholds.bounds import Thresholds
-    from .verifier.transformers import TransformersVerifier
+    from ..evidence.evidence import Answer, Evidence
+    from ..proofs.format import Proof
+    from ..proofs.verdict import ChunkVerdict
+    from ..thresholds.bounds import Thresholds
+    from ..verifier.transformers import TransformersVerifier
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ToplocError
+from ..errors import ToplocError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ..thresholds.bounds import Thresholds
+    from ..thresholds.pooled import PooledBounds
+    from ..verifier.transformers import TransformersVerifier
     from .rate import Rate
     from .samples import Sample
-    from .thresholds.bounds import Thresholds
-    from .thresholds.pooled import PooledBounds
-    from .verifier.transformers import TransformersVerifier
 
 DESCRIPTION = """\
 Takes thresholds from HONEST, answers that the claimed model surely made: one JSON object {"request": …, "response": …}
@@ -29,7 +29,7 @@ made without the computation.
 """
 
 EPILOG = """\
-exit status: 0, or 2 where the call is wrong or the answers are too few. docs/calibration.md goes through it.
+exit status: 0, or 2 where the call is wrong or the answers are too few. docs/bounds.md goes through it.
 
 example:
   toploc calibrate honest.jsonl --altered int4=int4.jsonl --model models/toploc-mini --name toploc-mini \\
@@ -101,10 +101,10 @@ def main(arguments: Sequence[str]) -> int:
     for package in ("scipy", "matplotlib") if args.plots else ("scipy",):
         if find_spec(package) is None:
             raise ToplocError(f"toploc calibrate: {package} is not installed; pip install 'toploc-proxy[calibrate]'")
-    from . import calibration, calibration_plots, calibration_tables
-    from .thresholds.bounds import Thresholds
-    from .verifier.prefill import load_prefill
-    from .verifier.transformers import TransformersVerifier
+    from ..thresholds.bounds import Thresholds
+    from ..verifier.prefill import load_prefill
+    from ..verifier.transformers import TransformersVerifier
+    from . import bounds, plots, tables
 
     kept = Thresholds.load(args.out).tokens if args.out.exists() else None
     verifier = TransformersVerifier(load_prefill(args.model, args.dtype, args.device), names=[args.name], scored=False)
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str]) -> int:
     honest = _samples(args.honest, verifier)
     fitted = [sample for sample in honest if sample.answer % 2 == 0]
     counted = [sample for sample in honest if sample.answer % 2]
-    bounds = calibration.bounds_of(fitted, paper, target=args.target_false_alarm, confidence=args.confidence)
+    bounds = bounds.bounds_of(fitted, paper, target=args.target_false_alarm, confidence=args.confidence)
     document: dict[str, Any] = {
         "name": args.out.stem,
         "dtype": paper.dtype,
@@ -133,14 +133,10 @@ def main(arguments: Sequence[str]) -> int:
     if args.pooled and pooled is not None:
         document["pooled"] = pooled.model_dump()
     _write(args.out, document)
-    print(calibration_tables.bounds_table(fitted, bounds, tried), end="\n\n")
-    print(
-        calibration_tables.writers_table(
-            {"the model, held out": counted, **altered}, thresholds, paper, args.confidence
-        )
-    )
+    print(tables.bounds_table(fitted, bounds, tried), end="\n\n")
+    print(tables.writers_table({"the model, held out": counted, **altered}, thresholds, paper, args.confidence))
     print(f"\n{said}")
-    from .checks.proofs import MOST_IMPOSTORS
+    from ..checks.proofs import MOST_IMPOSTORS
 
     if worst > MOST_IMPOSTORS:
         print(
@@ -148,7 +144,7 @@ def main(arguments: Sequence[str]) -> int:
             "some length of a chunk. `toploc serve` and `toploc verify` will say so in place of accepting."
         )
     if args.plots:
-        for path in calibration_plots.draw(args.plots, {"the model": honest, **altered}, thresholds):
+        for path in plots.draw(args.plots, {"the model": honest, **altered}, thresholds):
             print(f"wrote {path}", file=sys.stderr)
     return 0
 
@@ -168,8 +164,8 @@ def _pooled(
     args: argparse.Namespace, honest: Sequence[Sample], altered: Mapping[str, Sequence[Sample]], paper: Thresholds
 ) -> tuple[PooledBounds | None, str]:
     """Bounds on answers with the table of what they gain, or why there are none, which `--pooled` raises."""
-    from . import calibration_tables
-    from .calibration_pooled import gain, pooled_bounds, scores_of
+    from . import tables
+    from .pooled import gain, pooled_bounds, scores_of
 
     scores = scores_of(honest, paper)
     copies = {name: scores_of(samples, paper) for name, samples in altered.items()}
@@ -188,14 +184,14 @@ def _pooled(
     gains = {"the model, held out": gain(scores, made, scores, confidence=args.confidence)}
     gains |= {name: gain(found, made, scores, name, args.confidence) for name, found in copies.items()}
     kept = "" if args.pooled else "\n\nNot written without --pooled."
-    return made, calibration_tables.pooled_table(made, gains) + kept
+    return made, tables.pooled_table(made, gains) + kept
 
 
 def _by_length(
     counted: Sequence[Sample], thresholds: Thresholds, confidence: float
 ) -> dict[int, tuple[Rate, dict[str, Rate]]]:
     """Of each chunk length: false alarms, and the impostors that pass, by kind."""
-    from .calibration import ROWS, group, refused_chunks
+    from .bounds import ROWS, group, refused_chunks
     from .impostors import impostors
 
     found = {}
@@ -210,7 +206,7 @@ def _provenance(
 ) -> str:
     import transformers
 
-    from .calibration import refused_answers, refused_chunks
+    from .bounds import refused_answers, refused_chunks
 
     answers = len({sample.answer for sample in fitted})
     chunks = refused_chunks(counted, thresholds, args.confidence)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .calibration import FIGURES, group, refused_answers, refused_chunks, span
-from .calibration_pooled import AUDITS, FALSE_ALARM, MOST_AUDITS, SHARES
+from .bounds import FIGURES, group, refused_answers, refused_chunks, span
+from .pooled import AUDITS, FALSE_ALARM, MOST_AUDITS, SHARES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .calibration_pooled import Gain
+    from ..thresholds.bounds import Bounds, Thresholds
+    from ..thresholds.pooled import PooledBounds
+    from .pooled import Gain
     from .rate import Rate
     from .samples import Sample
-    from .thresholds.bounds import Bounds, Thresholds
-    from .thresholds.pooled import PooledBounds
 
 
 def bounds_table(

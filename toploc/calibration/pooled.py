@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from .calibration import LEAST, TooFewAnswers, upper_bound
-from .errors import ToplocError
-from .pooling.alarm import audits_needed, threshold
-from .pooling.spread import SHARE, Alternative, Scores, chunk_scores
+from ..errors import ToplocError
+from ..pooling.alarm import audits_needed, threshold
+from ..pooling.spread import SHARE, Alternative, Scores, chunk_scores
+from ..scheme import CHUNK_SIZE
+from ..thresholds.pooled import Copy, PooledBounds
+from .bounds import LEAST, TooFewAnswers, upper_bound
 from .rate import Rate
-from .scheme import CHUNK_SIZE
-from .thresholds.pooled import Copy, PooledBounds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from ..thresholds.bounds import Thresholds
     from .samples import Sample
-    from .thresholds.bounds import Thresholds
 
     Floats = NDArray[np.float64]
     Answers = Sequence[tuple[int, list[float]]]

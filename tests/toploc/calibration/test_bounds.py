@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from toploc import Thresholds
-from toploc.calibration import LEAST, TooFewAnswers, bounds_of, upper_bound
+from toploc.calibration.bounds import LEAST, TooFewAnswers, bounds_of, upper_bound
+from toploc.calibration.impostors import impostors
+from toploc.calibration.rate import Rate
+from toploc.calibration.samples import Sample
 from toploc.checks.proofs import MOST_IMPOSTORS
-from toploc.impostors import impostors
 from toploc.proofs.format import Proof, encode_points
 from toploc.proofs.topk import top_k
-from toploc.rate import Rate
-from toploc.samples import Sample
 
 PAPER = Thresholds.paper()
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from .proofs.field import PRIME
-from .proofs.format import Proof, encode_points
+from ..proofs.field import PRIME
+from ..proofs.format import Proof, encode_points
+from ..scheme import TOPK
 from .rate import Rate
-from .scheme import TOPK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..thresholds.bounds import Thresholds
     from .samples import Sample
-    from .thresholds.bounds import Thresholds
 
 PAIRS: Final = 2000
 """Of each kind: with none accepted, the rate is below 0.18 % (95 %)."""

@@ -12,7 +12,7 @@ import alter
 import pytest
 
 from toploc import Thresholds, build_proofs_base64
-from toploc.calibrate_command import main
+from toploc.calibration.command import main
 from toploc.errors import ToplocError
 from toploc.protocol import token_ids_sha256
 from toploc.verifier.prefill import TransformersPrefill
@@ -21,7 +21,7 @@ from toploc.verifier.transformers import TransformersVerifier
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MODEL = Path(__file__).parents[2] / "models" / "toploc-mini"
+MODEL = Path(__file__).parents[3] / "models" / "toploc-mini"
 LENGTHS = (1, 3, 6, 12, 64)
 ANSWERS = 2 * 20 * len(LENGTHS)
 
@@ -72,7 +72,7 @@ def call(honest: Path, out: Path, *options: str) -> int:
 def test_a_calibration(
     honest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toploc.impostors.PAIRS", 100)
+    monkeypatch.setattr("toploc.calibration.impostors.PAIRS", 100)
     copy = TransformersPrefill(alter.make("int4", MODEL, tmp_path / "int4"))
     altered = write(tmp_path / "int4.jsonl", (evidence(copy, number) for number in range(40)))
     out = tmp_path / "mini.yaml"
@@ -103,7 +103,7 @@ def test_a_calibration(
 def test_bounds_on_whole_answers(
     honest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toploc.impostors.PAIRS", 10)
+    monkeypatch.setattr("toploc.calibration.impostors.PAIRS", 10)
     out = tmp_path / "mini.yaml"
     with pytest.raises(ToplocError, match="--prover"):
         call(honest, out, "--pooled")

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from .errors import ToplocError
+from ..errors import ToplocError
+from ..scheme import TOPK
+from ..thresholds.bounds import Bounds
 from .rate import Rate
-from .scheme import TOPK
-from .thresholds.bounds import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from ..thresholds.bounds import Thresholds
     from .samples import Sample
-    from .thresholds.bounds import Thresholds
 
 ROWS: Final = (1, 2, 4, 8, 32)
 """The fewer rows, the noisier the figures (docs/evidence.md): a chunk's bounds are those of the largest entry that it

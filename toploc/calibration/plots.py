@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .calibration import FIGURES, group, span
-from .errors import ToplocError
+from ..errors import ToplocError
+from .bounds import FIGURES, group, span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from ..thresholds.bounds import Thresholds
     from .samples import Sample
-    from .thresholds.bounds import Thresholds
 
 FORMATS: Final = ("png", "svg")
 
