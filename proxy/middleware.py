@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from toploc.protocol import OPTIONS_NAME, ProofError, RequestOptions
 
+from .asgi.errors import send_error
+from .asgi.paths import route_path
 from .context import RequestContext, current
-from .errors import send_error
-from .paths import route_path
 from .responder import Responder, media_type
 from .signing import Signature
 

@@ -9,10 +9,10 @@ import orjson
 
 from toploc.protocol import FIELD_NAME, ProofError
 
-from .errors import error_body, send_error
+from .asgi.errors import error_body, send_error
+from .asgi.sse import EventSplitter, add_field, add_field_within, event_json
 from .log import RequestLogger
 from .settings import OnError
-from .sse import EventSplitter, add_field, add_field_within, event_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

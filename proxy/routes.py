@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from toploc.protocol import VERSION
 from toploc.scheme import CHUNK_SIZE, SCHEME, TOPK
 
-from .errors import error_body
+from .asgi.errors import error_body
 from .log import logger
 from .receipt_store import ReceiptStoreError
 from .verify_route import description

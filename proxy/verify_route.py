@@ -16,7 +16,7 @@ from toploc.errors import MalformedEvidence
 from toploc.evidence.strict_json import load_json
 from toploc.scheme import MAX_ITEMS
 
-from .errors import error_body
+from .asgi.errors import error_body
 from .log import SHOWN, logger
 from .tracing import REQUEST_ID, VERIFICATION, Spans
 from .verify_limits import TooLarge, TooMany

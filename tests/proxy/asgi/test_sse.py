@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toploc_proxy.sse import EventSplitter, add_field, add_field_within, event_json
+from toploc_proxy.asgi.sse import EventSplitter, add_field, add_field_within, event_json
 
 VALUE = b'{"version":1}'
 # What stands in and around events, so that random joins of it are likely to surprise.

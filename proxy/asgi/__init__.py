@@ -1,0 +1,1 @@
+"""ASGI and server-sent events, with nothing about proofs."""
