@@ -79,7 +79,7 @@ def check_port(host: str, port: int) -> Iterator[Finding]:
 
 def check_channel() -> Iterator[Finding]:
     """A socket can be made where the side channel's will be."""
-    from .serve import channel_directory
+    from .channel.addresses import channel_directory
 
     try:
         with channel_directory() as directory, socket.socket(socket.AF_UNIX) as probe:

@@ -6,7 +6,6 @@ routes.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import secrets
 from base64 import b64encode
@@ -20,10 +19,11 @@ from toploc.protocol import ChoiceProofs, ProofError
 from toploc.tokens.sampling import GREEDY_BELOW
 
 from . import metrics
+from .channel.client import in_background
+from .channel.tag import EXTRA_ARG, Tag
 from .context import Call, RequestContext, current, to_error
 from .early import EarlyQuestions, inputs_of
 from .log import RequestLogger
-from .tag import EXTRA_ARG, Tag
 from .tracing import PROOFS, REQUEST_ID, Spans
 from .verify_rehearsal import rehearsed
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.sampling_params import SamplingParams
 
-    from .channel import Channel
+    from .channel.client import Channel
 
 # Kinds of prompts (vllm/inputs) that a verifier cannot rebuild from a request and token ids.
 UNPROVABLE_PROMPTS = {
@@ -199,13 +199,3 @@ def _refusal(context: RequestContext, prompt: Any) -> ProofError | None:
     if kind in UNPROVABLE_PROMPTS:
         return ProofError(code="unsupported_prompt", message=f"{UNPROVABLE_PROMPTS[kind]} cannot be proven")
     return None
-
-
-_background: set[asyncio.Task[None]] = set()
-
-
-def in_background(coroutine: Any) -> None:
-    # The event loop keeps only weak references to tasks.
-    task = asyncio.create_task(coroutine)
-    _background.add(task)
-    task.add_done_callback(_background.discard)

@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from .log import logger
 
 if TYPE_CHECKING:
-    from .channel import Channel
+    from .channel.client import Channel
 
 # Seconds; a proof of one chunk takes microseconds, and 3 ms is the goal for a whole answer under load.
 LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 10)

@@ -18,8 +18,8 @@ from toploc.errors import ProofUnavailable
 from toploc.scheme import CHUNK_SIZE
 
 from .capture import Capture, Chunk, Key, proofs_of
+from .channel.tag import Tag
 from .ring import ChunkRefs, Rows
-from .tag import Tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -18,7 +18,7 @@ from .verify_route import description
 if TYPE_CHECKING:
     from starlette.datastructures import State
 
-    from .messages import Welcome
+    from .channel.messages import Welcome
     from .signing import Signer
 
 router = APIRouter()

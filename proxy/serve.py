@@ -6,8 +6,6 @@ import contextlib
 import math
 import os
 import secrets
-import shutil
-import tempfile
 from argparse import ArgumentTypeError
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,8 +16,9 @@ from toploc.errors import InvalidKey, UnsupportedEngine
 from toploc.receipts.keys import load_signing_keys, load_trusted_keys
 from toploc.thresholds.bounds import Thresholds
 
+from .channel.addresses import channel_directory
+from .channel.relay import Relay, read_secret
 from .log import logger
-from .relay import Relay, read_secret
 from .settings import ENVIRONMENT_VARIABLE, OnError, Role, Settings
 
 if TYPE_CHECKING:
@@ -379,17 +378,6 @@ def relay_of(args: Namespace, settings: Settings) -> contextlib.AbstractContextM
         return contextlib.nullcontext()
     engines = range(getattr(args, "data_parallel_size", None) or 1)
     return Relay(settings.channel, engines, settings.remote, settings.secret)
-
-
-@contextlib.contextmanager
-def channel_directory() -> Iterator[str]:
-    """A fresh directory for the side channel's sockets that this user alone can enter."""
-    # Not below TMPDIR: a socket's path may have 107 bytes at most.
-    directory = tempfile.mkdtemp(prefix="toploc-", dir="/tmp")
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _configure_logging(args: Namespace) -> None:

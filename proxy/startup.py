@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from toploc.errors import UnsupportedEngine
 
-from .channel import Channel
+from .channel.client import Channel
+from .channel.messages import PROTOCOL
 from .context import Served
 from .early import EarlyQuestions
 from .generate import ProvingGenerate
 from .log import logger
-from .messages import PROTOCOL
 from .metrics import watch_slots
 from .middleware import ProofMiddleware
 from .routes import router
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from starlette.datastructures import State
     from vllm.engine.protocol import EngineClient
 
-    from .messages import Welcome
+    from .channel.messages import Welcome
     from .settings import Settings
 
 HANDSHAKE_TIMEOUT = 60.0

@@ -24,9 +24,9 @@ from toploc.thresholds.bounds import choose_thresholds
 from toploc.tokens.sampling import Sampling
 from toploc.verifier.judge import Computed, Verifier, judge
 
-from .generate import in_background
-from .messages import Examine
-from .tag import EXTRA_ARG, Tag
+from .channel.client import in_background
+from .channel.messages import Examine
+from .channel.tag import EXTRA_ARG, Tag
 from .verify_examine import scores_of
 from .verify_limits import Places, TooLarge
 from .verify_metrics import RUNNING
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     from toploc.evidence.evidence import Answer, Evidence
 
-    from .channel import Channel
-    from .messages import Examined, Welcome
+    from .channel.client import Channel
+    from .channel.messages import Examined, Welcome
     from .settings import Settings
     from .verify_rehearsal import Call
 

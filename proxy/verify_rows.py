@@ -16,7 +16,7 @@ import torch
 
 from toploc.errors import ProofUnavailable
 
-from .tag import Tag
+from .channel.tag import Tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

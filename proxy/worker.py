@@ -15,13 +15,13 @@ from toploc.proofs.chunks import state_points
 from toploc.scheme import CHUNK_SIZE, TOPK
 
 from .capture import Chunk
-from .channel import worker_address
-from .messages import PROTOCOL, Welcome
+from .channel.addresses import worker_address
+from .channel.messages import PROTOCOL, Welcome
+from .channel.relay import connect_worker
+from .channel.service import Service
 from .recorder import Recorder
-from .relay import connect_worker
 from .ring import ChunkRefs, HostRing, Rows
 from .runners.step import Step
-from .service import Service
 from .verify_examine import Examiner
 from .verify_rows import Prefills
 

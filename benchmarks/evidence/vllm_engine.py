@@ -17,8 +17,8 @@ os.environ |= {
 
 import torch
 from questions import Answer
+from toploc_proxy.channel.tag import EXTRA_ARG, Tag
 from toploc_proxy.settings import Settings
-from toploc_proxy.tag import EXTRA_ARG, Tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -22,8 +22,8 @@ from typing import Any
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_PLUGINS": "toploc"}
 
 from toploc_proxy.capture import Key
+from toploc_proxy.channel.tag import EXTRA_ARG, Tag
 from toploc_proxy.settings import Settings
-from toploc_proxy.tag import EXTRA_ARG, Tag
 
 PROMPT_TOKENS = 128
 

@@ -14,7 +14,7 @@ with warnings.catch_warnings():
     import vllm.outputs
     import vllm.sampling_params  # noqa: F401
 
-from toploc_proxy.serve import channel_directory
+from toploc_proxy.channel.addresses import channel_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

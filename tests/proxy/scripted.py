@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import zmq
-from toploc_proxy.channel import worker_address
-from toploc_proxy.messages import decode_request, encode
+from toploc_proxy.channel.addresses import worker_address
+from toploc_proxy.channel.messages import decode_request, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

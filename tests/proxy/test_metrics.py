@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import prometheus_client
 from toploc_proxy import metrics, verify_metrics
-from toploc_proxy.messages import Slots
+from toploc_proxy.channel.messages import Slots
 
 if TYPE_CHECKING:
     import pytest

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from toploc_proxy import serve
+from toploc_proxy.channel.addresses import channel_directory
 from toploc_proxy.serve import (
     add_options,
-    channel_directory,
     check_signing,
     plugin_allow_list,
     ray_copies,

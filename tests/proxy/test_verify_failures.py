@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from toploc_proxy.channel import Channel
-from toploc_proxy.messages import Examine
+from toploc_proxy.channel.client import Channel
+from toploc_proxy.channel.messages import Examine
 from toploc_proxy.tracing import Spans
 from toploc_proxy.verify import unless_dead
 from toploc_proxy.verify_limits import Places

@@ -21,20 +21,24 @@ from zmq.utils import z85
 
 from toploc.errors import UnsupportedEngine
 
-from .channel import worker_address
-from .log import logger
+from ..log import logger
+from .addresses import identity, worker_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Names the callback that decides who may connect.
 DOMAIN = "toploc"
+
 # Against guessing the secret from a recorded handshake.
 MIN_SECRET = 32
+
 # Against a peer that claims a frame as long as memory: a million tokens to prove take 5 MB.
 MAX_MESSAGE_BYTES = 64 * 2**20
+
 # A connection that a network lost without a word is given up after this, so that the worker can come back.
 HEARTBEAT_MILLISECONDS = 5_000
+
 HEARTBEAT_TIMEOUT_MILLISECONDS = 30_000
 
 
@@ -69,11 +73,6 @@ class KeyPair:
         kdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=f"toploc side channel, {side}".encode())
         private = z85.encode(kdf.derive(secret.encode()))
         return cls(zmq.curve_public(private), private)
-
-
-def identity(engine: int) -> bytes:
-    """What the worker of data-parallel engine number `engine` calls itself."""
-    return b"engine-%d" % engine
 
 
 def connect_worker(socket: zmq.Socket[bytes], address: str, secret: str, engine: int) -> None:

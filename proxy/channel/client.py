@@ -6,14 +6,14 @@ import asyncio
 import itertools
 from contextlib import suppress
 from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import zmq
 
 from toploc.errors import ProofUnavailable
 
-from .log import logger
+from ..log import logger
+from .addresses import worker_address
 from .messages import (
     UNREADABLE,
     CountSlots,
@@ -36,10 +36,7 @@ if TYPE_CHECKING:
 
     from .messages import Reply, Request
 
-
-def worker_address(directory: str, engine: int) -> str:
-    """Where the worker of data-parallel engine number `engine` answers."""
-    return f"ipc://{Path(directory) / f'engine-{engine}.sock'}"
+_background: set[asyncio.Task[None]] = set()
 
 
 class Question(NamedTuple):
@@ -231,3 +228,10 @@ class Channel:
     def close(self) -> None:
         for worker in self._workers:
             worker.close()
+
+
+def in_background(coroutine: Any) -> None:
+    # The event loop keeps only weak references to tasks.
+    task = asyncio.create_task(coroutine)
+    _background.add(task)
+    task.add_done_callback(_background.discard)

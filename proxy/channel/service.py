@@ -10,8 +10,8 @@ import zmq
 
 from toploc.errors import ProofUnavailable
 
-from .capture import Key
-from .log import logger
+from ..capture import Key
+from ..log import logger
 from .messages import (
     UNREADABLE,
     CountSlots,
@@ -31,9 +31,9 @@ from .messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ..recorder import Recorder
+    from ..verify_examine import Examiner
     from .messages import Reply, Request
-    from .recorder import Recorder
-    from .verify_examine import Examiner
 
 # Each time this thread wakes, the engine's may have to wait for the interpreter.
 HOUSEKEEPING_SECONDS = 1

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from toploc_proxy.tag import EXTRA_ARG, Tag
+from toploc_proxy.channel.tag import EXTRA_ARG, Tag
 
 SECRET = "s" * 64
 TAGS = st.builds(

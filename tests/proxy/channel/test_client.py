@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zmq
 from scripted import PROOF, reply, worker
-from toploc_proxy.channel import Channel, WorkerChannel, worker_address
-from toploc_proxy.messages import (
+from toploc_proxy.channel.addresses import worker_address
+from toploc_proxy.channel.client import Channel, WorkerChannel
+from toploc_proxy.channel.messages import (
     Discard,
     Done,
     Finalize,

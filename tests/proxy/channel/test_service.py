@@ -20,10 +20,11 @@ import torch
 import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from toploc_proxy import service as service_module
 from toploc_proxy.capture import Key
-from toploc_proxy.channel import Channel, worker_address
-from toploc_proxy.messages import (
+from toploc_proxy.channel import service as service_module
+from toploc_proxy.channel.addresses import channel_directory, worker_address
+from toploc_proxy.channel.client import Channel
+from toploc_proxy.channel.messages import (
     PROTOCOL,
     Discard,
     Done,
@@ -36,12 +37,11 @@ from toploc_proxy.messages import (
     decode_reply,
     encode,
 )
+from toploc_proxy.channel.service import Service
+from toploc_proxy.channel.tag import EXTRA_ARG, Tag
 from toploc_proxy.recorder import Recorder
 from toploc_proxy.ring import HostRing
 from toploc_proxy.runners.step import Step
-from toploc_proxy.serve import channel_directory
-from toploc_proxy.service import Service
-from toploc_proxy.tag import EXTRA_ARG, Tag
 
 from toploc.errors import ProofUnavailable
 from toploc.proofs.format import encode_points

@@ -1,0 +1,1 @@
+"""Between API servers and workers: `messages.py` is what is said, `client.py` asks, `service.py` answers."""
