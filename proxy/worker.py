@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import vllm
 from vllm.distributed.parallel_state import get_pp_group, get_tp_group
 
-from toploc.errors import UnsupportedEngine
 from toploc.proofs.chunks import state_points
 from toploc.scheme import CHUNK_SIZE, TOPK
 
-from .capture import Chunk
+from .capture.chunks import Chunk
+from .capture.recorder import Recorder
+from .capture.ring import ChunkRefs, Rows
+from .capture.sizes import DTYPES, draft_tokens, proof_dtype
+from .capture.step import Step
 from .channel.addresses import worker_address
 from .channel.messages import PROTOCOL, Welcome
 from .channel.relay import connect_worker
 from .channel.service import Service
-from .recorder import Recorder
-from .ring import ChunkRefs, HostRing, Rows
-from .runners.step import Step
 from .verify_examine import Examiner
 from .verify_rows import Prefills
 
@@ -32,19 +32,9 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.v1.core.sched.output import SchedulerOutput
 
+    from .capture.ring import Ring
     from .head import Head
-    from .ring import Ring
     from .settings import Settings
-
-# On a CPU the front end competes with the model for the cores and may lag behind by more steps; memory is untouched
-# until it is needed.
-HOST_OVERRUN = 7 * CHUNK_SIZE
-
-# All requests of a step may end in the next, and others begin before the front end has asked for their proofs. With 256
-# requests of hidden size 4096 the ring then takes 252 MB.
-DEVICE_SPARE = 224
-
-DTYPES: dict[torch.dtype, Literal["bfloat16", "float16"]] = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 class Worker:
@@ -73,31 +63,6 @@ class Worker:
     def record(self, step: Step) -> None:
         self._recorder.record(step)
         self._prefills.record(step)
-
-
-def make_ring(config: VllmConfig, device: torch.device) -> Ring:
-    """Takes the memory that captures need, once and for all.
-
-    Raises:
-        UnsupportedEngine: the model's hidden states cannot be proven.
-    """
-    hidden_size = config.model_config.get_hidden_size()
-    if hidden_size < TOPK:
-        raise UnsupportedEngine(
-            f"toploc: hidden size {hidden_size} is below {TOPK}: a one-token chunk would have fewer elements than a "
-            "proof has points; serve this model with plain `vllm serve`"
-        )
-    sequences = config.scheduler_config.max_num_seqs
-    drafts = draft_tokens(config)
-    dtype = proof_dtype(config)
-    if device.type == "cpu":
-        rows = ring_rows(drafts, overrun=HOST_OVERRUN)
-        return HostRing(num_slots(sequences, spare=sequences), rows, hidden_size, dtype, TOPK)
-    from .device_ring import DeviceRing
-
-    return DeviceRing(
-        device_slots(sequences), ring_rows(drafts), hidden_size, dtype, TOPK, device, max_step_rows=drafts + 1
-    )
 
 
 def start_worker(
@@ -155,18 +120,6 @@ def warm_up(ring: Ring, states: torch.Tensor) -> None:
     state_points(states, TOPK)
 
 
-def proof_dtype(config: VllmConfig) -> torch.dtype:
-    """What hidden states are kept as: their own dtype, or bfloat16 if that has more than 16 bits."""
-    dtype: torch.dtype = config.model_config.dtype
-    return dtype if dtype in DTYPES else torch.bfloat16
-
-
-def draft_tokens(config: VllmConfig) -> int:
-    """Most tokens that a step speculates per request."""
-    speculative = config.speculative_config
-    return int(speculative.num_speculative_tokens) if speculative is not None else 0
-
-
 def is_last_stage() -> bool:
     """Whether this worker has the model's last layers, and its output head."""
     return bool(get_pp_group().is_last_rank)
@@ -176,20 +129,3 @@ def is_output_rank() -> bool:
     """Whether this worker's outputs are the ones the engine reads: hidden states are whole on the last pipeline
     stage and equal over tensor-parallel ranks (vllm/v1/executor/multiproc_executor.py)."""
     return is_last_stage() and get_tp_group().rank_in_group == 0
-
-
-def num_slots(max_num_seqs: int, spare: int) -> int:
-    """Slots for a scheduler that runs `max_num_seqs` requests at once: preempted requests and those whose proofs
-    are being fetched hold one too."""
-    return max_num_seqs + max(8, spare)
-
-
-def device_slots(max_num_seqs: int) -> int:
-    """Slots on a GPU, whose memory bounds the spare ones."""
-    return num_slots(max_num_seqs, spare=min(max_num_seqs, DEVICE_SPARE))
-
-
-def ring_rows(draft_tokens: int, overrun: int = CHUNK_SIZE) -> int:
-    """Rows per slot: the chunk being filled, what the engine may run past a stop string before the front end has seen
-    it, and the drafts of three steps; whole chunks."""
-    return -(-(CHUNK_SIZE + overrun + 3 * draft_tokens) // CHUNK_SIZE) * CHUNK_SIZE

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from toploc_proxy.capture.device_ring import DeviceRing
+from toploc_proxy.capture.recorder import Recorder
+from toploc_proxy.capture.ring import ChunkRefs, Rows
+from toploc_proxy.capture.sizes import device_slots, ring_rows
+from toploc_proxy.capture.step import Step
 from toploc_proxy.channel.tag import EXTRA_ARG, Tag
-from toploc_proxy.device_ring import DeviceRing
-from toploc_proxy.recorder import Recorder
-from toploc_proxy.ring import ChunkRefs, Rows
-from toploc_proxy.runners.step import Step
-from toploc_proxy.worker import device_slots, ring_rows
 
 from toploc.scheme import CHUNK_SIZE, TOPK
 

@@ -10,7 +10,7 @@ import zmq
 
 from toploc.errors import ProofUnavailable
 
-from ..capture import Key
+from ..capture.chunks import Key
 from ..log import logger
 from .messages import (
     UNREADABLE,
@@ -31,7 +31,7 @@ from .messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ..recorder import Recorder
+    from ..capture.recorder import Recorder
     from ..verify_examine import Examiner
     from .messages import Reply, Request
 

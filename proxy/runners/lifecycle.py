@@ -64,7 +64,8 @@ def _take_memory(runner: Any, settings: Settings) -> int:
     if runner.toploc_loaded or runner.is_pooling_model:
         return 0
     runner.toploc_loaded = True
-    from ..worker import is_last_stage, make_ring
+    from ..capture.sizes import make_ring
+    from ..worker import is_last_stage
 
     taken = 0
     if is_last_stage():

@@ -10,9 +10,9 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+from ..capture.step import Step
 from .checks import require_members, require_parameters
 from .lifecycle import wrap_lifecycle
-from .step import Step
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from toploc_proxy.ring import ChunkRefs, HostRing, Rows
-from toploc_proxy.runners.step import Step
+from toploc_proxy.capture.host_ring import HostRing
+from toploc_proxy.capture.ring import ChunkRefs, Rows
+from toploc_proxy.capture.step import Step
 
 from toploc.proofs.topk import top_k
 
@@ -54,7 +55,7 @@ def test_top_k_rows_equals_the_cpu(hidden: int, kind: str) -> None:
 @pytest.mark.parametrize("hidden", [256, 4096])
 def test_ring_equals_the_host_ring(hidden: int, dtype: torch.dtype) -> None:
     """The same writes and reductions, many times over, with rows overwritten and slots reused."""
-    from toploc_proxy.device_ring import DeviceRing
+    from toploc_proxy.capture.device_ring import DeviceRing
 
     generator = np.random.default_rng(1)
     host = HostRing(8, 64, hidden, dtype, TOPK)
@@ -91,7 +92,7 @@ def test_ring_equals_the_host_ring(hidden: int, dtype: torch.dtype) -> None:
 
 
 def test_reduce_step_equals_the_host_ring() -> None:
-    from toploc_proxy.device_ring import DeviceRing
+    from toploc_proxy.capture.device_ring import DeviceRing
 
     host = HostRing(1, 64, 2048, torch.bfloat16, TOPK)
     device = DeviceRing(1, 64, 2048, torch.bfloat16, TOPK, torch.device("cuda"))
@@ -109,7 +110,7 @@ def test_reduce_step_equals_the_host_ring() -> None:
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_nothing_synchronises() -> None:
     """What the engine's thread calls runs under the checker that vLLM itself offers for this."""
-    from toploc_proxy.device_ring import DeviceRing
+    from toploc_proxy.capture.device_ring import DeviceRing
 
     device = DeviceRing(4, 64, 1024, torch.bfloat16, TOPK, torch.device("cuda"))
     states = torch.randn(64, 1024, device="cuda").to(torch.bfloat16)
@@ -132,7 +133,7 @@ def test_nothing_synchronises() -> None:
 
 def test_rows_about_to_be_overwritten_are_reduced_before() -> None:
     """However late a reduction runs, the model's stream waits for it."""
-    from toploc_proxy.device_ring import DeviceRing
+    from toploc_proxy.capture.device_ring import DeviceRing
 
     host = HostRing(1, 64, 512, torch.bfloat16, TOPK)
     device = DeviceRing(1, 64, 512, torch.bfloat16, TOPK, torch.device("cuda"))

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from toploc_proxy.capture.host_ring import HostRing
+from toploc_proxy.capture.recorder import Recorder
+from toploc_proxy.capture.step import Step
 from toploc_proxy.channel.addresses import worker_address
 from toploc_proxy.channel.client import Channel, _background
 from toploc_proxy.channel.messages import PROTOCOL, Welcome
@@ -22,9 +25,6 @@ from toploc_proxy.channel.tag import EXTRA_ARG, Tag
 from toploc_proxy.context import RequestContext, Served, current
 from toploc_proxy.early import Early
 from toploc_proxy.generate import ProvingGenerate
-from toploc_proxy.recorder import Recorder
-from toploc_proxy.ring import HostRing
-from toploc_proxy.runners.step import Step
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from toploc_proxy.capture.step import Step
 from toploc_proxy.channel.messages import Examine, Examined, Refusal
 from toploc_proxy.channel.tag import EXTRA_ARG, Tag
 from toploc_proxy.head import Head
-from toploc_proxy.runners.step import Step
 from toploc_proxy.verify_examine import Examiner, scores_of
 from toploc_proxy.verify_rows import Prefills
 

@@ -12,13 +12,13 @@ import msgspec
 import pytest
 import torch
 import zmq
+from toploc_proxy.capture.host_ring import HostRing
+from toploc_proxy.capture.recorder import Recorder
 from toploc_proxy.channel.addresses import channel_directory, identity
 from toploc_proxy.channel.client import Channel
 from toploc_proxy.channel.messages import PROTOCOL, Welcome
 from toploc_proxy.channel.relay import KeyPair, Relay, connect_worker
 from toploc_proxy.channel.service import Service
-from toploc_proxy.recorder import Recorder
-from toploc_proxy.ring import HostRing
 
 from toploc.errors import UnsupportedEngine
 from toploc.scheme import TOPK

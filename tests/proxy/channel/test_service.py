@@ -20,7 +20,10 @@ import torch
 import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from toploc_proxy.capture import Key
+from toploc_proxy.capture.chunks import Key
+from toploc_proxy.capture.host_ring import HostRing
+from toploc_proxy.capture.recorder import Recorder
+from toploc_proxy.capture.step import Step
 from toploc_proxy.channel import service as service_module
 from toploc_proxy.channel.addresses import channel_directory, worker_address
 from toploc_proxy.channel.client import Channel
@@ -39,9 +42,6 @@ from toploc_proxy.channel.messages import (
 )
 from toploc_proxy.channel.service import Service
 from toploc_proxy.channel.tag import EXTRA_ARG, Tag
-from toploc_proxy.recorder import Recorder
-from toploc_proxy.ring import HostRing
-from toploc_proxy.runners.step import Step
 
 from toploc.errors import ProofUnavailable
 from toploc.proofs.format import encode_points
@@ -254,7 +254,7 @@ def test_error_in_the_recorder_does_not_end_the_service(
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("toploc_proxy.capture.encode_chunks", broken)
+        patch.setattr("toploc_proxy.capture.chunks.encode_chunks", broken)
         reply = client.ask(Finalize(tag.nonce, 0, inputs))
     assert reply.code == "internal_error"
     assert "MemoryError" not in reply.message

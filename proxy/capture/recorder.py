@@ -17,18 +17,18 @@ import numpy as np
 from toploc.errors import ProofUnavailable
 from toploc.scheme import CHUNK_SIZE
 
-from .capture import Capture, Chunk, Key, proofs_of
-from .channel.tag import Tag
-from .ring import ChunkRefs, Rows
+from ..channel.tag import Tag
+from .batch import Batch, Reducing, Slots
+from .chunks import Capture, Key, proofs_of
+from .ring import ChunkRefs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
-    from .ring import Reduction, Ring
-    from .runners.step import Step
-
+    from .ring import Ring
+    from .step import Step
 
 # Bounds what requests beyond the slots can leave behind when nobody asks for their proofs.
 MAX_REFUSALS = 4096
@@ -56,13 +56,13 @@ class Recorder:
         self._unsettled = 2 * draft_tokens
         self._lock = threading.Lock()
         self._free = list(range(ring.num_slots))
-        self._slots = _Slots(ring.num_slots)
+        self._slots = Slots(ring.num_slots)
         self._epoch = 0
         self._captures: dict[Key, Capture] = {}
         self._refused: dict[Key, ProofUnavailable] = {}
         self._by_request: dict[str, Capture] = {}
-        self._batch: _Batch | None = None
-        self._reducing: deque[_Reducing] = deque()
+        self._batch: Batch | None = None
+        self._reducing: deque[Reducing] = deque()
         self._encoding = threading.Lock()
 
     def register(self, request_id: str, extra_args: Mapping[str, Any] | None, prompt_len: int | None) -> None:
@@ -120,12 +120,12 @@ class Recorder:
             if batch is not None and not self._record_decoding(step, batch):
                 self._record(step, batch)
 
-    def _current_batch(self, request_ids: Sequence[str]) -> _Batch | None:
+    def _current_batch(self, request_ids: Sequence[str]) -> Batch | None:
         if self._batch is None or self._batch.request_ids != request_ids:
-            self._batch = _Batch.of(request_ids, self._by_request, self._slots)
+            self._batch = Batch.of(request_ids, self._by_request, self._slots)
         return self._batch if self._batch.captures else None
 
-    def _record_decoding(self, step: Step, batch: _Batch) -> bool:
+    def _record_decoding(self, step: Step, batch: Batch) -> bool:
         """What most steps are, in a few operations: one row of each request, and no chunk to reduce. False if it is
         none of those."""
         if self._draft_tokens or not step.one_row_each:
@@ -137,7 +137,7 @@ class Recorder:
         self._ring.write(step, batch.one_row_each)
         return True
 
-    def _record(self, step: Step, batch: _Batch) -> None:
+    def _record(self, step: Step, batch: Batch) -> None:
         first = step.first_positions[batch.members].astype(np.int64)
         end = first + step.num_rows[batch.members]
         wanted = np.maximum(first, batch.floors)
@@ -161,19 +161,19 @@ class Recorder:
         if wide.size:
             self._record_prefill(step, batch, wide, base, settled, end)
 
-    def _reduce_ring(self, batch: _Batch, settled: npt.NDArray[np.int64], lag: int) -> None:
+    def _reduce_ring(self, batch: Batch, settled: npt.NDArray[np.int64], lag: int) -> None:
         """Reduces the chunks of the ring that end at or below `settled`, all in one go, once one of them is `lag` rows
         behind."""
         ahead = settled - batch.floors
         if ahead.max() >= CHUNK_SIZE + lag:
             due = np.maximum(ahead // CHUNK_SIZE, 0)
             refs = batch.chunks(due)
-            self._reducing.append(_Reducing(self._ring.reduce(refs), refs, batch.advance(due)))
+            self._reducing.append(Reducing(self._ring.reduce(refs), refs, batch.advance(due)))
 
     def _record_prefill(
         self,
         step: Step,
-        batch: _Batch,
+        batch: Batch,
         wide: npt.NDArray[np.int64],
         base: npt.NDArray[np.int64],
         position: npt.NDArray[np.int64],
@@ -189,7 +189,7 @@ class Recorder:
                 first_rows += range(first, first + int(due[i]) * CHUNK_SIZE, CHUNK_SIZE)
         if first_rows:
             refs = batch.chunks(due)
-            self._reducing.append(_Reducing(self._ring.reduce_step(step, first_rows), refs, batch.advance(due)))
+            self._reducing.append(Reducing(self._ring.reduce_step(step, first_rows), refs, batch.advance(due)))
         rest = np.zeros_like(end)
         rest[wide] = (end - position - due * CHUNK_SIZE)[wide]
         self._ring.write(step, batch.rows(base + end - rest, rest), after_reductions=True)
@@ -233,7 +233,7 @@ class Recorder:
             with self._lock:
                 claims, rest = self._claim(wanted)
             # A token is out only after the step that wrote its row.
-            reducing = _Reducing(self._ring.reduce(rest, complete=True), rest, []) if len(rest) else None
+            reducing = Reducing(self._ring.reduce(rest, complete=True), rest, []) if len(rest) else None
             return self._prove(claims, reducing, wanted)
         finally:
             for key, _ in wanted:
@@ -261,7 +261,7 @@ class Recorder:
     def _prove(
         self,
         claims: Sequence[_Claim | ProofUnavailable],
-        rest: _Reducing | None,
+        rest: Reducing | None,
         wanted: Sequence[tuple[Key, Sequence[int]]],
     ) -> list[list[bytes] | ProofUnavailable]:
         with self._encoding:
@@ -309,84 +309,6 @@ class Recorder:
     def slots_in_use(self) -> int:
         """Captures held now."""
         return len(self._captures)
-
-
-class _Slots:
-    """What is known of every slot's capture, as arrays [slots]: in most batches some request came or went, and objects
-    would have to be asked one by one.
-
-    `floors`: position of the first row not yet reduced; rows below it are not wanted any more.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.starts, self.floors, self.epochs = np.zeros((3, number), dtype=np.int64)
-
-    def open(self, capture: Capture) -> None:
-        self.starts[capture.slot] = self.floors[capture.slot] = capture.start
-        self.epochs[capture.slot] = capture.epoch
-
-    def num_reduced(self, capture: Capture) -> int:
-        """Chunks whose reduction has begun."""
-        return (int(self.floors[capture.slot]) - capture.start) // CHUNK_SIZE
-
-
-class _Batch:
-    """The captured requests of a batch as arrays, kept while the batch's requests stay the same."""
-
-    def __init__(self, request_ids: list[str], members: list[int], captures: list[Capture], table: _Slots) -> None:
-        self.request_ids = request_ids
-        self.members = np.array(members, dtype=np.int64)
-        self.is_whole = len(members) == len(request_ids)
-        self.captures = captures
-        self._table = table
-        self._slots = np.array([capture.slot for capture in captures], dtype=np.int64)
-        self._epochs = table.epochs[self._slots]
-        self.starts = table.starts[self._slots]
-        self.floors = table.floors[self._slots]
-        self.one_row_each = Rows(self.members, self._slots, self._epochs)
-
-    @classmethod
-    def of(cls, request_ids: Sequence[str], by_request: Mapping[str, Capture], table: _Slots) -> _Batch:
-        found = list(map(by_request.get, request_ids))
-        members = [i for i, capture in enumerate(found) if capture is not None]
-        return cls(list(request_ids), members, [capture for capture in found if capture is not None], table)
-
-    def rows(self, first_rows: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> Rows:
-        """`counts[i]` rows of each member from `first_rows[i]` on."""
-        which = np.repeat(np.arange(len(counts)), counts)
-        within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return Rows(first_rows[which] + within, self._slots[which], self._epochs[which])
-
-    def chunks(self, counts: npt.NDArray[np.int64]) -> ChunkRefs:
-        """The next `counts[i]` chunks of each member."""
-        which = np.repeat(np.arange(len(counts)), counts)
-        within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
-        first = self.floors[which] + within * CHUNK_SIZE
-        return ChunkRefs(self._slots[which], self._epochs[which], first, np.full(len(which), CHUNK_SIZE))
-
-    def advance(self, counts: npt.NDArray[np.int64]) -> list[tuple[Capture, int]]:
-        """Those chunks are taken care of; whose they are, in the order of `chunks`."""
-        self.floors += counts * CHUNK_SIZE
-        self._table.floors[self._slots] = self.floors
-        return [(self.captures[i], int(counts[i])) for i in np.flatnonzero(counts).tolist()]
-
-
-@dataclass(frozen=True, slots=True)
-class _Reducing:
-    """Chunks on their way from the ring to proofs; `owners` says how many are each capture's, in order."""
-
-    reduction: Reduction
-    refs: ChunkRefs
-    owners: Sequence[tuple[Capture, int]]
-
-    def chunks(self) -> list[Chunk]:
-        """Waits for the reduction if need be."""
-        return Chunk.all_of(self.refs, self.reduction.features())
-
-    def encode(self) -> None:
-        chunks = iter(self.chunks())
-        for capture, count in self.owners:
-            capture.chunks += islice(chunks, count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import triton
-import triton.language as tl
 
-from toploc.kernels.topk import NUM_WARPS, block_of, top_k_chunk
+from toploc.kernels.topk import NUM_WARPS, block_of
 from toploc.scheme import CHUNK_SIZE
 
+from .kernels import reduce_chunks, write_rows
 from .ring import ChunkRefs, Features
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from .ring import Reduction, Rows
-    from .runners.step import Step
+    from .step import Step
 
 COPY_BLOCK = 1024
 
@@ -35,64 +35,6 @@ LAG = 16
 
 # Of a step's own rows, which lie in no ring: more than any step has.
 NO_RING = 1 << 30
-
-
-# `n` changes from step to step, and must not be compiled for again.
-@triton.jit(do_not_specialize=["n"])
-def _write_rows(  # type: ignore[no-untyped-def]
-    hidden_states,
-    positions,
-    input_ids,
-    plan,
-    values,
-    tags,
-    ids,
-    n,
-    hidden: tl.constexpr,
-    stride: tl.constexpr,
-    num_rows: tl.constexpr,
-    block: tl.constexpr,
-):
-    i = tl.program_id(0)
-    row = tl.load(plan + i)
-    slot = tl.load(plan + n + i)
-    epoch = tl.load(plan + 2 * n + i)
-    position = tl.load(positions + row)
-    at = slot * num_rows + position % num_rows
-    for start in range(0, hidden, block):
-        column = start + tl.arange(0, block)
-        inside = column < hidden
-        value = tl.load(hidden_states + row * stride + column, mask=inside)
-        tl.store(values + at * hidden + column, value.to(values.dtype.element_ty), mask=inside)
-    tl.store(tags + at, (epoch << 32) + position)
-    tl.store(ids + at, tl.load(input_ids + row).to(tl.int32))
-
-
-@triton.jit
-def _reduce_chunks(  # type: ignore[no-untyped-def]
-    chunks,
-    values,
-    tags,
-    ids,
-    out,
-    ring: tl.constexpr,
-    hidden: tl.constexpr,
-    k: tl.constexpr,
-    chunk_size: tl.constexpr,
-    block: tl.constexpr,
-):
-    chunk = tl.program_id(0)
-    chunks += 4 * chunk
-    base, first, num_rows, epoch = tl.load(chunks), tl.load(chunks + 1), tl.load(chunks + 2), tl.load(chunks + 3)
-    out += chunk * (2 * k + 2 * chunk_size)
-    j = tl.arange(0, chunk_size)
-    row = base + (first + j) % ring
-    inside = j < num_rows
-    tag = tl.load(tags + row, mask=inside, other=-1).to(tl.int64)
-    position = tl.where((tag >> 32) == epoch, tag & 0xFFFFFFFF, -1)
-    tl.store(out + 2 * k + j, position.to(tl.int32))
-    tl.store(out + 2 * k + chunk_size + j, tl.load(ids + row, mask=inside, other=-1).to(tl.int32))
-    top_k_chunk(values, base, first, num_rows, ring, out, out + k, hidden, k, block)
 
 
 class DeviceRing:
@@ -156,7 +98,7 @@ class DeviceRing:
         states, positions, input_ids = step.hidden_states, step.positions, step.input_ids
         tensors = states, positions, input_ids, self._plan, self._values, self._tags, self._ids
         sizes = len(rows), states.shape[-1], states.stride(0), self.num_rows, COPY_BLOCK
-        self._launch(_write_rows, len(rows), tensors, sizes, sizes[1:])
+        self._launch(write_rows, len(rows), tensors, sizes, sizes[1:])
 
     def _launch(
         self,
@@ -223,7 +165,7 @@ class DeviceRing:
         sizes = ring, hidden, self._topk, CHUNK_SIZE, block_of(hidden)
         with torch.cuda.stream(stream):
             tensors = buffer.refs, *rows, buffer.result
-            self._launch(_reduce_chunks, len(refs), tensors, sizes, sizes, num_warps=NUM_WARPS)
+            self._launch(reduce_chunks, len(refs), tensors, sizes, sizes, num_warps=NUM_WARPS)
             buffer.event.record(stream)
         reduction = _Reduction(self, buffer, len(refs))
         with self._lock:

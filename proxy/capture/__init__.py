@@ -1,0 +1,1 @@
+"""From rows of hidden states to features of proofs, for any engine. Start at `step.py` and `recorder.py`. Nothing is imported here."""
