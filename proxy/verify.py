@@ -27,7 +27,7 @@ from toploc.verifier.judge import Computed, Verifier, judge
 from .channel.client import in_background
 from .channel.messages import Examine
 from .channel.tag import EXTRA_ARG, Tag
-from .verify_examine import scores_of
+from .examine.examiner import scores_of
 from .verify_limits import Places, TooLarge
 from .verify_metrics import RUNNING
 from .verify_rehearsal import Rehearsal, Unrenderable

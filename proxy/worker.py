@@ -22,8 +22,8 @@ from .channel.addresses import worker_address
 from .channel.messages import PROTOCOL, Welcome
 from .channel.relay import connect_worker
 from .channel.service import Service
-from .verify_examine import Examiner
-from .verify_rows import Prefills
+from .examine.examiner import Examiner
+from .examine.prefills import Prefills
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..capture.recorder import Recorder
-    from ..verify_examine import Examiner
+    from ..examine.examiner import Examiner
     from .messages import Reply, Request
 
 # Each time this thread wakes, the engine's may have to wait for the interpreter.

@@ -16,13 +16,13 @@ import torch
 
 from toploc.errors import ProofUnavailable
 
-from .channel.tag import Tag
+from ..channel.tag import Tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
-    from .capture.step import Step
+    from ..capture.step import Step
 
 
 # On the GPU, of all prefills together; beyond them rows wait in main memory. 32,768 rows of a hidden size of 4,096.

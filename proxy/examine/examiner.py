@@ -16,15 +16,15 @@ from toploc.tokens.sampling import Sampling
 from toploc.tokens.scores import SCORES, TokenScores, column_bytes
 from toploc.tokens.scoring import score_tokens
 
-from .channel.messages import Examined, Refusal
-from .log import logger
+from ..channel.messages import Examined, Refusal
+from ..log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .channel.messages import Examine, Reply
-    from .head import Head
-    from .verify_rows import Prefills
+    from ..channel.messages import Examine, Reply
+    from ..head import Head
+    from .prefills import Prefills
 
 # Rows of logits held at once: 131 MB of bfloat16 at 128,000 tokens. The head's weights, 1 GB there, are read for each.
 LOGITS_ROWS = 512
