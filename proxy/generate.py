@@ -19,9 +19,9 @@ from toploc.protocol import ChoiceProofs, ProofError
 from toploc.tokens.sampling import GREEDY_BELOW
 
 from . import metrics
+from .answers.context import Call, RequestContext, current, to_error
 from .channel.client import in_background
 from .channel.tag import EXTRA_ARG, Tag
-from .context import Call, RequestContext, current, to_error
 from .early import EarlyQuestions, inputs_of
 from .log import RequestLogger
 from .tracing import PROOFS, REQUEST_ID, Spans

@@ -15,7 +15,7 @@ from toploc.receipts.output import shown_in
 from toploc.receipts.receipt import issue, request_digest
 
 from . import metrics
-from .context import current
+from .answers.context import current
 from .delivered import Delivered
 from .log import RequestLogger
 from .receipt_store import MemoryStore, SqliteStore

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from toploc.errors import UnsupportedEngine
 
+from .answers.context import Served
+from .answers.middleware import ProofMiddleware
 from .channel.client import Channel
 from .channel.messages import PROTOCOL
-from .context import Served
 from .early import EarlyQuestions
 from .generate import ProvingGenerate
 from .log import logger
 from .metrics import watch_slots
-from .middleware import ProofMiddleware
 from .routes import router
 from .settings import Role
 from .shutdown import end_requests_at_shutdown

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.datastructures import State
 from starlette.routing import Route
-from toploc_proxy.context import Served
+from toploc_proxy.answers.context import Served
 from toploc_proxy.receipt_store import MemoryStore, SqliteStore
 from toploc_proxy.serve import make_parser, plugin_allow_list
 from toploc_proxy.settings import ENVIRONMENT_VARIABLE, Role, Settings

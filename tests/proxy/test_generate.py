@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from toploc_proxy.answers.context import RequestContext, Served, current
 from toploc_proxy.capture.host_ring import HostRing
 from toploc_proxy.capture.recorder import Recorder
 from toploc_proxy.capture.step import Step
@@ -22,7 +23,6 @@ from toploc_proxy.channel.client import Channel, _background
 from toploc_proxy.channel.messages import PROTOCOL, Welcome
 from toploc_proxy.channel.service import Service
 from toploc_proxy.channel.tag import EXTRA_ARG, Tag
-from toploc_proxy.context import RequestContext, Served, current
 from toploc_proxy.early import Early
 from toploc_proxy.generate import ProvingGenerate
 from vllm.outputs import CompletionOutput, RequestOutput

@@ -14,9 +14,9 @@ from fastapi import FastAPI
 from starlette.requests import Request  # noqa: TC002 (FastAPI reads it)
 from starlette.responses import JSONResponse, StreamingResponse
 from toploc_proxy import signing
-from toploc_proxy.context import Call, Served, current
+from toploc_proxy.answers.context import Call, Served, current
+from toploc_proxy.answers.middleware import ProofMiddleware
 from toploc_proxy.metrics import RECEIPTS
-from toploc_proxy.middleware import ProofMiddleware
 from toploc_proxy.receipt_store import MemoryStore, SqliteStore
 from toploc_proxy.routes import published_keys, router
 from toploc_proxy.settings import OnError, Settings

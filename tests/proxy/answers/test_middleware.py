@@ -13,8 +13,8 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from toploc_proxy.context import Call, Served, current
-from toploc_proxy.middleware import ProofMiddleware
+from toploc_proxy.answers.context import Call, Served, current
+from toploc_proxy.answers.middleware import ProofMiddleware
 from toploc_proxy.settings import OnError, Settings
 
 from toploc.protocol import ChoiceProofs

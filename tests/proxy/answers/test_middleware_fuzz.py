@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from toploc_proxy import delivered
-from toploc_proxy.context import Call, Served, current
-from toploc_proxy.middleware import ProofMiddleware
+from toploc_proxy.answers.context import Call, Served, current
+from toploc_proxy.answers.middleware import ProofMiddleware
 from toploc_proxy.receipt_store import MemoryStore
 from toploc_proxy.settings import Settings
 from toploc_proxy.signing import Signer

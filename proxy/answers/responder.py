@@ -9,10 +9,10 @@ import orjson
 
 from toploc.protocol import FIELD_NAME, ProofError
 
-from .asgi.errors import error_body, send_error
-from .asgi.sse import EventSplitter, add_field, add_field_within, event_json
-from .log import RequestLogger
-from .settings import OnError
+from ..asgi.errors import error_body, send_error
+from ..asgi.sse import EventSplitter, add_field, add_field_within, event_json
+from ..log import RequestLogger
+from ..settings import OnError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from toploc.protocol import ToplocProofs
 
+    from ..signing import Signature
     from .context import RequestContext
-    from .signing import Signature
 
 # What the events that end a choice contain, and few others: chat and completions; /v1/messages; /v1/responses.
 # Inside a JSON string the quotes would be escaped, so generated text cannot look like this.

@@ -14,17 +14,17 @@ from pydantic import ValidationError
 
 from toploc.protocol import OPTIONS_NAME, ProofError, RequestOptions
 
-from .asgi.errors import send_error
-from .asgi.paths import route_path
+from ..asgi.errors import send_error
+from ..asgi.paths import route_path
+from ..signing import Signature
 from .context import RequestContext, current
 from .responder import Responder, media_type
-from .signing import Signature
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from .settings import Settings
-    from .signing import Signer
+    from ..settings import Settings
+    from ..signing import Signer
 
 
 class ProofMiddleware:

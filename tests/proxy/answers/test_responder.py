@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toploc_proxy.context import Call, RequestContext, Served
-from toploc_proxy.responder import Responder
+from toploc_proxy.answers.context import Call, RequestContext, Served
+from toploc_proxy.answers.responder import Responder
 from toploc_proxy.settings import OnError
 
 from toploc.protocol import ChoiceProofs, ProofError, RequestOptions, ToplocProofs
