@@ -12,14 +12,14 @@ from toploc.scheme import CHUNK_SIZE, SCHEME, TOPK
 
 from .asgi.errors import error_body
 from .log import logger
-from .receipt_store import ReceiptStoreError
+from .receipts.store import ReceiptStoreError
 from .verify_route import description
 
 if TYPE_CHECKING:
     from starlette.datastructures import State
 
     from .channel.messages import Welcome
-    from .signing import Signer
+    from .receipts.signing import Signer
 
 router = APIRouter()
 

@@ -258,7 +258,7 @@ def settings_from(args: Namespace, channel: str) -> Settings:
 
 def check_signing(args: Namespace) -> None:
     """Raises InvalidKey or ReceiptStoreError for files that cannot be used, before anything is loaded."""
-    from .receipt_store import check_store
+    from .receipts.store import check_store
 
     paths = args.toploc_signing_key
     if args.toploc_receipts and not paths:

@@ -15,10 +15,10 @@ from .early import EarlyQuestions
 from .generate import ProvingGenerate
 from .log import logger
 from .metrics import watch_slots
+from .receipts.signing import Signer
 from .routes import router
 from .settings import Role
 from .shutdown import end_requests_at_shutdown
-from .signing import Signer
 from .tracing import Spans
 from .verify import EngineVerifier
 from .verify_role import VerifierOnly

@@ -12,7 +12,7 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from toploc_proxy.delivered import Delivered
+from toploc_proxy.receipts.delivered import Delivered
 
 from toploc.protocol import ChoiceProofs, PromptDigest, ToplocProofs, num_chunks
 from toploc.receipts.keys import SigningKey

@@ -16,15 +16,15 @@ from toploc.protocol import OPTIONS_NAME, ProofError, RequestOptions
 
 from ..asgi.errors import send_error
 from ..asgi.paths import route_path
-from ..signing import Signature
+from ..receipts.signing import Signature
 from .context import RequestContext, current
 from .responder import Responder, media_type
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from ..receipts.signing import Signer
     from ..settings import Settings
-    from ..signing import Signer
 
 
 class ProofMiddleware:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from toploc.protocol import ToplocProofs
 
-    from ..signing import Signature
+    from ..receipts.signing import Signature
     from .context import RequestContext
 
 # What the events that end a choice contain, and few others: chat and completions; /v1/messages; /v1/responses.

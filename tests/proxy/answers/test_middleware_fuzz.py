@@ -14,12 +14,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from toploc_proxy import delivered
 from toploc_proxy.answers.context import Call, Served, current
 from toploc_proxy.answers.middleware import ProofMiddleware
-from toploc_proxy.receipt_store import MemoryStore
+from toploc_proxy.receipts import delivered
+from toploc_proxy.receipts.signing import Signer
+from toploc_proxy.receipts.store import MemoryStore
 from toploc_proxy.settings import Settings
-from toploc_proxy.signing import Signer
 from toploc_proxy.verify_role import VerifierOnly
 
 from toploc.protocol import ChoiceProofs, ToplocProofs

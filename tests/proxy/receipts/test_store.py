@@ -11,15 +11,15 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from toploc_proxy import receipt_store
 from toploc_proxy.metrics import RECEIPTS
-from toploc_proxy.receipt_store import LISTED, MemoryStore, ReceiptStoreError, SqliteStore, check_store
+from toploc_proxy.receipts import store as receipt_store
+from toploc_proxy.receipts.store import LISTED, MemoryStore, ReceiptStoreError, SqliteStore, check_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from toploc_proxy.receipt_store import ReceiptStore
+    from toploc_proxy.receipts.store import ReceiptStore
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_the_file_is_bounded(path: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_file_outlives_the_process_and_is_shared(path: str, store: SqliteStore) -> None:
     code = (
-        f"from toploc_proxy.receipt_store import SqliteStore\ns = SqliteStore({path!r})\ns.add('a', ['1'])\ns.close()"
+        f"from toploc_proxy.receipts.store import SqliteStore\ns = SqliteStore({path!r})\ns.add('a', ['1'])\ns.close()"
     )
     writers = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", code]) for _ in range(2)]
     assert [writer.wait() for writer in writers] == [0, 0]

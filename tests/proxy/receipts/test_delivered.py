@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
-from toploc_proxy import delivered
-from toploc_proxy.delivered import Delivered
+from toploc_proxy.receipts import delivered
+from toploc_proxy.receipts.delivered import Delivered
 
 from toploc.receipts.output import output_of
 

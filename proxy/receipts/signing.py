@@ -14,11 +14,11 @@ from toploc.receipts.keys import load_signing_keys
 from toploc.receipts.output import shown_in
 from toploc.receipts.receipt import issue, request_digest
 
-from . import metrics
-from .answers.context import current
+from .. import metrics
+from ..answers.context import current
+from ..log import RequestLogger
 from .delivered import Delivered
-from .log import RequestLogger
-from .receipt_store import MemoryStore, SqliteStore
+from .store import MemoryStore, SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from toploc.protocol import ToplocProofs
     from toploc.receipts.keys import PublicKey, SigningKey
 
-    from .receipt_store import ReceiptStore
-    from .settings import Settings
+    from ..settings import Settings
+    from .store import ReceiptStore
 
 INLINE: Final = 32 * 1024
 """Bytes of a request that are digested on the event loop, in well under a millisecond. A prompt of 100,000 token ids

@@ -13,14 +13,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 from starlette.requests import Request  # noqa: TC002 (FastAPI reads it)
 from starlette.responses import JSONResponse, StreamingResponse
-from toploc_proxy import signing
 from toploc_proxy.answers.context import Call, Served, current
 from toploc_proxy.answers.middleware import ProofMiddleware
 from toploc_proxy.metrics import RECEIPTS
-from toploc_proxy.receipt_store import MemoryStore, SqliteStore
+from toploc_proxy.receipts import signing
+from toploc_proxy.receipts.signing import Signer
+from toploc_proxy.receipts.store import MemoryStore, SqliteStore
 from toploc_proxy.routes import published_keys, router
 from toploc_proxy.settings import OnError, Settings
-from toploc_proxy.signing import Signer
 
 from toploc.errors import InvalidKey
 from toploc.protocol import ChoiceProofs, ProofError

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from .asgi.sse import event_json
+from ..asgi.sse import event_json
 
 FOLD: Final = 256
 """Messages that are kept before they are read: bounds the memory of a stream to what it says and some 64 KB."""

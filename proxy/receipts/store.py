@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from toploc.errors import ToplocError
 
-from . import metrics
-from .log import logger
+from .. import metrics
+from ..log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
