@@ -13,7 +13,7 @@ from toploc.scheme import CHUNK_SIZE, SCHEME, TOPK
 from .asgi.errors import error_body
 from .log import logger
 from .receipts.store import ReceiptStoreError
-from .verify_route import description
+from .verify.route import description
 
 if TYPE_CHECKING:
     from starlette.datastructures import State

@@ -20,9 +20,9 @@ from .routes import router
 from .settings import Role
 from .shutdown import end_requests_at_shutdown
 from .tracing import Spans
-from .verify import EngineVerifier
-from .verify_role import VerifierOnly
-from .verify_route import router as verify_router
+from .verify.role import VerifierOnly
+from .verify.route import router as verify_router
+from .verify.verifier import EngineVerifier
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -23,7 +23,7 @@ from toploc_proxy.receipts.store import MemoryStore, SqliteStore
 from toploc_proxy.serve import make_parser, plugin_allow_list
 from toploc_proxy.settings import ENVIRONMENT_VARIABLE, Role, Settings
 from toploc_proxy.tracing import Spans
-from toploc_proxy.verify_limits import Places
+from toploc_proxy.verify.limits import Places
 from toploc_proxy.verify_rehearsal import Rehearsal, Unrenderable
 from vllm.entrypoints.launchers.app import build_app
 

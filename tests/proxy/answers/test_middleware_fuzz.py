@@ -20,7 +20,7 @@ from toploc_proxy.receipts import delivered
 from toploc_proxy.receipts.signing import Signer
 from toploc_proxy.receipts.store import MemoryStore
 from toploc_proxy.settings import Settings
-from toploc_proxy.verify_role import VerifierOnly
+from toploc_proxy.verify.role import VerifierOnly
 
 from toploc.protocol import ChoiceProofs, ToplocProofs
 from toploc.receipts.keys import SigningKey

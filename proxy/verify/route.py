@@ -16,12 +16,12 @@ from toploc.errors import MalformedEvidence
 from toploc.evidence.strict_json import load_json
 from toploc.scheme import MAX_ITEMS
 
-from .asgi.errors import error_body
-from .log import SHOWN, logger
-from .tracing import REQUEST_ID, VERIFICATION, Spans
-from .verify_limits import TooLarge, TooMany
-from .verify_metrics import LATENCY, VERIFICATIONS
-from .verify_schema import OPENAPI
+from ..asgi.errors import error_body
+from ..log import SHOWN, logger
+from ..tracing import REQUEST_ID, VERIFICATION, Spans
+from ..verify_metrics import LATENCY, VERIFICATIONS
+from .limits import TooLarge, TooMany
+from .schema import OPENAPI
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from toploc.report import Report
 
-    from .settings import Settings
-    from .verify import EngineVerifier
+    from ..settings import Settings
+    from .verifier import EngineVerifier
 
     ReportOn = Callable[[object], Awaitable[Report]]
 

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from toploc_proxy.channel.client import Channel
 from toploc_proxy.channel.messages import Examine
 from toploc_proxy.tracing import Spans
-from toploc_proxy.verify import unless_dead
-from toploc_proxy.verify_limits import Places
-from toploc_proxy.verify_route import router
+from toploc_proxy.verify.limits import Places
+from toploc_proxy.verify.route import router
+from toploc_proxy.verify.verifier import unless_dead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +120,7 @@ def test_what_a_dead_engines_worker_never_answers_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The prefill is over, so vLLM tells nobody; the socket is there, and silent."""
-    monkeypatch.setattr("toploc_proxy.verify.ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr("toploc_proxy.verify.verifier.ALIVE_SECONDS", 0.05)
 
     async def run() -> None:
         engine: Any = SimpleNamespace(errored=False, dead_error=RuntimeError("the engine is dead"))

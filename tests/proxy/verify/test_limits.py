@@ -7,7 +7,7 @@ import random
 from contextlib import ExitStack
 
 import pytest
-from toploc_proxy.verify_limits import Places, TooMany
+from toploc_proxy.verify.limits import Places, TooMany
 
 
 def test_requests_beyond_the_places_are_refused() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .asgi.errors import send_error
-from .asgi.paths import route_path
+from ..asgi.errors import send_error
+from ..asgi.paths import route_path
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send

@@ -24,13 +24,13 @@ from toploc.thresholds.bounds import choose_thresholds
 from toploc.tokens.sampling import Sampling
 from toploc.verifier.judge import Computed, Verifier, judge
 
-from .channel.client import in_background
-from .channel.messages import Examine
-from .channel.tag import EXTRA_ARG, Tag
-from .examine.examiner import scores_of
-from .verify_limits import Places, TooLarge
-from .verify_metrics import RUNNING
-from .verify_rehearsal import Rehearsal, Unrenderable
+from ..channel.client import in_background
+from ..channel.messages import Examine
+from ..channel.tag import EXTRA_ARG, Tag
+from ..examine.examiner import scores_of
+from ..verify_metrics import RUNNING
+from ..verify_rehearsal import Rehearsal, Unrenderable
+from .limits import Places, TooLarge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
     from toploc.evidence.evidence import Answer, Evidence
 
-    from .channel.client import Channel
-    from .channel.messages import Examined, Welcome
-    from .settings import Settings
-    from .verify_rehearsal import Call
+    from ..channel.client import Channel
+    from ..channel.messages import Examined, Welcome
+    from ..settings import Settings
+    from ..verify_rehearsal import Call
 
 T = TypeVar("T")
 
