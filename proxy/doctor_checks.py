@@ -50,7 +50,7 @@ class Finding:
 
 def check_plugins() -> Iterator[Finding]:
     """Both entry points are installed; the engine's check sees whether vLLM loads them."""
-    from .serve import require_plugins
+    from .engines.vllm.serve.plugins import require_plugins
 
     try:
         require_plugins()

@@ -15,7 +15,7 @@ from toploc.errors import ToplocError
 from toploc.scheme import TOPK
 
 from .doctor_checks import Finding, Outcome
-from .serve import PLUGIN, plugin_allow_list
+from .engines.vllm.serve.plugins import PLUGIN, plugin_allow_list
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _device() -> Finding:
 
 
 def _adapters() -> Finding:
-    from .plugin import register
+    from .engines.vllm.plugin import register
 
     Settings(channel="/nowhere").to_environ()
     register()
@@ -130,7 +130,7 @@ def _loading() -> Finding:
     """vLLM logs what fails in loading a plugin, and serves without."""
     from vllm.plugins import load_plugins_by_group
 
-    from .serve import PLUGIN_GROUPS
+    from .engines.vllm.serve.plugins import PLUGIN_GROUPS
 
     # By name: vLLM 0.26 has no constant for the second.
     groups = (PLUGIN_GROUPS[0], "vllm.endpoint_plugins")

@@ -32,7 +32,7 @@ def clock() -> float:
 
 def measure(engine: VllmEngine, batch: int, tokens: int) -> dict[str, Any]:
     """Seconds for a batch of so many answers."""
-    # In vLLM 0.32 a worker cannot start once numba is there (proxy/runners/lifecycle.py).
+    # In vLLM 0.32 a worker cannot start once numba is there (proxy/engines/vllm/runners/lifecycle.py).
     from toploc.proofs.chunks import state_points
     from toploc.proofs.format import decode_proof
     from toploc.proofs.verdict import verify_chunks

@@ -61,7 +61,7 @@ def main() -> None:
     args = parser().parse_args()
     began = time.monotonic()
     engine = prover(args)
-    # In vLLM 0.32 a worker cannot start once numba is there (proxy/runners/lifecycle.py).
+    # In vLLM 0.32 a worker cannot start once numba is there (proxy/engines/vllm/runners/lifecycle.py).
     from study import Study, altered_kinds, honest_kinds
 
     args.seconds -= time.monotonic() - began

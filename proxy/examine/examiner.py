@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..channel.messages import Examine, Reply
-    from ..head import Head
+    from ..engines.vllm.head import Head
     from .prefills import Prefills
 
 # Rows of logits held at once: 131 MB of bfloat16 at 128,000 tokens. The head's weights, 1 GB there, are read for each.

@@ -27,9 +27,9 @@ from toploc.verifier.judge import Computed, Verifier, judge
 from ..channel.client import in_background
 from ..channel.messages import Examine
 from ..channel.tag import EXTRA_ARG, Tag
+from ..engines.vllm.rehearsal import Rehearsal, Unrenderable
 from ..examine.examiner import scores_of
 from ..verify_metrics import RUNNING
-from ..verify_rehearsal import Rehearsal, Unrenderable
 from .limits import Places, TooLarge
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
     from ..channel.client import Channel
     from ..channel.messages import Examined, Welcome
+    from ..engines.vllm.rehearsal import Call
     from ..settings import Settings
-    from ..verify_rehearsal import Call
 
 T = TypeVar("T")
 

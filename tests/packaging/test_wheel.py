@@ -83,8 +83,8 @@ for group in ("vllm.general_plugins", "vllm.endpoint_plugins"):
 assert not entry_points(group="vllm.logits_processors")
 """
     assert run(python, "-W", "ignore", "-c", code, cwd=tmp_path).split() == [
-        "toploc_proxy.plugin",
-        "toploc_proxy.endpoint",
+        "toploc_proxy.engines.vllm.plugin",
+        "toploc_proxy.engines.vllm.endpoint",
     ]
 
 

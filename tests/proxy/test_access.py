@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from starlette.datastructures import State
 from starlette.routing import Route
 from toploc_proxy.answers.context import Served
+from toploc_proxy.engines.vllm.rehearsal import Rehearsal, Unrenderable
+from toploc_proxy.engines.vllm.serve.command import make_parser
+from toploc_proxy.engines.vllm.serve.plugins import plugin_allow_list
 from toploc_proxy.receipts.signing import Signer
 from toploc_proxy.receipts.store import MemoryStore, SqliteStore
-from toploc_proxy.serve import make_parser, plugin_allow_list
 from toploc_proxy.settings import ENVIRONMENT_VARIABLE, Role, Settings
 from toploc_proxy.tracing import Spans
 from toploc_proxy.verify.limits import Places
-from toploc_proxy.verify_rehearsal import Rehearsal, Unrenderable
 from vllm.entrypoints.launchers.app import build_app
 
 from toploc.errors import MalformedEvidence

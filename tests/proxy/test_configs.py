@@ -13,7 +13,8 @@ import prometheus_client
 import pytest
 import yaml
 from toploc_proxy import metrics, verify_metrics  # noqa: F401
-from toploc_proxy.serve import add_options, refuse_unsupported
+from toploc_proxy.engines.vllm.serve.options import add_options
+from toploc_proxy.engines.vllm.serve.refusals import refuse_unsupported
 from vllm.entrypoints.cli.serve import ServeSubcommand
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 

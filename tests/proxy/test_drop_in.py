@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from starlette.routing import Mount, Route
-from toploc_proxy.serve import make_parser, plugin_allow_list
+from toploc_proxy.engines.vllm.serve.command import make_parser
+from toploc_proxy.engines.vllm.serve.plugins import plugin_allow_list
 from toploc_proxy.settings import ENVIRONMENT_VARIABLE, Settings
 from vllm.entrypoints.cli.serve import ServeSubcommand
 from vllm.entrypoints.launchers.app import build_app

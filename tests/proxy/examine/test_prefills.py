@@ -11,9 +11,9 @@ import torch
 from toploc_proxy.capture.step import Step
 from toploc_proxy.channel.messages import Examine, Examined, Refusal
 from toploc_proxy.channel.tag import EXTRA_ARG, Tag
+from toploc_proxy.engines.vllm.head import Head
 from toploc_proxy.examine.examiner import Examiner, scores_of
 from toploc_proxy.examine.prefills import Prefills
-from toploc_proxy.head import Head
 
 from toploc.proofs.chunks import find_points, split
 from toploc.tokens.sampling import Sampling

@@ -10,9 +10,9 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .channel.tag import EXTRA_ARG
-from .log import logger
-from .runners.checks import require_members, require_parameters
+from ...channel.tag import EXTRA_ARG
+from ...log import logger
+from .guards import require_members, require_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
     from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
 
-    from .channel.client import Asked, Channel
-    from .channel.tag import Tag
+    from ...channel.client import Asked, Channel
+    from ...channel.tag import Tag
 
 UNPROVEN = frozenset({"abort", "error"})
 """Ends of which no proofs are asked for."""

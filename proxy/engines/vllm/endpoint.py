@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .settings import Settings
+from ...settings import Settings
 
 if TYPE_CHECKING:
     from argparse import Namespace

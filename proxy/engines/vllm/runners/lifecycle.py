@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from .checks import require_parameters
+from ..guards import require_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..settings import Settings
+    from ....settings import Settings
     from ..worker import Worker
 
 
@@ -54,7 +54,7 @@ def wrap_lifecycle(runner_class: Any, settings: Settings, name: str, check: Call
 def _captures(runner: Any) -> bool:
     # Not imported with this module: vLLM 0.32's register_triton_kernel_overrides, which comes between, trips over
     # llvmlite, which the recorder's modules load.
-    from ..worker import is_output_rank
+    from .ranks import is_output_rank
 
     return is_output_rank() and not runner.is_pooling_model
 
@@ -64,8 +64,8 @@ def _take_memory(runner: Any, settings: Settings) -> int:
     if runner.toploc_loaded or runner.is_pooling_model:
         return 0
     runner.toploc_loaded = True
-    from ..capture.sizes import make_ring
-    from ..worker import is_last_stage
+    from ....capture.sizes import make_ring
+    from .ranks import is_last_stage
 
     taken = 0
     if is_last_stage():

@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import vllm
-from vllm.distributed.parallel_state import get_pp_group, get_tp_group
 
 from toploc.proofs.chunks import state_points
 from toploc.scheme import CHUNK_SIZE, TOPK
 
-from .capture.chunks import Chunk
-from .capture.recorder import Recorder
-from .capture.ring import ChunkRefs, Rows
-from .capture.sizes import DTYPES, draft_tokens, proof_dtype
-from .capture.step import Step
-from .channel.addresses import worker_address
-from .channel.messages import PROTOCOL, Welcome
-from .channel.relay import connect_worker
-from .channel.service import Service
-from .examine.examiner import Examiner
-from .examine.prefills import Prefills
+from ...capture.chunks import Chunk
+from ...capture.recorder import Recorder
+from ...capture.ring import ChunkRefs, Rows
+from ...capture.sizes import DTYPES, draft_tokens, proof_dtype
+from ...capture.step import Step
+from ...channel.addresses import worker_address
+from ...channel.messages import PROTOCOL, Welcome
+from ...channel.relay import connect_worker
+from ...channel.service import Service
+from ...examine.examiner import Examiner
+from ...examine.prefills import Prefills
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,9 +31,9 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.v1.core.sched.output import SchedulerOutput
 
-    from .capture.ring import Ring
+    from ...capture.ring import Ring
+    from ...settings import Settings
     from .head import Head
-    from .settings import Settings
 
 
 class Worker:
@@ -118,14 +117,3 @@ def warm_up(ring: Ring, states: torch.Tensor) -> None:
     Chunk.all_of(refs, ring.reduce(refs).features())
     ring.reduce_step(step, [0]).features()
     state_points(states, TOPK)
-
-
-def is_last_stage() -> bool:
-    """Whether this worker has the model's last layers, and its output head."""
-    return bool(get_pp_group().is_last_rank)
-
-
-def is_output_rank() -> bool:
-    """Whether this worker's outputs are the ones the engine reads: hidden states are whole on the last pipeline
-    stage and equal over tensor-parallel ranks (vllm/v1/executor/multiproc_executor.py)."""
-    return is_last_stage() and get_tp_group().rank_in_group == 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from toploc_proxy.sampler import name_sampler
+from toploc_proxy.engines.vllm.sampler import name_sampler
 from vllm.platforms import current_platform
 from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 

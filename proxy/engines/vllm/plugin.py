@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from toploc.errors import UnsupportedEngine
 
-from .settings import Settings
+from ...settings import Settings
 
 
 def register() -> None:

@@ -11,7 +11,6 @@ import msgspec
 import pytest
 import torch
 from fastapi import FastAPI
-from toploc_proxy import startup
 from toploc_proxy.answers.middleware import ProofMiddleware
 from toploc_proxy.capture.host_ring import HostRing
 from toploc_proxy.capture.recorder import Recorder
@@ -19,9 +18,10 @@ from toploc_proxy.channel.addresses import worker_address
 from toploc_proxy.channel.client import Channel
 from toploc_proxy.channel.messages import PROTOCOL, Welcome
 from toploc_proxy.channel.service import Service
-from toploc_proxy.endpoint import ToplocEndpoint
+from toploc_proxy.engines.vllm import startup
+from toploc_proxy.engines.vllm.endpoint import ToplocEndpoint
+from toploc_proxy.engines.vllm.startup import handshake
 from toploc_proxy.settings import ENVIRONMENT_VARIABLE, Settings
-from toploc_proxy.startup import handshake
 
 from toploc.errors import UnsupportedEngine
 from toploc.scheme import TOPK

@@ -10,14 +10,14 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from ..capture.step import Step
-from .checks import require_members, require_parameters
+from ....capture.step import Step
+from ..guards import require_members, require_parameters
 from .lifecycle import wrap_lifecycle
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
 
-    from ..settings import Settings
+    from ....settings import Settings
 
 
 def install(settings: Settings) -> None:

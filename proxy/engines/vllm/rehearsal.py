@@ -23,7 +23,7 @@ except ImportError:  # vLLM 0.26.0
 
 from toploc.errors import ToplocError
 
-from .runners.checks import require_members
+from .guards import require_members
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence

@@ -9,7 +9,7 @@ import torch
 
 from toploc.tokens.noise import SAMPLERS
 
-from .log import logger
+from ...log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

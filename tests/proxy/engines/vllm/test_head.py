@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from toploc_proxy.head import make_head
+from toploc_proxy.engines.vllm.head import make_head
 from torch import nn
 from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.model_executor.layers.logits_processor import LogitsProcessor

@@ -23,8 +23,8 @@ from toploc_proxy.channel.client import Channel, _background
 from toploc_proxy.channel.messages import PROTOCOL, Welcome
 from toploc_proxy.channel.service import Service
 from toploc_proxy.channel.tag import EXTRA_ARG, Tag
-from toploc_proxy.early import Early
-from toploc_proxy.generate import ProvingGenerate
+from toploc_proxy.engines.vllm.early import Early
+from toploc_proxy.engines.vllm.generate import ProvingGenerate
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING
 
 from toploc.errors import UnsupportedEngine
 
-from .answers.context import Served
-from .answers.middleware import ProofMiddleware
-from .channel.client import Channel
-from .channel.messages import PROTOCOL
+from ...answers.context import Served
+from ...answers.middleware import ProofMiddleware
+from ...channel.client import Channel
+from ...channel.messages import PROTOCOL
+from ...log import logger
+from ...metrics import watch_slots
+from ...receipts.signing import Signer
+from ...routes import router
+from ...settings import Role
+from ...tracing import Spans
+from ...verify.role import VerifierOnly
+from ...verify.route import router as verify_router
+from ...verify.verifier import EngineVerifier
 from .early import EarlyQuestions
 from .generate import ProvingGenerate
-from .log import logger
-from .metrics import watch_slots
-from .receipts.signing import Signer
-from .routes import router
-from .settings import Role
 from .shutdown import end_requests_at_shutdown
-from .tracing import Spans
-from .verify.role import VerifierOnly
-from .verify.route import router as verify_router
-from .verify.verifier import EngineVerifier
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from starlette.datastructures import State
     from vllm.engine.protocol import EngineClient
 
-    from .channel.messages import Welcome
-    from .settings import Settings
+    from ...channel.messages import Welcome
+    from ...settings import Settings
 
 HANDSHAKE_TIMEOUT = 60.0
 

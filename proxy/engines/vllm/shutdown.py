@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from .runners.checks import require_members
+from .guards import require_members
 
 if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient

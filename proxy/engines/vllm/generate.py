@@ -18,14 +18,14 @@ from toploc.errors import ProofUnavailable
 from toploc.protocol import ChoiceProofs, ProofError
 from toploc.tokens.sampling import GREEDY_BELOW
 
-from . import metrics
-from .answers.context import Call, RequestContext, current, to_error
-from .channel.client import in_background
-from .channel.tag import EXTRA_ARG, Tag
+from ... import metrics
+from ...answers.context import Call, RequestContext, current, to_error
+from ...channel.client import in_background
+from ...channel.tag import EXTRA_ARG, Tag
+from ...log import RequestLogger
+from ...tracing import PROOFS, REQUEST_ID, Spans
 from .early import EarlyQuestions, inputs_of
-from .log import RequestLogger
-from .tracing import PROOFS, REQUEST_ID, Spans
-from .verify_rehearsal import rehearsed
+from .rehearsal import rehearsed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.sampling_params import SamplingParams
 
-    from .channel.client import Channel
+    from ...channel.client import Channel
 
 # Kinds of prompts (vllm/inputs) that a verifier cannot rebuild from a request and token ids.
 UNPROVABLE_PROMPTS = {

@@ -16,7 +16,7 @@ from vllm.distributed import tensor_model_parallel_gather
 from vllm.lora.layers import LogitsProcessorWithLoRA
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
 
-from .log import logger
+from ...log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

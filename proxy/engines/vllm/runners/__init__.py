@@ -1,0 +1,1 @@
+"""One small adapter per model runner of vLLM; everything else is shared. Nothing is imported here."""

@@ -1,0 +1,123 @@
+"""What `toploc serve` refuses to start with, each in a line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toploc.errors import InvalidKey, UnsupportedEngine
+from toploc.receipts.keys import load_signing_keys, load_trusted_keys
+
+from ....log import logger
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator
+
+
+def check_signing(args: Namespace) -> None:
+    """Raises InvalidKey or ReceiptStoreError for files that cannot be used, before anything is loaded."""
+    from ....receipts.store import check_store
+
+    paths = args.toploc_signing_key
+    if args.toploc_receipts and not paths:
+        raise InvalidKey("toploc: --toploc-receipts needs --toploc-signing-key")
+    if paths:
+        load_signing_keys(paths)
+        if Path(paths[0]).stat().st_mode & 0o077:
+            logger.warning("toploc: %s can be read by others than its user", paths[0])
+    if args.toploc_receipts:
+        check_store(args.toploc_receipts)
+    if args.toploc_trusted_keys:
+        load_trusted_keys(args.toploc_trusted_keys)
+
+
+def refuse_unsupported(args: Namespace) -> None:
+    """Raises UnsupportedEngine for options under which answers could not be proven, before anything is loaded."""
+    for refused, why in reasons_to_refuse(args):
+        if refused:
+            raise UnsupportedEngine(f"toploc: {why}")
+
+
+def reasons_to_refuse(args: Namespace) -> Iterator[tuple[bool, str]]:
+    """Whether each option is set that proofs do not go with, and what to do about it. vLLM 0.26 lacks some of them."""
+    rust = os.environ.get("VLLM_USE_RUST_FRONTEND", "0")
+    yield (
+        bool(getattr(args, "grpc", False)),
+        "the gRPC front end has no HTTP responses to carry proofs; leave out --grpc",
+    )
+    yield (
+        rust not in ("", "0"),
+        "the Rust front end runs no Python plugins, so its answers would carry no proofs; unset VLLM_USE_RUST_FRONTEND",
+    )
+    yield (
+        bool(getattr(args, "kv_sharing_fast_prefill", False)),
+        (
+            "KV-sharing fast prefill leaves prompt positions without valid hidden states; "
+            "leave out --kv-sharing-fast-prefill"
+        ),
+    )
+    yield (
+        getattr(args, "prefill_context_parallel_size", 1) > 1,
+        "prefill context parallelism is not tested with proofs; leave out --prefill-context-parallel-size",
+    )
+    yield (
+        bool((getattr(args, "speculative_config", None) or {}).get("enable_adaptive_verification")),
+        (
+            "with adaptive verification the CPU does not know which rows are whose; "
+            "leave enable_adaptive_verification out of --speculative-config"
+        ),
+    )
+    yield (
+        bool(getattr(args, "enable_elastic_ep", False)),
+        "engines that come and go are not tested with proofs; leave out --enable-elastic-ep",
+    )
+    yield (
+        bool(getattr(args, "toploc_seed_requests", False))
+        and getattr(args, "enable_chunked_prefill", None) is not False
+        and _on_cpu(),
+        (
+            "on CPUs vLLM's engine ends at a seeded request whose prompt it prefills in chunks; add "
+            "--no-enable-chunked-prefill, or leave out --toploc-seed-requests"
+        ),
+    )
+    ray, several = uses_ray(args), uses_several_machines(args)
+    channel, secret = (getattr(args, f"toploc_channel{name}", None) for name in ("", "_secret"))
+    yield (
+        (ray or several) and not channel,
+        (
+            "workers on other machines cannot reach a local side channel (Ray, --nnodes, --headless, "
+            "--data-parallel-size-local); add --toploc-channel tcp://HOST:PORT"
+        ),
+    )
+    yield (
+        several and not secret,
+        "each machine has to know the side channel's secret; add --toploc-channel-secret FILE, the same on all",
+    )
+    yield bool(secret) and not channel, "--toploc-channel-secret needs --toploc-channel tcp://HOST:PORT"
+
+
+def _on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
+
+
+def uses_ray(args: Namespace) -> bool:
+    """Ray starts workers, here or elsewhere, and hands them the environment."""
+    return "ray" in (
+        getattr(args, "distributed_executor_backend", None),
+        getattr(args, "data_parallel_backend", None),
+    )
+
+
+def uses_several_machines(args: Namespace) -> bool:
+    """`toploc serve` is started on each."""
+    local = getattr(args, "data_parallel_size_local", None)
+    elsewhere = local is not None and local < (getattr(args, "data_parallel_size", None) or 1)
+    return (
+        (getattr(args, "nnodes", None) or 1) > 1
+        or bool(getattr(args, "headless", False))
+        or (elsewhere and not getattr(args, "data_parallel_hybrid_lb", False) and not uses_ray(args))
+    )
