@@ -33,7 +33,10 @@ COMMANDS = (
     ),
     Command("audit", "the reports of verifiers on a file of answers, added up", "toploc_client.audit.command", "all"),
     Command(
-        "doctor", "would `toploc serve` come up here, and if not, what is to be done?", "toploc_proxy.doctor", "proxy"
+        "doctor",
+        "would `toploc serve` come up here, and if not, what is to be done?",
+        "toploc_proxy.doctor.command",
+        "proxy",
     ),
     Command("keygen", "a key that `toploc serve` signs answers with", "toploc.receipts.keygen", "proxy"),
 )

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from toploc_proxy.doctor_checks import Outcome, check_channel, check_model, check_port, check_shared_memory
+from toploc_proxy.doctor.finding import Outcome
+from toploc_proxy.doctor.host import check_channel, check_model, check_port, check_shared_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

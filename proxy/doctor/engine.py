@@ -14,9 +14,9 @@ import orjson
 from toploc.errors import ToplocError
 from toploc.scheme import TOPK
 
-from .doctor_checks import Finding, Outcome
-from .engines.vllm.serve.plugins import PLUGIN, plugin_allow_list
-from .settings import Settings
+from ..engines.vllm.serve.plugins import PLUGIN, plugin_allow_list
+from ..settings import Settings
+from .finding import Finding, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ def check_engine(python: str = sys.executable) -> Iterator[Finding]:
         "VLLM_PLUGINS": plugin_allow_list(os.environ.get("VLLM_PLUGINS")),
         "VLLM_LOGGING_LEVEL": "ERROR",
     }
-    program = "from toploc_proxy.doctor_engine import probe; probe()"
+    program = "from toploc_proxy.doctor.engine import probe; probe()"
     try:
         done = subprocess.run(  # noqa: S603
             [python, "-c", program], capture_output=True, text=True, env=environment, timeout=SECONDS, check=False
@@ -119,7 +119,7 @@ def _device() -> Finding:
 
 
 def _adapters() -> Finding:
-    from .engines.vllm.plugin import register
+    from ..engines.vllm.plugin import register
 
     Settings(channel="/nowhere").to_environ()
     register()
@@ -130,7 +130,7 @@ def _loading() -> Finding:
     """vLLM logs what fails in loading a plugin, and serves without."""
     from vllm.plugins import load_plugins_by_group
 
-    from .engines.vllm.serve.plugins import PLUGIN_GROUPS
+    from ..engines.vllm.serve.plugins import PLUGIN_GROUPS
 
     # By name: vLLM 0.26 has no constant for the second.
     groups = (PLUGIN_GROUPS[0], "vllm.endpoint_plugins")

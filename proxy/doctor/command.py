@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from .doctor_checks import Outcome, check_channel, check_model, check_plugins, check_port, check_shared_memory
-from .doctor_engine import check_engine
+from .engine import check_engine
+from .finding import Outcome
+from .host import check_channel, check_model, check_plugins, check_port, check_shared_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from .doctor_checks import Finding
+    from .finding import Finding
 
 EPILOG = "Exit status: 0 if nothing failed, 1 if something did. A warning fails nothing."
 

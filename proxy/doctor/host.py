@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +15,8 @@ import orjson
 
 from toploc.errors import UnsupportedEngine
 from toploc.scheme import TOPK
+
+from .finding import Finding, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,29 +28,9 @@ SHARED_MEMORY: Final = 10 * 16 * 2**20
 WEIGHTS: Final = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 
 
-class Outcome(StrEnum):
-    PASSED = "passed"
-    WARNING = "warning"  # somebody has to judge it
-    FAILED = "failed"  # `toploc serve` would not come up, or not with proofs
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check found; `remedy` is what to do about it, empty if nothing."""
-
-    check: str
-    outcome: Outcome
-    message: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        lines = [f"{self.outcome:7} {self.check}: {self.message}"]
-        return "\n".join([*lines, f"        -> {self.remedy}"] if self.remedy else lines)
-
-
 def check_plugins() -> Iterator[Finding]:
     """Both entry points are installed; the engine's check sees whether vLLM loads them."""
-    from .engines.vllm.serve.plugins import require_plugins
+    from ..engines.vllm.serve.plugins import require_plugins
 
     try:
         require_plugins()
@@ -79,7 +59,7 @@ def check_port(host: str, port: int) -> Iterator[Finding]:
 
 def check_channel() -> Iterator[Finding]:
     """A socket can be made where the side channel's will be."""
-    from .channel.addresses import channel_directory
+    from ..channel.addresses import channel_directory
 
     try:
         with channel_directory() as directory, socket.socket(socket.AF_UNIX) as probe:

@@ -1,0 +1,1 @@
+"""`toploc doctor`: `host.py` and `engine.py` find out, `command.py` prints."""
