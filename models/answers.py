@@ -12,7 +12,7 @@ import alter
 import httpx
 from corpus import conversation, exchange
 from toploc_client import EvidenceFile
-from toploc_proxy.generate_command import TAILS
+from toploc_proxy.experiment.generate import TAILS
 from toploc_proxy.local_server import LocalServer
 
 if TYPE_CHECKING:

@@ -26,8 +26,10 @@ class Command:
 COMMANDS = (
     Command("serve", "vllm serve, with proofs in every answer", "toploc_proxy.engines.vllm.serve.command", "proxy"),
     Command("verify", "is a stored answer what its model says to its request?", "toploc.verifier.command", "all"),
-    Command("generate", "answers with proofs to a data set's prompts", "toploc_proxy.generate_command", "experiments"),
-    Command("validate", "its answers, held against another prefill", "toploc_proxy.validate_command", "experiments"),
+    Command(
+        "generate", "answers with proofs to a data set's prompts", "toploc_proxy.experiment.generate", "experiments"
+    ),
+    Command("validate", "its answers, held against another prefill", "toploc_proxy.experiment.validate", "experiments"),
     Command(
         "calibrate", "thresholds for a model, from stored honest answers", "toploc.calibration.command", "calibrate"
     ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from toploc.errors import ToplocError
 
-from ..verify_metrics import REQUESTS
+from ..metrics import REQUESTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

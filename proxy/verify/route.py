@@ -18,8 +18,8 @@ from toploc.scheme import MAX_ITEMS
 
 from ..asgi.errors import error_body
 from ..log import SHOWN, logger
+from ..metrics import LATENCY, VERIFICATIONS
 from ..tracing import REQUEST_ID, VERIFICATION, Spans
-from ..verify_metrics import LATENCY, VERIFICATIONS
 from .limits import TooLarge, TooMany
 from .schema import OPENAPI
 

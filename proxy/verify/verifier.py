@@ -29,7 +29,7 @@ from ..channel.messages import Examine
 from ..channel.tag import EXTRA_ARG, Tag
 from ..engines.vllm.rehearsal import Rehearsal, Unrenderable
 from ..examine.examiner import scores_of
-from ..verify_metrics import RUNNING
+from ..metrics import RUNNING
 from .limits import Places, TooLarge
 
 if TYPE_CHECKING:

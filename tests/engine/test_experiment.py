@@ -10,8 +10,8 @@ import alter
 import pytest
 import torch
 from pyarrow import parquet
-from toploc_proxy.generate_command import main as generate
-from toploc_proxy.validate_command import main as validate
+from toploc_proxy.experiment.generate import main as generate
+from toploc_proxy.experiment.validate import main as validate
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from toploc.errors import ToplocError

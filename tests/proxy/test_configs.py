@@ -12,7 +12,7 @@ from typing import Any
 import prometheus_client
 import pytest
 import yaml
-from toploc_proxy import metrics, verify_metrics  # noqa: F401
+from toploc_proxy import metrics  # noqa: F401
 from toploc_proxy.engines.vllm.serve.options import add_options
 from toploc_proxy.engines.vllm.serve.refusals import refuse_unsupported
 from vllm.entrypoints.cli.serve import ServeSubcommand

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import prometheus_client
-from toploc_proxy import metrics, verify_metrics
+from toploc_proxy import metrics
+from toploc_proxy import metrics as verify_metrics
 from toploc_proxy.channel.messages import Slots
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from ...answers.middleware import ProofMiddleware
 from ...channel.client import Channel
 from ...channel.messages import PROTOCOL
 from ...log import logger
-from ...metrics import watch_slots
+from ...metrics import SLOTS, SLOTS_IN_USE
 from ...receipts.signing import Signer
 from ...routes import router
 from ...settings import Role
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from ...settings import Settings
 
 HANDSHAKE_TIMEOUT = 60.0
+
+POLL_SECONDS = 1.0
 
 
 def attach(app: FastAPI, settings: Settings) -> None:
@@ -125,3 +127,15 @@ async def handshake(channel: Channel) -> Welcome:
         ):
             raise UnsupportedEngine("toploc: workers serve different models")
     return first
+
+
+async def watch_slots(channel: Channel) -> None:
+    """Asks the workers for their slots again and again, until cancelled."""
+    while True:
+        try:
+            for engine, slots in enumerate(await channel.slots()):
+                SLOTS.labels(engine).set(slots.total)
+                SLOTS_IN_USE.labels(engine).set(slots.in_use)
+        except TimeoutError:
+            logger.warning("toploc: a worker does not say how many slots it holds")
+        await asyncio.sleep(POLL_SECONDS)

@@ -16,7 +16,8 @@ from toploc.errors import ToplocError
 from toploc.protocol import FIELD_NAME
 from toploc.scheme import CHUNK_SIZE
 
-from .experiment import SAMPLE, Experiment, Manifest, add_flag, parse, positive, start_server
+from .flags import add_flag, parse, positive
+from .folder import SAMPLE, Experiment, Manifest, start_server
 from .prompts import read_prompts
 
 if TYPE_CHECKING:

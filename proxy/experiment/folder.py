@@ -5,7 +5,6 @@ As in the original's scripts one folder holds any number of models: each has a f
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from toploc.errors import ToplocError
 from toploc.evidence.file import EvidenceFile, read_lines
 
-from .local_server import LocalServer
+from ..local_server import LocalServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,9 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MANIFEST: Final = "manifest.json"
+
 EVIDENCE: Final = "evidence.jsonl"
+
 SAMPLE: Final = "sample"
 """Key of a request's `metadata` with the number of its prompt in the data set, from 0."""
+
 START_TIMEOUT: Final = 1800.0
 """Seconds: a large model may have to be downloaded first."""
 
@@ -132,22 +134,3 @@ def start_server(stack: ExitStack, weights: str, name: str, *, dtype: str, tp: i
         return stack.enter_context(server).url
     except RuntimeError as error:
         raise ToplocError(f"toploc serve {weights}: {error}") from None
-
-
-def add_flag(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
-    """`--some_name`, as the original's scripts spell it, and `--some-name`."""
-    parser.add_argument(*dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]), **options)
-
-
-def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
-    """Flags, and what is after `--` for the server."""
-    split = list(arguments).index("--") if "--" in arguments else len(arguments)
-    return parser.parse_args(arguments[:split]), tuple(arguments[split + 1 :])
-
-
-def positive(text: str) -> int:
-    """A flag's value. Raises argparse's error for less than 1."""
-    found = int(text)
-    if found < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
-    return found

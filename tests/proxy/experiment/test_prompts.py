@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
-from toploc_proxy.experiment import file_name
-from toploc_proxy.generate_command import length
-from toploc_proxy.prompts import read_prompts
+from toploc_proxy.experiment.folder import file_name
+from toploc_proxy.experiment.generate import length
+from toploc_proxy.experiment.prompts import read_prompts
 
 from toploc.errors import ToplocError
 

@@ -1,0 +1,1 @@
+"""The original's experiment: `generate.py` asks a model, `validate.py` checks its answers."""
