@@ -1,14 +1,14 @@
 """Proofs that a language model's answer came from the weights it is said to come from (arXiv 2501.16007).
 
-Start reading at `proof.py` (the format), `topk.py` and `field.py` (what goes into it), `verify.py` (the
-verdict). `ProofBuilder` makes proofs, `verify_activations` judges them; `poly.py` has the original library's
-functions. Names are imported on first use: `import toploc` and `toploc.protocol` need neither torch nor
-numpy.
+Start reading at `proofs/` (format, field, verdict), then `evidence/`, `checks/` and `verifier/judge.py`. `ProofBuilder`
+makes proofs, `verify_activations` judges them; `poly.py` has the original library's functions. Names are imported on
+first use: `import toploc` and `toploc.protocol` need neither torch nor numpy.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,10 +57,13 @@ __all__ = [
     "verify_proofs_bytes",
 ]
 
+# Modules that moved are still found under their old names.
+__path__.append(str(Path(__file__).with_name("moved")))
+
 _MODULES = (  # the cheapest to import first
     "errors",
     "utils",
-    "thresholds",
+    "thresholds.bounds",
     "proofs.format",
     "proofs.verdict",
     "proofs.builder",

@@ -25,7 +25,8 @@ class Alarm:
     """Of one verifier's thresholds against one copy.
 
     Thresholds are set for so many `audits`. Over more answers honest providers reach them as much more often, so that
-    log(answers / audits) is added, as the chance falls by e with each 1 of the sum (Lorden 1971; `toploc.pooling.spread`).
+    log(answers / audits) is added, as the chance falls by e with each 1 of the sum (Lorden 1971;
+    `toploc.pooling.alarm`).
     """
 
     def __init__(self, thresholds: str, copy: str, threshold: float, audits: int, false_alarm: float) -> None:

@@ -104,7 +104,8 @@ class Examined(msgspec.Struct, tag="examined", frozen=True):
     Attributes:
         indices, patterns: int32 and uint16 [chunks, 128].
         rows: of each chunk.
-        scores: the columns of a `toploc.tokens.scores.TokenScores`, float64; none if they were not asked for or not to be had.
+        scores: the columns of a `toploc.tokens.scores.TokenScores`, float64; none if they were not asked for or not to
+            be had.
     """
 
     indices: bytes

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from toploc.errors import ToplocError
 from toploc.evidence.file import EvidenceFile, read_lines

@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-IMPORT_ALL = "import toploc, toploc.configs, toploc_client, toploc_proxy, toploc_proxy.runners; print(toploc.__file__)"
+PACKAGES = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
+FOLDERS = {"toploc": "toploc", "toploc_proxy": "proxy", "toploc_client": "client"}
+IMPORT_ALL = f"import {', '.join(PACKAGES)}; print(toploc.__file__)"
 LOADS_NOTHING_HEAVY = """
 import sys
 import {module}
@@ -49,6 +52,14 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return interpreter
 
 
+def test_every_folder_is_a_package_of_the_wheel() -> None:
+    found = {"toploc.configs"}
+    for name, folder in FOLDERS.items():
+        for init in (REPOSITORY / folder).rglob("__init__.py"):
+            found.add(".".join((name, *init.parent.relative_to(REPOSITORY / folder).parts)))
+    assert set(PACKAGES) == found
+
+
 def test_the_wheel_holds_packages_and_their_data(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
@@ -61,8 +72,8 @@ def test_the_wheel_holds_packages_and_their_data(wheel: Path) -> None:
         "toploc_client/audit/page/report.js",
         "toploc_client/py.typed",
         "toploc_proxy/py.typed",
-        "toploc_proxy/runners/v1.py",
-        "toploc_proxy/runners/v2.py",
+        "toploc_proxy/engines/vllm/runners/v1.py",
+        "toploc_proxy/engines/vllm/runners/v2.py",
     } <= names
     assert not [name for name in names if name.startswith(("proxy/", "client/", "tests/", "models/"))]
 

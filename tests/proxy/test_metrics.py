@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import prometheus_client
 from toploc_proxy import metrics
-from toploc_proxy import metrics as verify_metrics
 from toploc_proxy.channel.messages import Slots
+from toploc_proxy.engines.vllm import startup
 
 if TYPE_CHECKING:
     import pytest
@@ -37,11 +37,11 @@ class Workers:
 
 
 def test_slots_are_watched_through_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(startup, "POLL_SECONDS", 0.0)
 
     async def watch() -> None:
         workers = Workers([[Slots(36, 5), Slots(36, 7)], TimeoutError(), [Slots(36, 0), Slots(36, 1)]])
-        task = asyncio.create_task(metrics.watch_slots(workers))
+        task = asyncio.create_task(startup.watch_slots(workers))
         await workers.empty.wait()
         task.cancel()
 
@@ -54,7 +54,7 @@ def test_slots_are_watched_through_silence(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_dashboard_reads_metrics_that_exist() -> None:
     metrics.ANSWERS.labels("proven").inc()
-    verify_metrics.VERIFICATIONS.labels("accepted").inc()
+    metrics.VERIFICATIONS.labels("accepted").inc()
     exported = set(re.findall(r"^(toploc:\w+)", prometheus_client.generate_latest().decode(), re.MULTILINE))
     expressions = [
         target["expr"] for panel in json.loads(DASHBOARD.read_text())["panels"] for target in panel["targets"]

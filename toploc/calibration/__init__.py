@@ -1,1 +1,1 @@
-"""`toploc calibrate`: thresholds from honest answers. Start at `command.py`; `bounds.py` and `pooled.py` are what it computes."""
+"""`toploc calibrate`: thresholds from honest answers. Start at `command.py`; `bounds.py` and `pooled.py` compute."""

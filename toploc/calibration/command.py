@@ -104,7 +104,8 @@ def main(arguments: Sequence[str]) -> int:
     from ..thresholds.bounds import Thresholds
     from ..verifier.prefill import load_prefill
     from ..verifier.transformers import TransformersVerifier
-    from . import bounds, plots, tables
+    from . import plots, tables
+    from .bounds import bounds_of
 
     kept = Thresholds.load(args.out).tokens if args.out.exists() else None
     verifier = TransformersVerifier(load_prefill(args.model, args.dtype, args.device), names=[args.name], scored=False)
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
     honest = _samples(args.honest, verifier)
     fitted = [sample for sample in honest if sample.answer % 2 == 0]
     counted = [sample for sample in honest if sample.answer % 2]
-    bounds = bounds.bounds_of(fitted, paper, target=args.target_false_alarm, confidence=args.confidence)
+    bounds = bounds_of(fitted, paper, target=args.target_false_alarm, confidence=args.confidence)
     document: dict[str, Any] = {
         "name": args.out.stem,
         "dtype": paper.dtype,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-if TYPE_CHECKING:
-    from ..protocol import TokenId
+from ..protocol import TokenId  # noqa: TC001 (pydantic reads it)
 
 MAX_CHOICES: Final = 1024
 """Each is a prefill. Stops one small body from asking for thousands."""

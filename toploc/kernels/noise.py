@@ -1,6 +1,7 @@
 """The bits that noise is made of, on a GPU.
 
-`toploc.tokens.noise` computes the same in 64-bit integers, operation by operation, at a hundred times the memory traffic.
+`toploc.tokens.noise` computes the same in 64-bit integers, operation by operation, at a hundred times the memory
+traffic.
 """
 
 from __future__ import annotations

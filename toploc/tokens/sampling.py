@@ -33,8 +33,8 @@ NO_OPTIONS: Final = frozenset({"sampler", "other"})
 class Sampling(BaseModel):
     """How tokens were to be chosen.
 
-    `sampler`: what drew the noise, of `toploc.tokens.noise.SAMPLERS`; the server's, no option of a request. `other`: names of
-    options that no verifier can replay from logits alone.
+    `sampler`: what drew the noise, of `toploc.tokens.noise.SAMPLERS`; the server's, no option of a request. `other`:
+    names of options that no verifier can replay from logits alone.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)

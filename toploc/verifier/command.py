@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from ..errors import ToplocError
 from ..evidence.file import items
 from ..receipts.keys import load_trusted_keys
-from .prefill import load_prefill
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,6 +120,7 @@ def _load(args: argparse.Namespace) -> _Verifier:
 
     thresholds = Thresholds.load(args.thresholds) if args.thresholds else None
     trusted = load_trusted_keys(args.trusted_keys) if args.trusted_keys else ()
+    from .prefill import load_prefill
     from .transformers import TransformersVerifier
 
     prefill = load_prefill(args.model, args.dtype, args.device)

@@ -14,7 +14,7 @@ import pytest
 
 from toploc.errors import MalformedEvidence, ToplocError, VerifierUnavailable
 from toploc.report import Check, Report
-from toploc.verifier import server
+from toploc.verifier import replies as module
 from toploc.verifier.server import AsyncVerifier, Verifier
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def serving(replies: Callable[[int], Reply]) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MAX_WAIT", 0.01)
+    monkeypatch.setattr(module, "MAX_WAIT", 0.01)
 
 
 def both(url: str, **options: Any) -> Iterator[Callable[[Any], Report]]:
@@ -118,7 +118,7 @@ def test_malformed_evidence_is_a_report() -> None:
 
 def test_limits_of_size_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(lambda _: ok(bytes(3000))) as url:
-        monkeypatch.setattr(server, "MAX_REPORT", 2000)
+        monkeypatch.setattr(module, "MAX_REPORT", 2000)
         for verify in both(url):
             with pytest.raises(VerifierUnavailable, match="longer than 2,000"):
                 verify(ITEM)
@@ -147,7 +147,7 @@ def test_time_is_for_all_attempts_together() -> None:
 
 def test_an_address_that_swallows_packets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody accepts, and the queue for it is full: the kernel drops what would be the next connection."""
-    monkeypatch.setattr(server, "CONNECT_TIMEOUT", 0.1)
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT", 0.1)
     with socket.socket() as listening, ExitStack() as stack:
         listening.bind(("127.0.0.1", 0))
         listening.listen(0)

@@ -102,7 +102,7 @@ def test_a_missing_package_ends_the_server() -> None:
 import sys
 sys.modules["msgspec"] = None
 from fastapi import FastAPI
-from toploc_proxy.endpoint import ToplocEndpoint
+from toploc_proxy.engines.vllm.endpoint import ToplocEndpoint
 from toploc_proxy.settings import Settings
 plugin = ToplocEndpoint()
 Settings(channel="/nowhere").to_environ()

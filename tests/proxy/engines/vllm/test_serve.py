@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from toploc_proxy.channel.addresses import channel_directory
-from toploc_proxy.engines.vllm.serve import command
+from toploc_proxy.engines.vllm.serve import command, plugins
 from toploc_proxy.engines.vllm.serve.options import add_options, settings_from
 from toploc_proxy.engines.vllm.serve.plugins import plugin_allow_list, ray_copies
 from toploc_proxy.engines.vllm.serve.refusals import check_signing, refuse_unsupported
@@ -42,7 +42,7 @@ def test_all_installed_plugins_stay_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "vllm.stat_logger_plugins": ["stats", "npu"],
         "vllm.endpoint_plugins": ["not asked for"],
     }
-    monkeypatch.setattr(command, "entry_points", entry_points(installed))
+    monkeypatch.setattr(plugins, "entry_points", entry_points(installed))
     assert plugin_allow_list(None) == "lora_resolver,toploc,npu,terratorch,stats"
 
 
@@ -58,15 +58,15 @@ def test_groups_are_those_of_vllm() -> None:
     import vllm.plugins
 
     groups = {value for name, value in vars(vllm.plugins).items() if name.endswith("_PLUGINS_GROUP")}
-    assert groups >= set(command.PLUGIN_GROUPS)
-    assert groups - set(command.PLUGIN_GROUPS) <= {"vllm.endpoint_plugins"}
+    assert groups >= set(plugins.PLUGIN_GROUPS)
+    assert groups - set(plugins.PLUGIN_GROUPS) <= {"vllm.endpoint_plugins"}
 
 
 @pytest.mark.parametrize("missing", ["vllm.general_plugins", "vllm.endpoint_plugins"])
 def test_a_plugin_that_vllm_would_not_find(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the server would come up and answer without proofs, and nobody would be told."""
     installed = {group: ["toploc"] for group in ("vllm.general_plugins", "vllm.endpoint_plugins") if group != missing}
-    monkeypatch.setattr(command, "entry_points", entry_points(installed))
+    monkeypatch.setattr(plugins, "entry_points", entry_points(installed))
     with pytest.raises(UnsupportedEngine, match=f"{missing}.*pip install"):
         command.main(["model"])
 
@@ -75,20 +75,20 @@ def test_our_plugins_are_installed() -> None:
     from importlib.metadata import entry_points
 
     for group in ("vllm.general_plugins", "vllm.endpoint_plugins"):
-        assert command.PLUGIN in [entry_point.name for entry_point in entry_points(group=group)]
+        assert plugins.PLUGIN in [entry_point.name for entry_point in entry_points(group=group)]
 
 
 # Options
 
 
 def parse(*arguments: str) -> Namespace:
-    """As `main` does: our options on the parser of the subcommand `command`."""
+    """As `main` does: our options on the parser of the subcommand `serve`."""
     parser = FlexibleArgumentParser(prog="toploc")
-    serve_parser = parser.add_subparsers(dest="subparser").add_parser("command")
+    serve_parser = parser.add_subparsers(dest="subparser").add_parser("serve")
     serve_parser.add_argument("model_tag", nargs="?")
     serve_parser.add_argument("--config")
     add_options(serve_parser)
-    return parser.parse_args(["command", *arguments])
+    return parser.parse_args(["serve", *arguments])
 
 
 def settings(*arguments: str) -> Settings:
@@ -165,7 +165,7 @@ def test_keys_are_looked_at_before_anything_is_loaded(tmp_path: Path, caplog: py
 @pytest.mark.parametrize(("only_on_request", "proofs"), [("true", False), ("on", False), ("false", True), ("no", True)])
 def test_config_file(tmp_path: Path, only_on_request: str, proofs: bool) -> None:
     """Read as YAML 1.1, whose booleans vLLM turns into a flag or into nothing."""
-    config = tmp_path / "command.yaml"
+    config = tmp_path / "serve.yaml"
     config.write_text(f"toploc-only-on-request: {only_on_request}\ntoploc-on-error: fail\ntoploc-finalize-timeout: 3\n")
     found = settings("--config", str(config))
     assert (found.proofs, found.on_error, found.finalize_timeout) == (proofs, OnError.FAIL, 3.0)
@@ -308,7 +308,7 @@ def test_what_vllm_parses_is_supported(monkeypatch: pytest.MonkeyPatch, drafts: 
     monkeypatch.delenv("VLLM_USE_RUST_FRONTEND", raising=False)
     parser = FlexibleArgumentParser(prog="toploc")
     ServeSubcommand().subparser_init(parser.add_subparsers(dest="subparser"))
-    refuse_unsupported(parser.parse_args(["command", "model", *drafts]))
+    refuse_unsupported(parser.parse_args(["serve", "model", *drafts]))
 
 
 # The side channel's directory
@@ -355,7 +355,7 @@ def test_help_imports_no_engine(arguments: list[str]) -> None:
     done = toploc(*arguments, epilogue=heavy)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: toploc COMMAND")
-    assert "command" in done.stdout
+    assert "serve" in done.stdout
 
 
 def test_unknown_subcommand() -> None:
@@ -366,6 +366,6 @@ def test_unknown_subcommand() -> None:
 
 
 def test_missing_extra_is_named() -> None:
-    done = toploc("command", prelude="import sys; sys.modules['pydantic'] = None")
+    done = toploc("serve", prelude="import sys; sys.modules['pydantic'] = None")
     assert done.returncode == 2
-    assert done.stderr == "toploc command: pydantic is not installed; pip install 'toploc-proxy[proxy]'\n"
+    assert done.stderr == "toploc serve: pydantic is not installed; pip install 'toploc-proxy[proxy]'\n"

@@ -1,0 +1,5 @@
+"""`toploc.verifier.transformers`, under its name of 0.1."""
+
+from toploc.verifier.transformers import TransformersVerifier
+
+__all__ = ["TransformersVerifier"]
