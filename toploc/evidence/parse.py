@@ -14,6 +14,7 @@ from .as_chat import MAX_TURNS, MessageObject, MessageRequest, ResponseObject, R
 from .evidence import Answer, Evidence, Route, TokenIds
 from .shapes import MAX_CHOICES, Chat, Choice, Completion, Message, Response
 from .strict_json import MAX_BYTES, fail, load_json, short, walk
+from .wording import problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -216,6 +217,5 @@ def _parse_sampling(body: dict[str, Any], defaults: Mapping[str, Any] | None) ->
 
 
 def _invalid(error: ValidationError, root: str) -> NoReturn:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-    fail(short(root + path), short(first["msg"]))
+    path, problem = problem_of(error)
+    fail(short(root + path), problem)
