@@ -65,7 +65,7 @@ def main() -> None:
     events = [event(i) for i in range(TOKENS)]
 
     def sign() -> ToplocProofs:
-        return issue(KEY, proofs, response, request_sha256="0" * 64, outputs={0: message}, issued_at=1)
+        return issue(KEY, proofs, response, request_sha256="0" * 64, shown=lambda _: message, issued_at=1)
 
     def stream(*, read: bool) -> None:
         delivered = Delivered()
