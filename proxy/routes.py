@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import vllm
 from fastapi import APIRouter, Request, Response
 
-from toploc.protocol import VERSION
-from toploc.scheme import CHUNK_SIZE, SCHEME, TOPK
+from toploc.scheme import CHUNK_SIZE, SCHEME, TOPK, VERSION
 
 from .asgi.errors import error_body
 from .log import logger

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from .errors import ToplocError
+from .scheme import SCHEME, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,6 +53,9 @@ def main() -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
+    if arguments[0] == "--version":
+        print(versions())
+        return 0
     command = next((command for command in COMMANDS if command.name == arguments[0]), None)
     if command is None:
         print(f"toploc: no subcommand {arguments[0]!r}\n\n{usage()}", file=sys.stderr)
@@ -75,7 +80,23 @@ def load(command: Command) -> Callable[[Sequence[str]], int | None]:
     return function
 
 
+def versions() -> str:
+    """Ours, the engine's and that of the proof format, a line each."""
+    try:
+        vllm = import_module("toploc_proxy.engines.vllm.version").installed_version()
+    except ModuleNotFoundError:
+        vllm = None
+    return "\n".join(
+        [
+            f"toploc-proxy  {version('toploc-proxy')}",
+            f"vLLM          {vllm or 'not installed'}",
+            f"proof format  {SCHEME}, version {VERSION}",
+        ]
+    )
+
+
 def usage() -> str:
     width = max(len(command.name) for command in COMMANDS)
     lines = [f"  {command.name:{width}}  {command.summary}" for command in COMMANDS]
-    return "\n".join(["usage: toploc COMMAND …", "", *lines, "", "`toploc COMMAND --help` lists a command's options."])
+    more = "`toploc COMMAND --help` lists a command's options, `toploc --version` what is installed."
+    return "\n".join(["usage: toploc COMMAND …", "", *lines, "", more])

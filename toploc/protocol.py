@@ -8,16 +8,15 @@ from __future__ import annotations
 import hashlib
 import sys
 from array import array
-from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .scheme import CHUNK_SIZE, SCHEME, TOPK
+from .scheme import CHUNK_SIZE, SCHEME, TOPK, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERSION: Final = 1
 
 FIELD_NAME = "toploc_proofs"
 

@@ -7,6 +7,9 @@ from typing import Final
 SCHEME: Final = "toploc-gf65497"
 """The name of the whole in `toploc_proofs` and in `GET /v1/toploc`."""
 
+VERSION: Final = 1
+"""Of `toploc_proofs`, raised when its form changes (docs/protocol.md)."""
+
 CHUNK_SIZE: Final = 32
 """Rows of a chunk, one per output token (arXiv 2501.16007, section 4)."""
 

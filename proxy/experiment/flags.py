@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING, Any
 
+from toploc.arguments import split
+
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 
@@ -16,13 +18,5 @@ def add_flag(parser: argparse.ArgumentParser, name: str, **options: Any) -> None
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
     """Flags, and what is after `--` for the server."""
-    split = list(arguments).index("--") if "--" in arguments else len(arguments)
-    return parser.parse_args(arguments[:split]), tuple(arguments[split + 1 :])
-
-
-def positive(text: str) -> int:
-    """A flag's value. Raises argparse's error for less than 1."""
-    found = int(text)
-    if found < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
-    return found
+    ours, servers = split(arguments)
+    return parser.parse_args(ours), tuple(servers)

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from toploc.arguments import positive
 from toploc.errors import ToplocError
 from toploc.protocol import FIELD_NAME
 from toploc.scheme import CHUNK_SIZE
 
-from .flags import add_flag, parse, positive
+from .flags import add_flag, parse
 from .folder import SAMPLE, Experiment, Manifest, start_server
 from .prompts import read_prompts
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from toploc.arguments import positive
 from toploc.errors import ToplocError
 from toploc.evidence.file import EvidenceFile, read_lines
 from toploc.report import Report
 from toploc.thresholds.bounds import Thresholds
 
-from .flags import add_flag, parse, positive
+from .flags import add_flag, parse
 from .folder import Experiment, file_name, start_server
 from .table import line, require_pyarrow, write_table
 

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import rate
 from ..errors import ToplocError
 
 if TYPE_CHECKING:
@@ -55,12 +56,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--target-false-alarm",
         metavar="RATE",
-        type=_rate,
+        type=rate,
         default=1e-4,
         help="of honest chunks that the bounds may refuse (default: 1e-4)",
     )
     made.add_argument(
-        "--confidence", metavar="SHARE", type=_rate, default=0.95, help="of bounds and intervals (default: 0.95)"
+        "--confidence", metavar="SHARE", type=rate, default=0.95, help="of bounds and intervals (default: 0.95)"
     )
     made.add_argument(
         "--pooled",
@@ -71,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--target-false-alarm-answer",
         metavar="RATE",
-        type=_rate,
+        type=rate,
         default=1e-3,
         help="of honest answers that the bound on an answer may refuse (default: 1e-3)",
     )
@@ -235,10 +236,3 @@ def _altered(text: str) -> tuple[str, Path]:
     if not (name and equals and path):
         raise argparse.ArgumentTypeError(f"expected NAME=FILE, got {text}")
     return name, Path(path)
-
-
-def _rate(text: str) -> float:
-    found = float(text)
-    if not 0 < found < 1:
-        raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, got {text}")
-    return found

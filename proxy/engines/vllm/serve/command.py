@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from typing import TYPE_CHECKING, Final
+
+from toploc.errors import UnsupportedEngine
 
 from ....channel.addresses import channel_directory
 from ....channel.relay import Relay
+from .. import reliances
+from ..guards import load, require
 from .options import add_options, settings_from
 from .plugins import RAY_COPIES, plugin_allow_list, ray_copies, require_plugins
 from .refusals import check_signing, refuse_unsupported
@@ -22,30 +27,58 @@ if TYPE_CHECKING:
     from ....settings import Settings
 
 
+USAGE: Final = "toploc serve [model_tag] [options]"
+
+DESCRIPTION: Final = "`vllm serve`, whose answers carry proofs. It takes every option of `vllm serve`, and these:"
+
+EPILOG: Final = """\
+vLLM's own options:
+  toploc serve --help=all               all of them
+  toploc serve --help=ModelConfig       a section
+  toploc serve --help=max-model-len     one option, or a word to search for
+"""
+
+
 def main(arguments: Sequence[str]) -> None:
     """Runs the server until it is told to stop.
 
     Args:
         arguments: those of `vllm serve`, and ours, which begin with `--toploc-`.
     """
+    if "--help" in arguments or "-h" in arguments:
+        print(usage())
+        return
     require_plugins()
     # Read by vLLM when it is imported and in every process it starts.
     os.environ["VLLM_PLUGINS"] = plugin_allow_list(os.environ.get("VLLM_PLUGINS"))
     os.environ[RAY_COPIES] = ray_copies(os.environ.get(RAY_COPIES))
-    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
-
-    cli_env_setup()
+    load(reliances.CLI_ENV_SETUP)()
     serve, parser = make_parser()
     args = parser.parse_args(["serve", *arguments])
     _configure_logging(args)
     refuse_unsupported(args)
     check_signing(args)
     serve.validate(args)
+    require(*reliances.API_SERVER)
     with channel_directory() as channel:
         settings = settings_from(args, channel)
         settings.to_environ()
         with relay_of(args, settings):
             serve.cmd(args)
+
+
+def usage() -> str:
+    """Our options, without the seconds that importing vLLM takes for its own."""
+    parser = ArgumentParser(
+        "toploc serve",
+        usage=USAGE,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        add_help=False,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    add_options(parser)
+    return parser.format_help().rstrip()
 
 
 def make_parser() -> tuple[ServeSubcommand, FlexibleArgumentParser]:
@@ -56,7 +89,7 @@ def make_parser() -> tuple[ServeSubcommand, FlexibleArgumentParser]:
     parser = FlexibleArgumentParser(prog="toploc")
     serve = ServeSubcommand()
     serve_parser = serve.subparser_init(parser.add_subparsers(dest="subparser"))
-    serve_parser.usage = "toploc serve [model_tag] [options]"
+    serve_parser.usage = USAGE
     serve_parser.epilog = (serve_parser.epilog or "").replace("vllm serve", "toploc serve")
     add_options(serve_parser)
     return serve, parser
@@ -72,8 +105,5 @@ def relay_of(args: Namespace, settings: Settings) -> contextlib.AbstractContextM
 
 
 def _configure_logging(args: Namespace) -> None:
-    # vLLM 0.26 has no such step.
-    with contextlib.suppress(ImportError):
-        from vllm.logger import configure_logging_from_args
-
-        configure_logging_from_args(args)
+    with contextlib.suppress(UnsupportedEngine):
+        load(reliances.CONFIGURE_LOGGING)(args)

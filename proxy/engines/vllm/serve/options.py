@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import secrets
 from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from toploc.arguments import positive, seconds
 from toploc.thresholds.bounds import Thresholds
 
 from ....channel.relay import read_secret
@@ -41,7 +41,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--toploc-finalize-timeout",
-        type=_seconds,
+        type=seconds,
         default=10.0,
         metavar="SECONDS",
         help="Longest wait for a worker's proofs after an answer's last token.",
@@ -106,7 +106,7 @@ def add_verify_options(group: _ArgumentGroup) -> None:
         "body-bytes": (8 * 2**20, "Longest body of a verification; a longer one is a 413."),
     }
     for name, (default, text) in limits.items():
-        group.add_argument(f"--toploc-max-verify-{name}", type=_positive, default=default, metavar="N", help=text)
+        group.add_argument(f"--toploc-max-verify-{name}", type=positive, default=default, metavar="N", help=text)
     group.add_argument(
         "--toploc-verify-priority",
         type=int,
@@ -117,26 +117,12 @@ def add_verify_options(group: _ArgumentGroup) -> None:
     )
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ArgumentTypeError(f"{text} is not a positive number")
-    return number
-
-
 def _address(text: str) -> str:
     with contextlib.suppress(ValueError):
         parts = urlsplit(text)
         if parts.scheme == "tcp" and parts.hostname and parts.port and not (parts.path or parts.query):
             return text
     raise ArgumentTypeError(f"{text} is not tcp://HOST:PORT")
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < math.inf:
-        raise ArgumentTypeError(f"{text} is not a positive number of seconds")
-    return seconds
 
 
 def settings_from(args: Namespace, channel: str) -> Settings:

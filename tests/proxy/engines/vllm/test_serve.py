@@ -6,8 +6,8 @@ import os
 import stat
 import subprocess
 import sys
-from argparse import Namespace
-from importlib.metadata import EntryPoint
+from argparse import ArgumentParser, Namespace
+from importlib.metadata import EntryPoint, version
 from pathlib import Path
 from typing import Any
 
@@ -351,11 +351,43 @@ def toploc(*arguments: str, prelude: str = "", epilogue: str = "") -> subprocess
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
 def test_help_imports_no_engine(arguments: list[str]) -> None:
-    heavy = "heavy = {'torch', 'vllm', 'numpy', 'numba', 'transformers'} & set(sys.modules)\nassert not heavy, heavy"
-    done = toploc(*arguments, epilogue=heavy)
+    done = toploc(*arguments, epilogue=HEAVY)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: toploc COMMAND")
     assert "serve" in done.stdout
+
+
+HEAVY = "heavy = {'torch', 'vllm', 'numpy', 'numba', 'transformers'} & set(sys.modules)\nassert not heavy, heavy"
+
+
+def test_version_is_ours_and_that_of_the_engine_and_the_format() -> None:
+    import vllm
+
+    done = toploc("--version", epilogue=HEAVY)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split(maxsplit=1)[-1] for line in done.stdout.splitlines()] == [
+        version("toploc-proxy"),
+        vllm.__version__,
+        "format  toploc-gf65497, version 1",
+    ]
+
+
+def test_version_without_an_engine() -> None:
+    prelude = "import importlib.util as u\nfind = u.find_spec\nu.find_spec = lambda n: None if n == 'vllm' else find(n)"
+    done = toploc("--version", prelude=prelude)
+    assert "vLLM          not installed" in done.stdout
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_of_serve_is_ours_and_imports_no_engine(flag: str) -> None:
+    done = toploc("serve", "MODEL", flag, epilogue=HEAVY)
+    assert (done.returncode, done.stderr) == (0, "")
+    parser = ArgumentParser()
+    add_options(parser)
+    ours = {option for action in parser._actions for option in action.option_strings if option.startswith("--toploc")}
+    assert len(ours) > 10
+    assert all(option in done.stdout for option in ours)
+    assert "toploc serve --help=all" in done.stdout
 
 
 def test_unknown_subcommand() -> None:
