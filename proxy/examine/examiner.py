@@ -6,14 +6,12 @@ import queue
 import threading
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from toploc.errors import InvalidActivations, ProofUnavailable
 from toploc.proofs.chunks import state_points
 from toploc.scheme import TOPK
 from toploc.tokens.sampling import Sampling
-from toploc.tokens.scores import SCORES, TokenScores, column_bytes
 from toploc.tokens.scoring import score_tokens
 
 from ..channel.messages import Examined, Refusal
@@ -90,28 +88,9 @@ class Examiner:
             scored = score_tokens(
                 self._logits(self._head, states), request.prompt, request.token_ids, sampling, request.eos_token_ids
             )
-            found = {name: getattr(scored, name) for name in SCORES}
-            scores = {name: column_bytes(column) for name, column in found.items() if column is not None}
+            scores = scored.to_bytes()
         return Examined(points.indices.tobytes(), points.patterns.tobytes(), list(points.rows), scores)
 
     def _logits(self, head: Head, states: torch.Tensor) -> Iterator[torch.Tensor]:
         for first in range(0, len(states), LOGITS_ROWS):
             yield head(states[first : first + LOGITS_ROWS])
-
-
-def scores_of(examined: Examined) -> TokenScores | None:
-    """The scores in a worker's reply, None if it has none."""
-    if not examined.scores:
-        return None
-    columns = {name: np.frombuffer(column, dtype=np.float64) for name, column in examined.scores.items()}
-    count = len(columns["margin"])
-    return TokenScores(
-        margin=columns["margin"],
-        best=columns["best"].astype(np.int64),
-        cut=columns["cut"],
-        surprisal=columns["surprisal"],
-        entropy=columns["entropy"],
-        variance=columns["variance"],
-        cumulants=columns["cumulants"].reshape(count, -1),
-        replay=columns.get("replay"),
-    )

@@ -22,13 +22,13 @@ from toploc.report import Check, Report
 from toploc.scheme import TOPK
 from toploc.thresholds.bounds import choose_thresholds
 from toploc.tokens.sampling import Sampling
+from toploc.tokens.scores import TokenScores
 from toploc.verifier.judge import Computed, Verifier, judge
 
 from ..channel.client import in_background
 from ..channel.messages import Examine
 from ..channel.tag import EXTRA_ARG, Tag
 from ..engines.vllm.rehearsal import Rehearsal, Unrenderable
-from ..examine.examiner import scores_of
 from ..metrics import RUNNING
 from .limits import Places, TooLarge
 
@@ -175,7 +175,8 @@ class EngineVerifier:
             np.frombuffer(examined.patterns, dtype=np.uint16).reshape(-1, TOPK),
             tuple(examined.rows),
         )
-        return Computed(tuple(prompt), points, self._dtype, scores_of(examined))
+        scores = TokenScores.from_bytes(examined.scores) if examined.scores else None
+        return Computed(tuple(prompt), points, self._dtype, scores)
 
     async def _examine(
         self, sampling: Sampling, prompt: Sequence[int], token_ids: Sequence[int], call: Call

@@ -6,22 +6,23 @@ row: the first pass finds its largest logit, the second sums up what entropy, va
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import triton
 import triton.language as tl
 
-from ..tokens.scores import POWERS
-
 if TYPE_CHECKING:
-    from ..tokens.sampling import Sampling
+    from collections.abc import Sequence
 
-BLOCK = 4096
-# Of the second pass, which has 16 powers of each.
-POWERS_BLOCK = 512
-# Exponents 1 - λ; the last places have λ = 0, which gives the sum of the probabilities themselves.
-PLACES = 16
+BLOCK: Final = 4096
+"""Logits that the first pass looks at in one go."""
+
+POWERS_BLOCK: Final = 512
+"""Of the second pass, which has 16 powers of each."""
+
+PLACES: Final = 16
+"""Exponents 1 - λ; the last places have λ = 0, which gives the sum of the probabilities themselves."""
 
 
 @triton.jit
@@ -79,24 +80,35 @@ def _sum_rows(  # type: ignore[no-untyped-def]
         tl.store(sums + 5 + which, powers)
 
 
-def plain_figures(logits: torch.Tensor, chosen: torch.Tensor, sampling: Sampling, farthest: float) -> torch.Tensor:
-    """Margin, best, cut, surprisal, entropy, variance and cumulants of each row, float64 [rows, 6 + len(POWERS)].
+def plain_figures(
+    logits: torch.Tensor,
+    chosen: torch.Tensor,
+    *,
+    divisor: float,
+    greedy: bool,
+    powers: Sequence[float],
+    farthest: float,
+) -> dict[str, torch.Tensor]:
+    """The columns of `toploc.tokens.scores.TokenScores` by name, without `replay`: float64 [rows], `cumulants` float64
+    [rows, len(powers)].
 
-    As `scores._figures` gives them where no truncation, bias or penalty changes the logits.
+    As `scoring._figures` gives them where no truncation, bias or penalty changes the logits.
 
     Args:
         logits: [rows, vocabulary] on a GPU, any floating-point type; rows may be apart.
         chosen: each row's token, int64 [rows].
+        divisor: what logits are divided by, the temperature; 1 where greedy.
+        greedy: whether margins alone are wanted; the rest is 0.
+        powers: the λ of the cumulants, fewer than `PLACES`.
         farthest: what stands for an infinite margin.
     """
     rows, vocabulary = logits.shape
     best = torch.empty(rows, dtype=torch.int32, device=logits.device)
     sums = torch.zeros(rows, 5 + PLACES, device=logits.device)
     exponents = torch.ones(PLACES)
-    exponents[: len(POWERS)] -= torch.tensor(POWERS)
+    exponents[: len(powers)] -= torch.tensor(powers)
     exponents = exponents.to(logits.device, non_blocking=True)
     launch: Any = _sum_rows[(rows,)]
-    divisor = sampling.divisor
     launch(
         logits,
         chosen,
@@ -106,26 +118,31 @@ def plain_figures(logits: torch.Tensor, chosen: torch.Tensor, sampling: Sampling
         vocabulary,
         logits.stride(0),
         1.0 / divisor,
-        greedy=sampling.greedy,
+        greedy=greedy,
         block=BLOCK,
         powers_block=POWERS_BLOCK,
         num_warps=8,
     )
-    largest, own, least, first, second, *_ = sums.double().unbind(dim=1)
-    margin = (largest - own).clamp(max=farthest)
-    result = sums.new_zeros(rows, 6 + len(POWERS), dtype=torch.float64)
-    result[:, 0] = margin
-    result[:, 1] = best
-    if sampling.greedy:
-        return result
-    powers = sums[:, 5:].double()
-    total = powers[:, -1]
-    log_total = total.log()
+    figures = {"margin": (sums[:, 0].double() - sums[:, 1].double()).clamp(max=farthest), "best": best.double()}
+    if greedy:
+        nothing = torch.zeros_like(figures["margin"])
+        figures |= dict.fromkeys(("cut", "surprisal", "entropy", "variance"), nothing)
+        return {**figures, "cumulants": nothing[:, None].expand(-1, len(powers))}
+    return {**figures, **_distribution(sums.double(), exponents[: len(powers)].double(), divisor, farthest)}
+
+
+def _distribution(
+    sums: torch.Tensor, exponents: torch.Tensor, divisor: float, farthest: float
+) -> dict[str, torch.Tensor]:
+    """The columns that are of the distribution, from the sums [rows, 5 + PLACES] of `_sum_rows`."""
+    largest, own, least, first, second = sums[:, :5].unbind(dim=1)
+    raised, total = sums[:, 5 : 5 + len(exponents)], sums[:, -1]
+    log_total, mean = total.log(), first / total
     inside = torch.isfinite(own)
-    mean = first / total
-    result[:, 2] = torch.where(inside, 0.0, farthest)
-    result[:, 3] = log_total - (torch.where(inside, own, least) - largest) / divisor
-    result[:, 4] = log_total - mean
-    result[:, 5] = (second / total - mean * mean).clamp(min=0)
-    result[:, 6:] = powers[:, : len(POWERS)].log() - exponents[: len(POWERS)].double() * log_total[:, None]
-    return result
+    return {
+        "cut": torch.where(inside, 0.0, farthest).double(),
+        "surprisal": log_total - (torch.where(inside, own, least) - largest) / divisor,
+        "entropy": log_total - mean,
+        "variance": (second / total - mean * mean).clamp(min=0),
+        "cumulants": raised.log() - exponents * log_total[:, None],
+    }

@@ -1,13 +1,15 @@
-"""The scores of an answer's tokens: their columns, and these as bytes."""
+"""The scores of an answer's tokens: their columns, and these as a table and as bytes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 FARTHEST: Final = 1e6
@@ -15,8 +17,6 @@ FARTHEST: Final = 1e6
 
 POWERS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """The λ at which cumulants are taken."""
-
-SCORES = ("margin", "best", "cut", "surprisal", "entropy", "variance", "cumulants", "replay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,32 @@ class TokenScores:
     cumulants: NDArray[np.float64]
     replay: NDArray[np.float64] | None = None
 
+    @classmethod
+    def from_table(cls, table: NDArray[np.float64]) -> TokenScores:
+        """From float64 [n, 6 + len(POWERS)], the columns in order, and one more where the noise is known."""
+        ends = np.cumsum([len(POWERS) if name == "cumulants" else 1 for name in COLUMNS])
+        parts = dict(zip(COLUMNS, np.split(table, ends[:-1], axis=1), strict=True))
+        replay, cumulants = parts.pop("replay"), parts.pop("cumulants")
+        columns = {name: part[:, 0] for name, part in parts.items()}
+        best = columns.pop("best").astype(np.int64)
+        return cls(best=best, cumulants=cumulants, replay=replay[:, 0] if replay.size else None, **columns)
 
-def column_bytes(column: np.ndarray) -> bytes:
-    # Token ids are far below 2**53.
-    return np.ascontiguousarray(column, dtype=np.float64).tobytes()
+    @classmethod
+    def from_bytes(cls, columns: Mapping[str, bytes]) -> TokenScores:
+        """From what `to_bytes` gave."""
+        count = len(columns["margin"]) // 8
+        parts = [np.frombuffer(columns[name]).reshape(count, -1) for name in COLUMNS if name in columns]
+        return cls.from_table(np.concatenate(parts, axis=1))
+
+    def to_bytes(self) -> dict[str, bytes]:
+        """Each column that is there, as float64 in order of rows. Token ids are far below 2**53."""
+        columns = {name: getattr(self, name) for name in COLUMNS}
+        return {
+            name: np.ascontiguousarray(column, dtype=np.float64).tobytes()
+            for name, column in columns.items()
+            if column is not None
+        }
+
+
+COLUMNS: Final = tuple(field.name for field in fields(TokenScores))
+"""The order of columns wherever they stand side by side."""

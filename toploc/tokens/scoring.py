@@ -10,15 +10,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import torch
 
 from ..kernels.device import has_kernels
 from .noise import noise_of
-from .scores import FARTHEST, POWERS, TokenScores
+from .scores import COLUMNS, FARTHEST, POWERS, TokenScores
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from .noise import Noise
     from .sampling import Sampling
@@ -60,7 +59,15 @@ def score_tokens(
         if has_kernels(part) and noise is None and _changes_nothing(sampling, first):
             from ..kernels.scores import plain_figures
 
-            parts.append(plain_figures(part, chosen, sampling, FARTHEST))
+            figures = plain_figures(
+                part,
+                chosen,
+                divisor=sampling.divisor,
+                greedy=sampling.greedy,
+                powers=POWERS,
+                farthest=FARTHEST,
+            )
+            parts.append(_table(figures))
             first += len(part)
             continue
         history = history or _History(prompt, part.shape[1], part.device)
@@ -71,21 +78,9 @@ def score_tokens(
                 if token < block.shape[1]:
                     block[:, token] += bias
             history.penalise(block, tokens, sampling)  # 3
-            parts.append(_columns(_figures(block, tokens, sampling, noise, first)))  # 4-6
+            parts.append(_table(_figures(block, tokens, sampling, noise, first)))  # 4-6
             first += len(block)
-    columns = torch.cat(parts).cpu().numpy()
-    margin, best, cut, surprisal, entropy, variance = columns[:, :6].T
-    cumulants, replay = columns[:, 6 : 6 + len(POWERS)], columns[:, 6 + len(POWERS) :]
-    return TokenScores(
-        margin,
-        best.astype(np.int64),
-        cut,
-        surprisal,
-        entropy,
-        variance,
-        cumulants,
-        replay[:, 0] if replay.size else None,
-    )
+    return TokenScores.from_table(torch.cat(parts).cpu().numpy())
 
 
 def _changes_nothing(sampling: Sampling, first: int) -> bool:
@@ -97,9 +92,10 @@ def _changes_nothing(sampling: Sampling, first: int) -> bool:
     return unpenalised and untruncated and not sampling.logit_bias and sampling.min_tokens <= first
 
 
-def _columns(figures: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The figures of rows side by side, float64 [rows, columns]."""
-    return torch.cat([figure.double().reshape(len(figure), -1) for figure in figures], dim=1)
+def _table(figures: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The figures of rows side by side in the order of `COLUMNS`, float64 [rows, columns]."""
+    parts = [figures[name].double().reshape(len(figures[name]), -1) for name in COLUMNS if name in figures]
+    return torch.cat(parts, dim=1)
 
 
 class _History:
@@ -131,32 +127,38 @@ def _forbid_ends(block: torch.Tensor, first: int, sampling: Sampling, eos_token_
 
 def _figures(
     block: torch.Tensor, chosen: torch.Tensor, sampling: Sampling, noise: Noise | None, first: int
-) -> list[torch.Tensor]:
-    """The columns of `TokenScores`, for rows of processed logits."""
+) -> dict[str, torch.Tensor]:
+    """The columns of `TokenScores` by name, for rows of processed logits; `replay` where there is noise."""
     top, best = block.max(dim=-1)
     own = block.gather(1, chosen[:, None])[:, 0]
     margin = (top - own).clamp(max=FARTHEST)
     if sampling.greedy:
         nothing = torch.zeros_like(margin)
-        return [margin, best, nothing, nothing, nothing, nothing, nothing[:, None].expand(-1, len(POWERS))]
+        rest = dict.fromkeys(("cut", "surprisal", "entropy", "variance"), nothing)
+        return {"margin": margin, "best": best, **rest, "cumulants": nothing[:, None].expand(-1, len(POWERS))}
     scaled, beyond = _truncate(block / sampling.divisor, sampling)
     logp = scaled.log_softmax(dim=-1)
     kept = torch.isfinite(logp)
     least = logp.masked_fill(~kept, torch.inf).amin(dim=-1)
     inside = kept.gather(1, chosen[:, None])[:, 0]
     outside = sampling.divisor * beyond.gather(1, chosen[:, None])[:, 0]
-    cut = torch.where(inside, torch.zeros_like(own), outside.clamp(0, FARTHEST))
-    surprisal = -torch.where(inside, logp.gather(1, chosen[:, None])[:, 0], least)
     p = logp.exp()
     information = -logp.masked_fill(~kept, 0)
     entropy = (p * information).sum(dim=-1)
-    variance = (p * (information - entropy[:, None]) ** 2).sum(dim=-1)
-    cumulants = torch.stack([((1 - power) * logp).logsumexp(dim=-1) for power in POWERS], dim=-1)
-    figures = [margin, best, cut, surprisal, entropy, variance, cumulants]
+    figures = {
+        "margin": margin,
+        "best": best,
+        "cut": torch.where(inside, torch.zeros_like(own), outside.clamp(0, FARTHEST)),
+        "surprisal": -torch.where(inside, logp.gather(1, chosen[:, None])[:, 0], least),
+        "entropy": entropy,
+        "variance": (p * (information - entropy[:, None]) ** 2).sum(dim=-1),
+        "cumulants": torch.stack([((1 - power) * logp).logsumexp(dim=-1) for power in POWERS], dim=-1),
+    }
     if noise is not None:
         noised = block + sampling.divisor * noise.rows(first, block.shape[0], block.shape[1], block.device)
         rivals = noised.masked_fill(~kept | (sampling.divisor * beyond > -SLACK), -torch.inf).amax(dim=-1)
-        figures.append((rivals - noised.gather(1, chosen[:, None])[:, 0]).nan_to_num(0).clamp(0, FARTHEST))
+        replay = rivals - noised.gather(1, chosen[:, None])[:, 0]
+        figures["replay"] = replay.nan_to_num(0).clamp(0, FARTHEST)
     return figures
 
 

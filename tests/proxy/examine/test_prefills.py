@@ -12,11 +12,12 @@ from toploc_proxy.capture.step import Step
 from toploc_proxy.channel.messages import Examine, Examined, Refusal
 from toploc_proxy.channel.tag import EXTRA_ARG, Tag
 from toploc_proxy.engines.vllm.head import Head
-from toploc_proxy.examine.examiner import Examiner, scores_of
+from toploc_proxy.examine.examiner import Examiner
 from toploc_proxy.examine.prefills import Prefills
 
 from toploc.proofs.chunks import find_points, split
 from toploc.tokens.sampling import Sampling
+from toploc.tokens.scores import COLUMNS, TokenScores
 from toploc.tokens.scoring import score_tokens
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ def test_points_and_scores_are_those_of_the_whole_answer(prefills: Prefills, way
     assert reply.patterns == points.patterns.tobytes()
     assert reply.rows == [32, 32, 6]
     expected = score_tokens([(rows @ WEIGHT.T).float()], IDS[:PROMPT], IDS[PROMPT:], sampling, [5])
-    found = scores_of(reply)
-    for name in ("margin", "best", "cut", "surprisal", "entropy", "variance", "cumulants"):
+    found = TokenScores.from_bytes(reply.scores)
+    for name in COLUMNS[:-1]:
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-4)
     assert prefills.held == 0
 
