@@ -1,6 +1,14 @@
-"""The OpenAI SDK that checks what it is told.
+"""The OpenAI SDK that checks what it is told, and the audit of many answers.
 
 `from toploc_client import OpenAI` takes the place of `from openai import OpenAI`; `docs/client.md` has the rest.
+
+Where to start reading:
+- `sdk.py`: both clients, and the one place in the SDK that every reply passes.
+- `checker.py`: what is done with an answer, in the order in which it is done.
+- `judgement.py`: the verdict of several verifiers.
+- `audit/run.py`: `toploc audit`, which does the same for a file of answers.
+
+Importing this needs neither torch nor numpy.
 """
 
 from toploc.errors import ToplocError, VerifierUnavailable

@@ -8,7 +8,6 @@ import json
 import secrets
 import threading
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from toploc.errors import MalformedEvidence, ToplocError
@@ -16,6 +15,7 @@ from toploc.evidence.file import EvidenceFile
 from toploc.protocol import FIELD_NAME, ToplocProofs
 from toploc.report import Check
 
+from . import share
 from .background import Background
 from .errors import MissingProofs, RejectedResponse
 from .exchange import Memory
@@ -69,21 +69,15 @@ class Checker:
         return not (self.keeps_streams or self.options.require_proofs)
 
     def with_changes(self, changes: dict[str, Any]) -> Checker:
-        made = Checker(self.options.with_changes(changes), self)
+        changed = Checker(self.options.with_changes(changes), self)
         if "audit_seed" not in changes:
-            made.seed = self.seed
-        return made
+            changed.seed = self.seed
+        return changed
 
     def chosen(self, response_id: str | None) -> bool:
-        """Whether the answer of this id is checked: the first 64 bits of SHA-256 over seed, colon and id, as a share of
-        2^64, are below `audit_rate`.
-
-        Without the seed a server cannot choose ids that are passed over. An answer without id is always checked.
-        """
-        if response_id is None:
-            return True
-        drawn = int.from_bytes(sha256(f"{self.seed}:{response_id}".encode()).digest()[:8], "big")
-        return drawn < self.options.audit_rate * 2**64
+        """Whether the answer of this id is checked. A share `audit_rate` is, drawn as `share.py` says; one without id
+        always is."""
+        return response_id is None or share.chosen(self.options.audit_rate, self.seed, response_id)
 
     def finish(self, exchange: Exchange | None, response: Any, proofs: ToplocProofs | None) -> None:
         """Does what the options say with an answer that is whole. Raises RejectedResponse and MissingProofs."""
@@ -158,10 +152,10 @@ class Checker:
                 return False
         if not (self._verifiers or self._keys) or exchange is None:
             return False
-        found = exchange.parsed().get("id")
         if self._keys and not self._verifiers:
             return True
-        if self.chosen(found if isinstance(found, str) else None):
+        response_id = exchange.parsed().get("id")
+        if self.chosen(response_id if isinstance(response_id, str) else None):
             return True
         self._count("unchecked")
         return False

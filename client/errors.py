@@ -1,4 +1,8 @@
-"""What a client raises about an answer, beside the SDK's own errors."""
+"""What a client raises about an answer, beside the SDK's own errors.
+
+Both are ToplocErrors, the root that `toploc.errors` shows the tree of. `Checker` in `checker.py` raises them:
+RejectedResponse once verifiers or a receipt have decided, MissingProofs before any is asked.
+"""
 
 from __future__ import annotations
 

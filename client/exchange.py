@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ROUTES: Final = ("/completions", "/responses")
 """How paths end that generate; chat completions among them."""
+NOT_BODY: Final = ("extra_body", "extra_headers", "extra_query", "timeout")
+"""Arguments of the SDK's methods that are no part of a body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +61,10 @@ class Exchange:
     def parsed(self) -> Mapping[str, Any]:
         """The response; empty if it is no object."""
         try:
-            found = json.loads(self.response)
+            response = json.loads(self.response)
         except (ValueError, RecursionError):
             return {}
-        return found if isinstance(found, dict) else {}
-
-
-NOT_BODY: Final = ("extra_body", "extra_headers", "extra_query", "timeout")
-"""Arguments of the SDK's methods that are no part of a body."""
+        return response if isinstance(response, dict) else {}
 
 
 def request_of(response: httpx.Response) -> bytes | None:
@@ -88,11 +86,11 @@ def typed(value: object) -> ToplocProofs | None:
     extra = getattr(value, "__pydantic_extra__", None)
     if not extra or FIELD_NAME not in extra:
         return None
-    found = extra[FIELD_NAME]
-    if isinstance(found, dict):
+    field = extra[FIELD_NAME]
+    if isinstance(field, dict):
         with contextlib.suppress(ValidationError, RecursionError):
-            extra[FIELD_NAME] = found = ToplocProofs.model_validate(found)
-    return found if isinstance(found, ToplocProofs) else None
+            extra[FIELD_NAME] = field = ToplocProofs.model_validate(field)
+    return field if isinstance(field, ToplocProofs) else None
 
 
 def merged(fields: Sequence[ToplocProofs]) -> ToplocProofs | None:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 def _proofs(stream: Any) -> ToplocProofs | None:
     """Of the stream that a helper reads."""
-    found: ToplocProofs | None = stream._raw_stream.toploc_proofs
-    return found
+    proofs: ToplocProofs | None = stream._raw_stream.toploc_proofs
+    return proofs
 
 
 def _with_proofs(stream: Any, final: Any) -> Any:

@@ -30,6 +30,20 @@ class _Checked:
 
     _toploc: Checker
 
+    def __init__(self, *, _toploc: Checker | None = None, **options: Any) -> None:
+        own = _own(options)
+        self._toploc = _toploc or Checker(Options(**own))
+        super().__init__(**options)
+
+    def copy(self, *, _extra_kwargs: Mapping[str, Any] = {}, **options: Any) -> Self:
+        """The SDK's own, which takes our options too."""
+        own = _own(options)
+        checker = self._toploc.with_changes(own) if own else self._toploc
+        sdk = cast("Any", super())
+        return cast("Self", sdk.copy(_extra_kwargs={**_extra_kwargs, "_toploc": checker}, **options))
+
+    with_options = cast("Any", copy)
+
     @property
     def audit_seed(self) -> str:
         """With which `audit_rate` chooses; keep it to show later which answers were to be checked."""
@@ -44,6 +58,10 @@ class _Checked:
         """Waits for the checks in the background, up to `timeout` seconds; whether all are done."""
         return self._toploc.flush(timeout)
 
+    def _exchange(self, request: Any, response: Any) -> Exchange:
+        """Of what `verify` was given."""
+        return self._toploc.memory.recall(request) if response is None else Exchange.of(request, response)
+
     def _prepare_reply(self, reply: dict[str, Any], stream_type: type[Any]) -> bytes | None:
         """Has streams and objects typed; the request's body if the route generates."""
         response, options = reply["response"], reply["options"]
@@ -57,19 +75,19 @@ class _Checked:
         before, late = options.post_parser, not response.is_closed
 
         def parse(parsed: Any) -> Any:
-            found = before(parsed) if callable(before) else parsed
+            value = before(parsed) if callable(before) else parsed
             exchange = Exchange(request, response.content)
-            proofs = typed(found)
-            self._toploc.memory.remember(found, exchange)
+            proofs = typed(value)
+            self._toploc.memory.remember(value, exchange)
             if late:  # with_streaming_response, whose body comes when it is asked for
-                self._finish_late(exchange, found, proofs)
-            return found
+                self._finish_late(exchange, value, proofs)
+            return value
 
         # Not on the SDK's own object, whose post_parser a retry would wrap again.
         reply["options"] = options.model_copy(update={"post_parser": parse})
         return request
 
-    def _finish_late(self, exchange: Exchange, found: Any, proofs: ToplocProofs | None) -> None:
+    def _finish_late(self, exchange: Exchange, value: Any, proofs: ToplocProofs | None) -> None:
         raise NotImplementedError
 
     def _whole(self, reply: Mapping[str, Any], request: bytes | None) -> Exchange | None:
@@ -84,19 +102,6 @@ class OpenAI(_Checked, openai.OpenAI):
 
     Raises ToplocError for options that are none, and RejectedResponse or MissingProofs from any call that generates.
     """
-
-    def __init__(self, *, _toploc: Checker | None = None, **options: Any) -> None:
-        own = {name: options.pop(name) for name in NAMES if name in options}
-        self._toploc = _toploc or Checker(Options(**own))
-        super().__init__(**options)
-
-    def copy(self, *, _extra_kwargs: Mapping[str, Any] = {}, **options: Any) -> Self:
-        """The SDK's own, which takes our options too."""
-        own = {name: options.pop(name) for name in NAMES if name in options}
-        auditor = self._toploc.with_changes(own) if own else self._toploc
-        return super().copy(_extra_kwargs={**_extra_kwargs, "_toploc": auditor}, **options)
-
-    with_options = cast("Any", copy)
 
     @cached_property
     def chat(self) -> Chat:
@@ -113,41 +118,26 @@ class OpenAI(_Checked, openai.OpenAI):
 
         `request` is what the SDK was called with or the body itself. Raises ToplocError where there is no verifier.
         """
-        given = response is not None
-        exchange = Exchange.of(request, response) if given else self._toploc.memory.recall(request)
-        return self._toploc.judge(exchange)
+        return self._toploc.judge(self._exchange(request, response))
 
     def close(self) -> None:
         self._toploc.close()
         super().close()
 
-    def _finish_late(self, exchange: Exchange, found: Any, proofs: ToplocProofs | None) -> None:
+    def _finish_late(self, exchange: Exchange, value: Any, proofs: ToplocProofs | None) -> None:
         if not self._toploc.idle:
-            self._toploc.finish(exchange, found, proofs)
+            self._toploc.finish(exchange, value, proofs)
 
     def _process_response(self, **reply: Any) -> Any:
         request = self._prepare_reply(reply, ProvenStream)
-        found = super()._process_response(**reply)
+        value = super()._process_response(**reply)
         if (exchange := self._whole(reply, request)) is not None:
-            self._toploc.finish(exchange, found, _proofs(found, exchange))
-        return found
+            self._toploc.finish(exchange, value, _proofs(value, exchange))
+        return value
 
 
 class AsyncOpenAI(_Checked, openai.AsyncOpenAI):
     """See `OpenAI`."""
-
-    def __init__(self, *, _toploc: Checker | None = None, **options: Any) -> None:
-        own = {name: options.pop(name) for name in NAMES if name in options}
-        self._toploc = _toploc or Checker(Options(**own))
-        super().__init__(**options)
-
-    def copy(self, *, _extra_kwargs: Mapping[str, Any] = {}, **options: Any) -> Self:
-        """The SDK's own, which takes our options too."""
-        own = {name: options.pop(name) for name in NAMES if name in options}
-        auditor = self._toploc.with_changes(own) if own else self._toploc
-        return super().copy(_extra_kwargs={**_extra_kwargs, "_toploc": auditor}, **options)
-
-    with_options = cast("Any", copy)
 
     @cached_property
     def chat(self) -> AsyncChat:
@@ -161,27 +151,30 @@ class AsyncOpenAI(_Checked, openai.AsyncOpenAI):
 
     async def verify(self, request: Any, response: Any = None) -> Judgement:
         """See `OpenAI.verify`."""
-        given = response is not None
-        exchange = Exchange.of(request, response) if given else self._toploc.memory.recall(request)
-        return await self._toploc.judge_async(exchange)
+        return await self._toploc.judge_async(self._exchange(request, response))
 
     async def close(self) -> None:
         await self._toploc.close_async()
         await super().close()
 
-    def _finish_late(self, exchange: Exchange, found: Any, proofs: ToplocProofs | None) -> None:
+    def _finish_late(self, exchange: Exchange, value: Any, proofs: ToplocProofs | None) -> None:
         # The SDK calls parsers without await.
         if not self._toploc.idle:
-            self._toploc.leave(exchange, found, proofs)
+            self._toploc.leave(exchange, value, proofs)
 
     async def _process_response(self, **reply: Any) -> Any:
         request = self._prepare_reply(reply, AsyncProvenStream)
-        found = await super()._process_response(**reply)
+        value = await super()._process_response(**reply)
         if (exchange := self._whole(reply, request)) is not None:
-            await self._toploc.finish_async(exchange, found, _proofs(found, exchange))
-        return found
+            await self._toploc.finish_async(exchange, value, _proofs(value, exchange))
+        return value
 
 
-def _proofs(found: Any, exchange: Exchange) -> ToplocProofs | None:
+def _own(options: dict[str, Any]) -> dict[str, Any]:
+    """Ours of a client's options, taken out of them."""
+    return {name: options.pop(name) for name in NAMES if name in options}
+
+
+def _proofs(value: Any, exchange: Exchange) -> ToplocProofs | None:
     """Of an object of the SDK, or of a raw response, which is not parsed before its user does."""
-    return typed(found) if hasattr(found, "__pydantic_extra__") else exchange.proofs
+    return typed(value) if hasattr(value, "__pydantic_extra__") else exchange.proofs

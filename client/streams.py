@@ -38,8 +38,8 @@ class ProvenStream(Stream[T]):
         self._iterator.close()  # type: ignore[attr-defined]
 
     def __stream__(self) -> Iterator[T]:
-        auditor: Checker = self._client._toploc  # type: ignore[attr-defined]
-        assembler = _assembler(self.response, auditor)
+        checker: Checker = self._client._toploc  # type: ignore[attr-defined]
+        assembler = _assembler(self.response, checker)
         lean = assembler is not None and not assembler.keep and self._cast_to in TEXT
         try:
             for event in super().__stream__():
@@ -48,10 +48,10 @@ class ProvenStream(Stream[T]):
                 yield event
         except GeneratorExit:
             if assembler is not None and assembler.settled:
-                auditor.leave(assembler.exchange(), self, assembler.proofs)
+                checker.leave(assembler.exchange(), self, assembler.proofs)
             raise
         if assembler is not None:
-            auditor.finish(assembler.exchange(), self, assembler.proofs)
+            checker.finish(assembler.exchange(), self, assembler.proofs)
 
 
 class AsyncProvenStream(AsyncStream[T]):
@@ -64,8 +64,8 @@ class AsyncProvenStream(AsyncStream[T]):
         await self._iterator.aclose()  # type: ignore[attr-defined]
 
     async def __stream__(self) -> AsyncIterator[T]:
-        auditor: Checker = self._client._toploc  # type: ignore[attr-defined]
-        assembler = _assembler(self.response, auditor)
+        checker: Checker = self._client._toploc  # type: ignore[attr-defined]
+        assembler = _assembler(self.response, checker)
         lean = assembler is not None and not assembler.keep and self._cast_to in TEXT
         try:
             async for event in super().__stream__():
@@ -74,15 +74,15 @@ class AsyncProvenStream(AsyncStream[T]):
                 yield event
         except GeneratorExit:
             if assembler is not None and assembler.settled:
-                auditor.leave(assembler.exchange(), self, assembler.proofs)
+                checker.leave(assembler.exchange(), self, assembler.proofs)
             raise
         if assembler is not None:
-            await auditor.finish_async(assembler.exchange(), self, assembler.proofs)
+            await checker.finish_async(assembler.exchange(), self, assembler.proofs)
 
 
-def _assembler(response: Any, auditor: Checker) -> Assembler | None:
+def _assembler(response: Any, checker: Checker) -> Assembler | None:
     request = request_of(response)
-    return None if request is None else Assembler(request, keep=auditor.keeps_streams)
+    return None if request is None else Assembler(request, keep=checker.keeps_streams)
 
 
 def _add(stream: Any, assembler: Assembler | None, event: Any) -> None:

@@ -43,23 +43,23 @@ class NamedVerifier:
 
     def ask(self, evidence: bytes) -> Opinion:
         try:
-            found = self._ask(evidence)
-            if inspect.iscoroutine(found):
-                found = asyncio.run(found)
-            return self._opinion(found)
+            report = self._ask(evidence)
+            if inspect.iscoroutine(report):
+                report = asyncio.run(report)
+            return self._opinion(report)
         except Exception as error:
             return self._problem(error)
 
     async def ask_async(self, evidence: bytes) -> Opinion:
         try:
-            found: Report | Awaitable[Report]
+            report: Report | Awaitable[Report]
             if self._async is not None:
-                found = await self._async.verify(evidence)
+                report = await self._async.verify(evidence)
             elif inspect.iscoroutinefunction(self._ask):
-                found = await self._ask(evidence)
+                report = await self._ask(evidence)
             else:
-                found = await asyncio.to_thread(self._ask, evidence)
-            return self._opinion(await found if inspect.isawaitable(found) else found)
+                report = await asyncio.to_thread(self._ask, evidence)
+            return self._opinion(await report if inspect.isawaitable(report) else report)
         except Exception as error:
             return self._problem(error)
 
@@ -71,10 +71,10 @@ class NamedVerifier:
         if self._async is not None:
             await self._async.close()
 
-    def _opinion(self, found: object) -> Opinion:
-        if not isinstance(found, Report):
-            raise ToplocError(f"expected a report, got {type(found).__name__}")
-        return Opinion(verifier=self.name, report=found)
+    def _opinion(self, report: object) -> Opinion:
+        if not isinstance(report, Report):
+            raise ToplocError(f"expected a report, got {type(report).__name__}")
+        return Opinion(verifier=self.name, report=report)
 
     def _problem(self, error: Exception) -> Opinion:
         if not isinstance(error, ToplocError):  # of foreign code

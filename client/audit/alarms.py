@@ -33,14 +33,15 @@ class Alarm:
         self.thresholds, self.copy = thresholds, copy
         self.audits, self.false_alarm = audits, false_alarm
         self._at_audits = threshold
-        self._evidence: list[tuple[int, float]] = []
+        self._log_ratios: list[tuple[int, float]] = []
 
-    def add(self, line: int, evidence: float) -> None:
-        self._evidence.append((line, evidence))
+    def add(self, line: int, log_ratio: float) -> None:
+        """The log-likelihood ratio of the next answer, of the copy against the honest model."""
+        self._log_ratios.append((line, log_ratio))
 
     @property
     def answers(self) -> int:
-        return len(self._evidence)
+        return len(self._log_ratios)
 
     @property
     def threshold(self) -> float:
@@ -49,43 +50,43 @@ class Alarm:
     @property
     def cusum(self) -> Cusum:
         """After all answers."""
-        found = Cusum(self.threshold)
-        for _, evidence in self._evidence:
-            found.add(evidence)
-        return found
+        cusum = Cusum(self.threshold)
+        for _, log_ratio in self._log_ratios:
+            cusum.add(log_ratio)
+        return cusum
 
     @property
     def line(self) -> int | None:
         """Of the answer at which it was raised, in the evidence file."""
         return self.line_of(self.cusum)
 
-    def line_of(self, found: Cusum) -> int | None:
+    def line_of(self, cusum: Cusum) -> int | None:
         """`line` where `cusum`, which goes through all answers, is at hand."""
-        return None if found.alarm is None else self._evidence[found.alarm - 1][0]
+        return None if cusum.alarm is None else self._log_ratios[cusum.alarm - 1][0]
 
     def __str__(self) -> str:
-        found, where = self.cusum, printable(f"{self.thresholds}, against {self.copy}")
+        cusum, where = self.cusum, printable(f"{self.thresholds}, against {self.copy}")
         odds = f"{self.false_alarm:.3g} of honest providers in {max(self.audits, self.answers):,} answers"
-        if found.alarm is None:
+        if cusum.alarm is None:
             return (
-                f"{where}: no alarm in {self.answers:,} answers; the sum was {found.highest:.3g} at most, the alarm "
+                f"{where}: no alarm in {self.answers:,} answers; the sum was {cusum.highest:.3g} at most, the alarm "
                 f"is at {self.threshold:.3g} (at most {odds})"
             )
         return (
-            f"{where}: ALARM at answer {found.alarm:,} of {self.answers:,}, line {self.line_of(found):,}; the sum "
+            f"{where}: ALARM at answer {cusum.alarm:,} of {self.answers:,}, line {self.line_of(cusum):,}; the sum "
             f"reached {self.threshold:.3g}, as that of at most {odds} does"
         )
 
     def to_json(self) -> dict[str, Any]:
-        found = self.cusum
+        cusum = self.cusum
         return {
             "thresholds": self.thresholds,
             "copy": self.copy,
             "answers": self.answers,
-            "alarm": found.alarm,
-            "line": self.line_of(found),
-            "highest": found.highest,
-            "sum": found.value,
+            "alarm": cusum.alarm,
+            "line": self.line_of(cusum),
+            "highest": cusum.highest,
+            "sum": cusum.value,
             "threshold": self.threshold,
             "false_alarm": self.false_alarm,
         }
@@ -103,17 +104,17 @@ class Alarms:
                 self._add(entry.line, check)
 
     def _add(self, line: int, check: Check) -> None:
-        evidence, alarms = check.figures.get("evidence"), check.thresholds.get("alarms")
-        if not isinstance(evidence, dict) or not isinstance(alarms, dict):
+        log_ratios, alarms = check.figures.get("evidence"), check.thresholds.get("alarms")
+        if not isinstance(log_ratios, dict) or not isinstance(alarms, dict):
             return
-        for copy, value in evidence.items():
+        for copy, log_ratio in log_ratios.items():
             key = str(check.thresholds.get("name"))[:NAME], copy[:NAME]
             if key not in self._alarms and len(self._alarms) < MOST_TESTS:
-                made = _alarm(*key, alarms.get(copy))
-                if made is not None:
-                    self._alarms[key] = made
-            if key in self._alarms and isinstance(value, int | float):
-                self._alarms[key].add(line, float(value))
+                alarm = _alarm(*key, alarms.get(copy))
+                if alarm is not None:
+                    self._alarms[key] = alarm
+            if key in self._alarms and isinstance(log_ratio, int | float):
+                self._alarms[key].add(line, float(log_ratio))
 
     def __iter__(self) -> Iterator[Alarm]:
         return iter(self._alarms.values())
@@ -128,7 +129,8 @@ class Alarms:
 
 def _alarm(thresholds: str, copy: str, values: object) -> Alarm | None:
     """None where the report's numbers are none that a test can have."""
-    found = values if isinstance(values, dict) else {}
-    numbers = [found.get(name) for name in ("threshold", "audits", "false_alarm")]
+    if not isinstance(values, dict):
+        return None
+    numbers = [values.get(name) for name in ("threshold", "audits", "false_alarm")]
     good = [float(value) for value in numbers if isinstance(value, int | float) and value > 0]
     return Alarm(thresholds, copy, good[0], math.ceil(good[1]), good[2]) if len(good) == len(numbers) else None

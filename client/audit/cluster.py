@@ -19,12 +19,12 @@ from toploc.errors import ToplocError, VerifierUnavailable
 from toploc.report import Report
 from toploc.verifier.server import Verifier
 
-from .pool import Work
+from .dispatch import Work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-    from .pool import Found
+    from .dispatch import Outcome
 
 BLOCK: Final = 64
 """Answers that Ray Data hands out together."""
@@ -32,8 +32,8 @@ START_SECONDS: Final = 1800.0
 """For a worker's engine to load its model."""
 
 
-class RayPool:
-    """Has answers verified by `workers` servers of a model, as `Pool` has them by servers that are there.
+class RayDispatcher:
+    """Has answers verified by `workers` servers of a model, as `Dispatcher` has them by servers that are there.
 
     Args:
         command: after `toploc serve`; the model has to be on every node under the same path or name.
@@ -54,26 +54,26 @@ class RayPool:
         self._in_flight, self._timeout = in_flight, timeout
         self._ray: Any = ray
 
-    async def reports(self, work: Iterator[Work]) -> AsyncIterator[Found]:
-        """See `Pool.reports`. Raises ToplocError where workers fail for good; what came until then stands."""
+    async def reports(self, work: Iterator[Work]) -> AsyncIterator[Outcome]:
+        """See `Dispatcher.reports`. Raises ToplocError where workers fail for good; what came until then stands."""
         # Ray would report on its use to its makers.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        loop, found = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | Exception | None]()
+        loop, rows = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | Exception | None]()
 
         def run() -> None:
             end: Exception | None = None
             try:
                 for row in self._rows(work):
-                    loop.call_soon_threadsafe(found.put_nowait, row)
+                    loop.call_soon_threadsafe(rows.put_nowait, row)
             except Exception as error:
                 end = error
             with suppress(RuntimeError):  # the loop is gone: the audit was interrupted
-                loop.call_soon_threadsafe(found.put_nowait, end)
+                loop.call_soon_threadsafe(rows.put_nowait, end)
 
         # Not the loop's own threads, whose end would be waited for: Ray's iterators cannot be interrupted.
         threading.Thread(target=run, name="toploc-ray", daemon=True).start()
         try:
-            while (row := await found.get()) is not None:
+            while (row := await rows.get()) is not None:
                 if isinstance(row, self._ray.exceptions.RayError):
                     raise ToplocError(f"--ray: {str(row).strip().splitlines()[-1][:500]}")
                 if isinstance(row, Exception):
@@ -98,23 +98,23 @@ class RayPool:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL + 1)
         ray.data.DataContext.get_current().enable_progress_bars = False
         blocks = []
-        while rows := [item for _, item in zip(range(BLOCK), work, strict=False)]:
+        while block := [_row(item) for _, item in zip(range(BLOCK), work, strict=False)]:
             # In Ray's store, which spills to disk: the evidence may be larger than the memory.
-            blocks.append(ray.put(pa.Table.from_pylist([_row(item) for item in rows])))
+            blocks.append(ray.put(pa.Table.from_pylist(block)))
         data = ray.data.from_arrow_refs(blocks).map_batches(
-            Worker,
+            Actor,
             fn_constructor_args=(self._command, self._timeout),
             batch_size=self._in_flight,
             compute=ray.data.ActorPoolStrategy(size=self._workers),
             num_gpus=self._gpus,
             num_cpus=1,
         )
-        found: Iterator[dict[str, Any]] = iter(data.iter_rows())
-        return found
+        rows: Iterator[dict[str, Any]] = iter(data.iter_rows())
+        return rows
 
 
-class Worker:
-    """A server of the model, which ends with the worker, and its client. Ray makes one in each of its processes."""
+class Actor:
+    """A server of the model, which ends with the actor, and its client. Ray makes one in each of its workers."""
 
     def __init__(self, command: Sequence[str], timeout: float) -> None:
         with socket.socket() as probe:

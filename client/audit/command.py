@@ -16,10 +16,10 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from toploc.errors import ToplocError
 from toploc.verifier.server import TIMEOUT, AsyncVerifier
 
-from .cluster import RayPool
+from .cluster import RayDispatcher
+from .dispatch import Dispatcher
 from .journal import Journal
 from .page.page import Page
-from .pool import Pool
 from .run import Audit
 from .table import Table
 
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str]) -> int:
                 raise ToplocError(f"{args.file}: no evidence")
             asyncio.run(_verify(audit, args, after, scan.chosen, scan.left))
             table = Table()
-            page = Page(args.file, journal.settings, table)
+            page = Page(args.file, journal.draw, table)
             for entry in audit.entries():
                 table.add(entry)
                 page.add(entry)
@@ -128,9 +128,9 @@ async def _verify(audit: Audit, args: argparse.Namespace, serve: Sequence[str], 
         bar = stack.enter_context(
             tqdm(total=chosen, initial=chosen - left, unit=" answers", file=sys.stderr, disable=None, smoothing=0.05)
         )
-        pool: Pool | RayPool
+        dispatcher: Dispatcher | RayDispatcher
         if args.ray:
-            pool = RayPool(
+            dispatcher = RayDispatcher(
                 [args.ray, *serve],
                 workers=args.ray_workers,
                 gpus=args.ray_gpus,
@@ -138,7 +138,7 @@ async def _verify(audit: Audit, args: argparse.Namespace, serve: Sequence[str], 
                 timeout=args.timeout,
             )
         else:
-            pool = Pool(
+            dispatcher = Dispatcher(
                 _verifiers(args, key, stack),
                 total=left,
                 in_flight=args.in_flight,
@@ -154,8 +154,8 @@ async def _verify(audit: Audit, args: argparse.Namespace, serve: Sequence[str], 
                 rejected += 1
                 bar.set_postfix(rejected=rejected, refresh=False)
 
-        await audit.verify(pool, progress)
-    if pool.gave_up:
+        await audit.verify(dispatcher, progress)
+    if dispatcher.gave_up:
         print("toploc audit: no verifier is left; the same call goes on from here", file=sys.stderr)
 
 

@@ -22,7 +22,7 @@ FIGURES: Final = ("mismatches", "mantissa_mean", "mantissa_median")
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class ChunkFigures:
     """What the report says of one chunk: each of `FIGURES` with its bound, None where it gives none."""
 
     figures: tuple[tuple[float, float] | None, ...]
@@ -61,12 +61,12 @@ class Entry(BaseModel):
     def reasons(self) -> tuple[str, ...]:
         """Of the checks that failed, or of those in error if none did, each once, as `proofs: activations`."""
         for status in ("failed", "error", "skipped"):
-            found = [f"{c.name}: {c.reason}"[:SHOWN] for c in self.report.checks if c.status == status and c.reason]
-            if found:
-                return tuple(dict.fromkeys(found))
+            reasons = [f"{c.name}: {c.reason}"[:SHOWN] for c in self.report.checks if c.status == status and c.reason]
+            if reasons:
+                return tuple(dict.fromkeys(reasons))
         return ()
 
-    def chunks(self, choice: int | None = None) -> Iterator[Chunk]:
+    def chunks(self, choice: int | None = None) -> Iterator[ChunkFigures]:
         """Of one choice, or of all."""
         for check in self.report.checks:
             listed = check.figures.get("chunks") if check.name == "proofs" else None
@@ -102,13 +102,13 @@ def unreported(reason: str, message: str) -> Report:
 
 def _created(response: dict[str, Any]) -> int | None:
     """A message has no time of its own; its receipt does."""
-    found = response.get("created") or response.get("created_at")
-    if found is None:
+    seconds = response.get("created") or response.get("created_at")
+    if seconds is None:
         try:
-            found = response[FIELD_NAME]["choices"][0]["receipt"]["statement"]["issued_at"]
+            seconds = response[FIELD_NAME]["choices"][0]["receipt"]["statement"]["issued_at"]
         except (LookupError, TypeError):
             return None
-    return int(found) if isinstance(found, int | float) and 0 <= found < 2**53 else None
+    return int(seconds) if isinstance(seconds, int | float) and 0 <= seconds < 2**53 else None
 
 
 def _tokens(field: object) -> int:
@@ -121,11 +121,11 @@ def _text(value: object) -> str | None:
     return value[:SHOWN] if isinstance(value, str) and value else None
 
 
-def _chunk(item: dict[str, Any]) -> Chunk:
+def _chunk(item: dict[str, Any]) -> ChunkFigures:
     bounds = item.get("bounds")
     bounds = bounds if isinstance(bounds, dict) else {}
     figures = tuple(_pair(item.get(name), bounds.get(name)) for name in FIGURES)
-    return Chunk(figures, item.get("passed") is True, item)
+    return ChunkFigures(figures, item.get("passed") is True, item)
 
 
 def _pair(figure: object, bound: object) -> tuple[float, float] | None:

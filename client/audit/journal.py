@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from hashlib import sha256
 from typing import IO, TYPE_CHECKING, Final, Self
 
 import orjson
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from toploc.errors import ToplocError
 
+from .. import share
 from .entry import Entry
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-SETTINGS: Final = "audit.json"
+DRAW: Final = "audit.json"
 REPORTS: Final = "reports.jsonl"
 
 
-class Settings(BaseModel):
+class Draw(BaseModel):
     """What decides which answers are chosen: a share of them, drawn with a seed that their server does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,10 +39,8 @@ class Settings(BaseModel):
     seed: str
 
     def chosen(self, digest: str) -> bool:
-        """Whether the answer whose JSON has this SHA-256 is: the first 64 bits of SHA-256 over seed, colon and digest,
-        as a share of 2^64, are below `sample`."""
-        drawn = int.from_bytes(sha256(f"{self.seed}:{digest}".encode()).digest()[:8], "big")
-        return drawn < self.sample * 2**64
+        """Whether the answer whose JSON has this SHA-256 is in the share."""
+        return share.chosen(self.sample, self.seed, digest)
 
 
 class Journal:
@@ -64,7 +62,7 @@ class Journal:
             raise ToplocError(f"{error.filename or folder}: {error.strerror}") from None
         try:
             self._lock()
-            self.settings = self._settings(evidence, sample, seed)
+            self.draw = self._drawn(evidence, sample, seed)
             self._read()
         except BaseException as error:
             self._file.close()
@@ -105,23 +103,24 @@ class Journal:
             except BlockingIOError:
                 raise ToplocError(f"{self.folder}: another audit is writing there") from None
 
-    def _settings(self, evidence: Path, sample: float, seed: str | None) -> Settings:
-        path = self.folder / SETTINGS
+    def _drawn(self, evidence: Path, sample: float, seed: str | None) -> Draw:
+        """That of the folder, which is written where it is new."""
+        path = self.folder / DRAW
         try:
-            found = Settings.model_validate_json(path.read_bytes())
+            draw = Draw.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            found = Settings(evidence=str(evidence), sample=sample, seed=seed or secrets.token_hex(16))
-            made = path.with_suffix(".new")
-            made.write_text(json.dumps(found.model_dump(), ensure_ascii=False, indent=1) + "\n", "utf-8")
-            made.replace(path)
+            draw = Draw(evidence=str(evidence), sample=sample, seed=seed or secrets.token_hex(16))
+            new = path.with_suffix(".new")
+            new.write_text(json.dumps(draw.model_dump(), ensure_ascii=False, indent=1) + "\n", "utf-8")
+            new.replace(path)
         except ValidationError:
-            raise ToplocError(f"{path}: not the settings of an audit") from None
-        if found.sample != sample or seed not in (None, found.seed):
+            raise ToplocError(f"{path}: not the settings of an audit; choose another --out") from None
+        if draw.sample != sample or seed not in (None, draw.seed):
             raise ToplocError(
-                f"{self.folder}: holds an audit with --sample {found.sample:g} and another --seed or share than this; "
+                f"{self.folder}: holds an audit with --sample {draw.sample:g} and another --seed or share than this; "
                 "choose another --out"
             )
-        return found
+        return draw
 
     def _read(self) -> None:
         """What is there already. A line that a killed audit left torn is cut off."""
@@ -130,8 +129,8 @@ class Journal:
             if not line.endswith(b"\n"):
                 break
             try:
-                found = orjson.loads(line)
-                number, digest = int(found["line"]), str(found["sha256"])
+                entry = orjson.loads(line)
+                number, digest = int(entry["line"]), str(entry["sha256"])
             except (ValueError, LookupError, TypeError):
                 raise ToplocError(f"{self.path}: not the reports of an audit; choose another --out") from None
             self.done[number] = digest

@@ -14,16 +14,16 @@ from toploc.errors import ToplocError
 from toploc.evidence.file import read_lines
 from toploc.report import Report
 
+from .dispatch import Work
 from .entry import Entry, entry_of, unreported
-from .pool import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from .cluster import RayPool
+    from .cluster import RayDispatcher
+    from .dispatch import Dispatcher
     from .journal import Journal
-    from .pool import Pool
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class Audit:
                 scan.torn.append(entry_of(line.number, line.offset, "", b"", unreported("torn", line.problem or "")))
                 continue
             digest = sha256(line.data).hexdigest()
-            if self._journal.settings.chosen(digest):
+            if self._journal.draw.chosen(digest):
                 scan.chosen += 1
                 missing.discard(line.number)
                 if self._journal.done.get(line.number, digest) != digest:
@@ -67,11 +67,11 @@ class Audit:
         self._scan = scan
         return scan
 
-    async def verify(self, pool: Pool | RayPool, progress: Callable[[Entry], object]) -> None:
+    async def verify(self, dispatcher: Dispatcher | RayDispatcher, progress: Callable[[Entry], object]) -> None:
         """Has every answer that the scan left verified; `progress` is called with each."""
         self._loose = list(self._scan.torn)
         settled = set()
-        async for work, verifier, result in pool.reports(self._work()):
+        async for work, verifier, result in dispatcher.reports(self._work()):
             settled.add(work.line)
             if isinstance(result, Report):
                 entry = entry_of(work.line, work.offset, work.sha256, work.data, result, verifier)
@@ -81,7 +81,7 @@ class Audit:
                 entry = entry_of(work.line, work.offset, work.sha256, work.data, report)
                 self._loose.append(entry)
             progress(entry)
-        if pool.gave_up:
+        if dispatcher.gave_up:
             report = unreported("unverified", "no verifier could be reached")
             self._loose += [
                 entry_of(work.line, work.offset, work.sha256, work.data, report)
@@ -100,7 +100,7 @@ class Audit:
                 return
             if line.data is not None and line.number not in self._journal.done:
                 digest = sha256(line.data).hexdigest()
-                if self._journal.settings.chosen(digest):
+                if self._journal.draw.chosen(digest):
                     yield Work(line.number, line.offset, digest, line.data)
 
     def _another_file(self, line: int) -> None:

@@ -96,9 +96,9 @@ class Table:
 
     def rows(self) -> list[Row]:
         """By model and day, at most `MOST_ROWS`: beyond that those with most answers, and the others in one."""
-        found = sorted(self._rows.values(), key=lambda row: -row.responses)
-        kept = sorted(found[:MOST_ROWS], key=lambda row: (row.model, row.day))
-        if others := found[MOST_ROWS:]:
+        largest = sorted(self._rows.values(), key=lambda row: -row.responses)
+        kept = sorted(largest[:MOST_ROWS], key=lambda row: (row.model, row.day))
+        if others := largest[MOST_ROWS:]:
             rest = Row(f"{len(others):,} others", "")
             for row in others:
                 rest.merge(row)

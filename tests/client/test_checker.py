@@ -31,8 +31,8 @@ def exchange(receipt: Any = None) -> Exchange:
     return Exchange(json.dumps(EVIDENCE["request"]).encode(), json.dumps(response).encode())
 
 
-def finish(auditor: Checker, given: Exchange) -> None:
-    auditor.finish(given, Response(), given.proofs)
+def finish(checker: Checker, given: Exchange) -> None:
+    checker.finish(given, Response(), given.proofs)
 
 
 @pytest.fixture
@@ -68,9 +68,9 @@ def test_keys_without_a_verifier(key: Any, rule: Any) -> None:
 
 
 def test_a_spool_on_a_full_disk(caplog: pytest.LogCaptureFixture) -> None:
-    auditor = Checker(Options(verifier=Verifier("http://127.0.0.1:9", retries=0), spool="/dev/full"))
-    finish(auditor, exchange())
-    assert (auditor.counts.spooled, auditor.counts.lost) == (0, 1)
+    checker = Checker(Options(verifier=Verifier("http://127.0.0.1:9", retries=0), spool="/dev/full"))
+    finish(checker, exchange())
+    assert (checker.counts.spooled, checker.counts.lost) == (0, 1)
     assert EVIDENCE["response"]["id"] in caplog.text
     assert "No space left on device" in caplog.text
 
@@ -81,10 +81,10 @@ def test_a_check_that_fails_unforeseen_costs_no_answer(
     def fail(*_: Any) -> Any:
         raise RuntimeError("unforeseen")
 
-    auditor = Checker(Options(verifier=lambda _: ACCEPTED, when="background", spool=tmp_path / "spool.jsonl"))
-    monkeypatch.setattr(auditor, "judge", fail)
-    finish(auditor, exchange())
-    assert auditor.flush(30)
-    auditor.close()
-    assert auditor.counts.spooled == 1
+    checker = Checker(Options(verifier=lambda _: ACCEPTED, when="background", spool=tmp_path / "spool.jsonl"))
+    monkeypatch.setattr(checker, "judge", fail)
+    finish(checker, exchange())
+    assert checker.flush(30)
+    checker.close()
+    assert checker.counts.spooled == 1
     assert "unforeseen" in caplog.text

@@ -98,14 +98,14 @@ class Models:
 
     def __iter__(self) -> Iterator[Model]:
         """By name; of more than `MOST_MODELS` those with most answers, and the others as one."""
-        found = sorted(self._models.values(), key=lambda model: -model.responses)
-        yield from sorted(found[:MOST_MODELS], key=lambda model: model.name)
-        if others := found[MOST_MODELS:]:
+        largest = sorted(self._models.values(), key=lambda model: -model.responses)
+        yield from sorted(largest[:MOST_MODELS], key=lambda model: model.name)
+        if others := largest[MOST_MODELS:]:
             yield _merged(f"{len(others):,} others", others)
 
 
 def _merged(name: str, models: Iterable[Model]) -> Model:
-    made = Model(name)
+    together = Model(name)
     for model in models:
-        made.merge(model)
-    return made
+        together.merge(model)
+    return together

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..entry import Entry
-    from ..journal import Settings
+    from ..journal import Draw
 
 MOST_REASONS: Final = 50
 MOST_VERIFIERS: Final = 50
@@ -36,12 +36,12 @@ class Page:
     text. The page's own policy allows no script and no style but its own two, and no connection.
     """
 
-    def __init__(self, evidence: Path, settings: Settings, table: Table) -> None:
-        self._evidence, self._settings, self._table = evidence, settings, table
+    def __init__(self, evidence: Path, draw: Draw, table: Table) -> None:
+        self._evidence, self._draw, self._table = evidence, draw, table
         self._models = Models()
         self._verifiers: Counter[str] = Counter()
-        self._rejected = Selection(MOST_REJECTED, settings.seed)
-        self._errors = Selection(MOST_ERRORS, settings.seed)
+        self._rejected = Selection(MOST_REJECTED, draw.seed)
+        self._errors = Selection(MOST_ERRORS, draw.seed)
 
     def add(self, entry: Entry) -> None:
         self._models.add(entry)
@@ -71,13 +71,15 @@ class Page:
             script=script,
             now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
             evidence=self._evidence.name,
-            settings=self._settings,
+            draw=self._draw,
             table=self._table,
             head=HEAD,
             reasons=self._table.reasons.most_common(MOST_REASONS),
             more_reasons=len(self._table.reasons) - MOST_REASONS,
             verifiers=self._verifiers.most_common(MOST_VERIFIERS),
-            models=[(model, [chart_of(found) for found in model.distributions]) for model in self._models],
+            models=[
+                (model, [chart_of(distribution) for distribution in model.distributions]) for model in self._models
+            ],
             selections=[("rejected", self._rejected), ("error", self._errors)],
             shown=self._shown(),
         )

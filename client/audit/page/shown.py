@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import json
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict
@@ -13,6 +12,8 @@ from toploc.errors import MalformedEvidence
 from toploc.evidence.file import read_lines
 from toploc.evidence.parse import read_evidence
 from toploc.evidence.strict_json import load_json
+
+from ...share import lot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +98,7 @@ class Selection:
 
     def add(self, entry: Entry, evidence: Path) -> None:
         self.count += 1
-        draw = -int.from_bytes(sha256(f"page:{self._seed}:{entry.line}".encode()).digest()[:8], "big")
+        draw = -lot(f"page:{self._seed}", f"{entry.line}")
         if len(self._kept) < self._most:
             heapq.heappush(self._kept, (draw, entry.line, shown_of(entry, evidence)))
         elif draw > self._kept[0][0]:
@@ -118,9 +119,9 @@ def shown_of(entry: Entry, evidence: Path) -> Shown:
     answers: tuple[Answer, ...] = ()
     request = None
     try:
-        found = load_json(data)
-        answers = read_evidence(found).answers
-        request = _request(found)
+        parsed = load_json(data)
+        answers = read_evidence(parsed).answers
+        request = _request(parsed)
     except MalformedEvidence:
         pass
     return Shown(
@@ -142,19 +143,19 @@ def _choice(entry: Entry, answer: Answer) -> ShownChoice:
     chunks = list(entry.chunks(answer.index))
     text = answer.text or ""
     offsets = _offsets(entry, answer, len(chunks))
-    made = []
+    shown = []
     for place, chunk in enumerate(chunks[:MOST_CHUNKS]):
         part = None
         if offsets is not None and offsets[place] < MOST_TEXT:
             part = text[offsets[place] : min(offsets[place + 1], MOST_TEXT)]
         figures = (*chunk.figures, _decoys(chunk.raw))
-        made.append(ShownChunk(passed=chunk.passed, figures=figures, text=part))
+        shown.append(ShownChunk(passed=chunk.passed, figures=figures, text=part))
     return ShownChoice(
         index=answer.index,
         tokens=len(answer.token_ids),
         chunks=len(chunks),
         failed=sum(not chunk.passed for chunk in chunks),
-        shown=tuple(made),
+        shown=tuple(shown),
         text=text[:MOST_TEXT] if offsets is None else None,
         cut=len(chunks) > MOST_CHUNKS or len(text) > MOST_TEXT,
     )
@@ -164,10 +165,10 @@ def _offsets(entry: Entry, answer: Answer, chunks: int) -> list[int] | None:
     """Where chunks are in the text; None where the text is not what the tokens say, or was taken apart."""
     for check in entry.report.checks:
         if check.name == "text" and check.choice == answer.index and check.status == "passed":
-            found = check.figures.get("chunk_offsets")
-            if isinstance(found, list) and len(found) == chunks + 1 > 1:
-                offsets = [place for place in found if isinstance(place, int) and place >= 0]
-                if len(offsets) == len(found) and offsets == sorted(offsets):
+            given = check.figures.get("chunk_offsets")
+            if isinstance(given, list) and len(given) == chunks + 1 > 1:
+                offsets = [place for place in given if isinstance(place, int) and place >= 0]
+                if len(offsets) == len(given) and offsets == sorted(offsets):
                     return offsets
     return None
 
@@ -183,6 +184,6 @@ def _check(check: Check) -> ShownCheck:
     return ShownCheck(name=check.name, status=check.status, choice=check.choice, reason=check.reason, message=message)
 
 
-def _request(found: Any) -> str:
-    text = json.dumps(found["request"], ensure_ascii=False, indent=1)
+def _request(evidence: Any) -> str:
+    text = json.dumps(evidence["request"], ensure_ascii=False, indent=1)
     return text if len(text) <= MOST_REQUEST else f"{text[: MOST_REQUEST - 1]}…"

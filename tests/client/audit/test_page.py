@@ -182,7 +182,7 @@ def test_a_page_of_100_000_answers(browser: Chrome, reports: tuple[Path, Path], 
     ]
     table = Table()
     with Journal(tmp_path / "report", file, 1.0, "seed") as journal:
-        page = Page(file, journal.settings, table)
+        page = Page(file, journal.draw, table)
     for number in range(count):
         kind = 2 if number % 50 == 0 else 3 if number % 50 == 1 else number % 2
         created = 1_790_000_000 + 86_400 * (number // 3 % 30)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from recorded import RECORDED, file_of
-from toploc_client.audit import pool
+from toploc_client.audit import dispatch
 from toploc_client.audit.alarms import MOST_TESTS, Alarms
 from toploc_client.audit.command import main
 from toploc_client.audit.entry import entry_of
@@ -170,7 +170,7 @@ def test_a_verifier_that_dies_at_work(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has taken requests and holds their connections, as a machine that lost its power seems to."""
-    monkeypatch.setattr(pool, "PROBE", 0.1)
+    monkeypatch.setattr(dispatch, "PROBE", 0.1)
     dead = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Several verifiers as one: each gets as much as it does, and one that is dead is left out until it is back."""
+"""Several verifiers as one: each gets new work as fast as it finishes the old, and one that is dead is left out."""
 
 from __future__ import annotations
 
@@ -44,10 +44,11 @@ class Work:
     failed: int = 0
 
 
-Found = tuple[Work, str, "Report | ToplocError"]
+Outcome = tuple[Work, str, "Report | ToplocError"]
+"""A piece of work, the verifier's URL, and its report or why there is none."""
 
 
-class Pool:
+class Dispatcher:
     """Spreads work over verifiers.
 
     Args:
@@ -80,14 +81,14 @@ class Pool:
         """When the last verifier was left out, by the monotonic clock; None once a report has come."""
         self._stopped = False
         self._changed = asyncio.Event()
-        self._found: asyncio.Queue[Found | None] = asyncio.Queue()
+        self._outcomes: asyncio.Queue[Outcome | None] = asyncio.Queue()
 
     @property
     def gave_up(self) -> bool:
         """Whether no verifier was left, with work undone."""
         return self._stopped
 
-    async def reports(self, work: Iterator[Work]) -> AsyncIterator[Found]:
+    async def reports(self, work: Iterator[Work]) -> AsyncIterator[Outcome]:
         """A report on each piece of work and whose it is, or why there is none, as they come.
 
         Ends early, with `gave_up`, where no verifier is left.
@@ -95,10 +96,10 @@ class Pool:
         self._fresh = work
         tasks = [asyncio.create_task(self._tend(verifier)) for verifier in self._verifiers]
         everything = asyncio.gather(*tasks)
-        everything.add_done_callback(lambda _: self._found.put_nowait(None))
+        everything.add_done_callback(lambda _: self._outcomes.put_nowait(None))
         try:
-            while (found := await self._found.get()) is not None:
-                yield found
+            while (outcome := await self._outcomes.get()) is not None:
+                yield outcome
             await everything
         finally:
             everything.cancel()
@@ -221,7 +222,7 @@ class Pool:
                 self._again.append(work)
 
     def _settle(self, work: Work, verifier: AsyncVerifier, result: Report | ToplocError) -> None:
-        self._found.put_nowait((work, verifier.url, result))
+        self._outcomes.put_nowait((work, verifier.url, result))
 
     def _leave_out(self, verifier: AsyncVerifier, error: ToplocError) -> None:
         if verifier.url not in self._out:
@@ -267,10 +268,9 @@ class _Limits:
     @classmethod
     def of(cls, description: dict[str, object]) -> Self:
         limits = description.get("limits")
-        found = limits if isinstance(limits, dict) else {}
 
         def limit(name: str, otherwise: int) -> int:
-            value = found.get(name)
+            value = limits.get(name) if isinstance(limits, dict) else None
             return value if isinstance(value, int) and value > 0 else otherwise
 
         return cls(
