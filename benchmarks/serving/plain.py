@@ -2,12 +2,13 @@
 
 import sys
 
+from toploc_proxy.engines.vllm.guards import load
+from toploc_proxy.engines.vllm.reliances import CLI_ENV_SETUP
 from vllm.entrypoints.cli.serve import ServeSubcommand
-from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 if __name__ == "__main__":
-    cli_env_setup()
+    load(CLI_ENV_SETUP)()
     parser = FlexibleArgumentParser()
     serve = ServeSubcommand()
     serve.subparser_init(parser.add_subparsers(dest="subparser"))

@@ -14,15 +14,13 @@ import orjson
 from toploc.errors import ToplocError
 from toploc.scheme import TOPK
 
+from ..engines.vllm.reliances import TESTED
 from ..engines.vllm.serve.plugins import PLUGIN, plugin_allow_list
 from ..settings import Settings
 from .finding import Finding, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-TESTED: Final = ("0.26.0", "0.32.0")
-"""Versions of vLLM that the adapters were run with. Others have to look the same to them."""
 
 SECONDS: Final = 300.0
 """For imports and compilation, on a busy machine with cold disks."""
@@ -119,11 +117,14 @@ def _device() -> Finding:
 
 
 def _adapters() -> Finding:
+    from ..engines.vllm.guards import require
     from ..engines.vllm.plugin import register
+    from ..engines.vllm.reliances import API_SERVER
 
     Settings(channel="/nowhere").to_environ()
     register()
-    return Finding("adapters", Outcome.PASSED, "the model runners are as the adapters know them")
+    require(*API_SERVER)
+    return Finding("adapters", Outcome.PASSED, "model runners and API server are as the adapters know them")
 
 
 def _loading() -> Finding:

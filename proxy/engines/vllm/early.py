@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...channel.tag import EXTRA_ARG
 from ...log import logger
+from . import reliances
 from .guards import require_members, require_parameters
 
 if TYPE_CHECKING:
@@ -67,11 +68,11 @@ class EarlyQuestions:
             UnsupportedEngine: this vLLM has not what is needed.
         """
         engine: Any = engine_client
-        require_members(engine, ["engine_core", "output_processor"], "the engine client")
-        require_members(engine.output_processor, ["request_states"], "its output processor")
+        require_members(engine, reliances.ENGINE)
+        require_members(engine.output_processor, reliances.REQUEST_STATES)
         core = engine.engine_core
-        require_members(core, ["add_request_async", "get_output_async"], "its engine core")
-        require_parameters(core.add_request_async, "request")
+        require_members(core, reliances.ENGINE_CORE)
+        require_parameters(core.add_request_async, reliances.ADD_REQUEST)
         self._states = engine.output_processor.request_states
         add_request, get_output = core.add_request_async, core.get_output_async
 

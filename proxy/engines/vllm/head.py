@@ -138,8 +138,7 @@ class _Asked(nn.Module):
 
     def __init__(self, base: LogitsProcessor) -> None:
         super().__init__()
-        # vLLM 0.26 has none.
-        self.dtype = getattr(base, "head_dtype", None)
+        self.dtype = base.head_dtype
         self.calls: list[tuple[Any, Any]] = []
 
     def forward(self, layer: Any, states: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

@@ -28,8 +28,11 @@ def register() -> None:
         )
     from vllm.triton_utils import HAS_TRITON
 
+    from . import reliances
+    from .guards import require
     from .runners import v1, v2
 
+    require(*reliances.WORKER, *reliances.CONFIGURATION, *reliances.HEAD)
     v1.install(settings)
     # Without Triton, as on CPUs, vLLM falls back to the first runner.
     if HAS_TRITON:

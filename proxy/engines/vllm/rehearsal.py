@@ -11,19 +11,14 @@ import asyncio
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
-try:
-    from vllm.entrypoints.serve.exception_handling.utils import sanitize_message
-except ImportError:  # vLLM 0.26.0
-    from vllm.entrypoints.serve.utils.api_utils import sanitize_message
-
 from toploc.errors import ToplocError
 
-from .guards import require_members
+from . import reliances
+from .guards import load, method
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -31,7 +26,9 @@ if TYPE_CHECKING:
     from starlette.datastructures import State
     from vllm.sampling_params import SamplingParams
 
-PROTOCOLS = "vllm.entrypoints"
+    from ..reliance import Reliance
+
+sanitize_message: Final = load(reliances.SANITIZE_MESSAGE)
 
 # Where an answer is left to be fetched, or sent piece by piece: no part of what is asked.
 DELIVERY: Final = ("stream", "stream_options", "store", "background")
@@ -41,36 +38,20 @@ class Unrenderable(ToplocError):
     """The server's own route does not take the request. The message is its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Handler:
+class Handler(NamedTuple):
     """Where in vLLM an endpoint is: the application state's attribute, its method, and the request's class."""
 
     attribute: str
-    method: str
-    module: str
-    request: str
+    create: Reliance
+    request: Reliance
 
 
-# The same in vLLM 0.26.0 and 0.32.0.
 HANDLERS: Final = {
-    "chat": Handler(
-        "openai_serving_chat", "create_chat_completion", "openai.chat_completion.protocol", "ChatCompletionRequest"
-    ),
-    "batch": Handler(
-        "openai_serving_chat_batch",
-        "create_batch_chat_completion",
-        "openai.chat_completion.protocol",
-        "BatchChatCompletionRequest",
-    ),
-    "completion": Handler(
-        "openai_serving_completion", "create_completion", "openai.completion.protocol", "CompletionRequest"
-    ),
-    "response": Handler(
-        "openai_serving_responses", "create_responses", "openai.responses.protocol", "ResponsesRequest"
-    ),
-    "message": Handler(
-        "anthropic_serving_messages", "create_messages", "anthropic.protocol", "AnthropicMessagesRequest"
-    ),
+    "chat": Handler("openai_serving_chat", reliances.CHAT, reliances.CHAT_REQUEST),
+    "batch": Handler("openai_serving_chat_batch", reliances.BATCH, reliances.BATCH_REQUEST),
+    "completion": Handler("openai_serving_completion", reliances.COMPLETION, reliances.COMPLETION_REQUEST),
+    "response": Handler("openai_serving_responses", reliances.RESPONSE, reliances.RESPONSE_REQUEST),
+    "message": Handler("anthropic_serving_messages", reliances.MESSAGE, reliances.MESSAGE_REQUEST),
 }
 
 
@@ -121,10 +102,7 @@ class Rehearsal:
         for route, handler in HANDLERS.items():
             serving = getattr(state, handler.attribute, None)
             if serving is not None:
-                module = import_module(f"{PROTOCOLS}.{handler.module}")
-                require_members(module, [handler.request], module.__name__)
-                require_members(serving, [handler.method], handler.attribute)
-                self._routes[route] = getattr(module, handler.request), getattr(serving, handler.method)
+                self._routes[route] = load(handler.request), method(serving, handler.create)
 
     async def calls(self, route: str, body: Mapping[str, Any]) -> Sequence[Call]:
         """What the body leads to: a call for every prompt.

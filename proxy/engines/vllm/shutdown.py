@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from . import reliances
 from .guards import require_members
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ def end_requests_at_shutdown(engine_client: EngineClient) -> None:
         UnsupportedEngine: this vLLM has not what is needed.
     """
     engine: Any = engine_client
-    require_members(engine, ["shutdown", "output_processor", "dead_error"], "the engine client")
-    require_members(engine.output_processor, ["propagate_error"], "its output processor")
+    require_members(engine, reliances.ENGINE_END)
+    require_members(engine.output_processor, reliances.REQUESTS_END)
     loop, stop = asyncio.get_running_loop(), engine.shutdown
 
     def shutdown(timeout: float | None = None) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from ..guards import require_parameters
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,8 +20,6 @@ def wrap_lifecycle(runner_class: Any, settings: Settings, name: str, check: Call
         name: how the runner is called in `GET /v1/toploc`.
         check: raises UnsupportedEngine if a runner lacks what the adapter reads.
     """
-    require_parameters(runner_class.load_model, "self")
-    require_parameters(runner_class.initialize_kv_cache, "self", "kv_cache_config")
     load_model = runner_class.load_model
     initialize_kv_cache = runner_class.initialize_kv_cache
     runner_class.toploc_loaded = False

@@ -11,7 +11,8 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from ....capture.step import Step
-from ..guards import require_members, require_parameters
+from .. import reliances
+from ..guards import load, require, require_members
 from .lifecycle import wrap_lifecycle
 
 if TYPE_CHECKING:
@@ -26,11 +27,8 @@ def install(settings: Settings) -> None:
     Raises:
         UnsupportedEngine: this vLLM's runner is not as known.
     """
-    from vllm.v1.worker import gpu_model_runner as module
-
-    runner_class = module.GPUModelRunner
-    require_parameters(runner_class.execute_model, "self", "scheduler_output")
-    require_members(module.ExecuteModelState, ["hidden_states"], "ExecuteModelState")
+    require(*reliances.RUNNER_V1)
+    runner_class = load(reliances.V1_RUNNER)
     wrap_lifecycle(runner_class, settings, "v1", _check)
     execute_model = runner_class.execute_model
 
@@ -48,10 +46,8 @@ def install(settings: Settings) -> None:
 
 
 def _check(runner: Any) -> None:
-    require_members(
-        runner, ["execute_model_state", "input_batch", "input_ids", "positions", "query_start_loc"], "GPUModelRunner"
-    )
-    require_members(runner.input_batch, ["num_computed_tokens_cpu", "num_reqs", "req_ids"], "InputBatch")
+    require_members(runner, reliances.V1_RUNNER)
+    require_members(runner.input_batch, reliances.V1_BATCH)
 
 
 def _step(runner: Any) -> Step:

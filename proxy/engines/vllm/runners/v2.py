@@ -11,7 +11,8 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from ....capture.step import Step
-from ..guards import require_members, require_parameters
+from .. import reliances
+from ..guards import load, require
 from .lifecycle import wrap_lifecycle
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from ....settings import Settings
 
-BATCH_FIELDS = ("req_ids", "num_reqs", "query_start_loc_np", "num_computed_tokens_np", "input_ids", "positions")
-
 
 def install(settings: Settings) -> None:
     """Wraps the runner's methods in this process.
@@ -29,13 +28,8 @@ def install(settings: Settings) -> None:
     Raises:
         UnsupportedEngine: this vLLM's runner is not as known.
     """
-    from vllm.v1.worker.gpu import model_runner as module
-    from vllm.v1.worker.gpu.input_batch import InputBatch
-
-    runner_class = module.GPUModelRunner
-    require_parameters(runner_class.execute_model, "self", "scheduler_output")
-    require_parameters(runner_class.sample, "self", "hidden_states", "input_batch", "grammar_output")
-    require_members(InputBatch.__dataclass_fields__, BATCH_FIELDS, "InputBatch")
+    require(*reliances.RUNNER_V2)
+    runner_class = load(reliances.V2_RUNNER)
     wrap_lifecycle(runner_class, settings, "v2", lambda _: None)
     execute_model = runner_class.execute_model
     sample = runner_class.sample

@@ -1,0 +1,427 @@
+"""Everything of vLLM that our code uses, in one list. The checks at start ask for it, and `make compat` looks for it in
+the sources of every version (docs/vllm-versions.md). Add here what you use, then run `make compat`.
+
+Each says where in vLLM it is, and which of our files use it: those of this folder, others from `proxy/` on.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..reliance import Reliance
+
+TESTED: Final = ("0.26.0", "0.32.0")
+"""Versions of vLLM that the tests were run with. Others have to look the same to the adapters."""
+
+# Command line
+
+CLI_ENV_SETUP: Final = Reliance.on(
+    "vllm.entrypoints.common.startup:cli_env_setup vllm.entrypoints.serve.utils.api_utils:cli_env_setup",
+    "serve/command",
+)
+CONFIGURE_LOGGING: Final = Reliance.on(
+    "vllm.logger:configure_logging_from_args", "serve/command", parameters="args", without="the step is left out"
+)
+COMMAND_LINE: Final = (
+    CLI_ENV_SETUP,
+    CONFIGURE_LOGGING,
+    Reliance.on("vllm.entrypoints.cli.serve:ServeSubcommand", "serve/command", members="subparser_init validate cmd"),
+    Reliance.on("vllm.utils.argparse_utils:FlexibleArgumentParser", "serve/command", members="parse_args"),
+    Reliance.on(
+        "vllm.engine.arg_utils:EngineArgs",
+        "serve/refusals serve/command startup",
+        members="model served_model_name speculative_config kv_sharing_fast_prefill enable_chunked_prefill "
+        "enable_elastic_ep prefill_context_parallel_size distributed_executor_backend nnodes node_rank "
+        "data_parallel_size data_parallel_size_local data_parallel_backend data_parallel_hybrid_lb",
+    ),
+    Reliance.on(
+        "vllm.entrypoints.common.cli_args:make_arg_parser vllm.entrypoints.launchers.cli_args:make_arg_parser "
+        "vllm.entrypoints.openai.cli_args:make_arg_parser",
+        "serve/refusals serve/command",
+        texts="--grpc --headless",
+    ),
+    Reliance.on(
+        "vllm.envs:",
+        "serve/plugins serve/command proxy/doctor/engine",
+        texts="VLLM_PLUGINS VLLM_LOGGING_LEVEL VLLM_RAY_EXTRA_ENV_VARS_TO_COPY",
+    ),
+    Reliance.on(
+        "vllm.envs:", "serve/refusals plugin", members="VLLM_USE_RUST_FRONTEND", without="there is no such front end"
+    ),
+)
+
+# Plugins
+
+PLUGINS: Final = (
+    Reliance.on(
+        "vllm.plugins:",
+        "serve/plugins proxy/doctor/engine",
+        texts="vllm.general_plugins vllm.endpoint_plugins vllm.platform_plugins vllm.io_processor_plugins "
+        "vllm.stat_logger_plugins",
+    ),
+    Reliance.on("vllm.plugins:load_plugins_by_group", "proxy/doctor/engine", parameters="group"),
+    Reliance.on(
+        "vllm.plugins.endpoint_plugins.interface:EndpointPlugin",
+        "endpoint",
+        members="name required_tasks attach_router init_state",
+    ),
+    Reliance.on(
+        "vllm.plugins.endpoint_plugins.interface:EndpointPlugin.attach_router", "endpoint", parameters="self app"
+    ),
+    Reliance.on(
+        "vllm.plugins.endpoint_plugins.interface:EndpointPlugin.init_state",
+        "endpoint",
+        parameters="self engine_client state args",
+    ),
+    Reliance.on("vllm.tasks:SupportedTask", "endpoint"),
+    Reliance.on("vllm.tasks:", "endpoint", texts="generate"),
+)
+
+# The engine, as an API server sees it
+
+ENGINE: Final = Reliance.on("vllm.v1.engine.async_llm:AsyncLLM", "early", attributes="engine_core output_processor")
+ENGINE_CORE: Final = Reliance.on(
+    "vllm.v1.engine.core_client:AsyncMPClient", "early", attributes="add_request_async get_output_async"
+)
+ADD_REQUEST: Final = Reliance.on(
+    "vllm.v1.engine.core_client:AsyncMPClient.add_request_async", "early", parameters="self request"
+)
+REQUEST_STATES: Final = Reliance.on(
+    "vllm.v1.engine.output_processor:OutputProcessor", "early", attributes="request_states"
+)
+ENGINE_END: Final = Reliance.on(
+    "vllm.v1.engine.async_llm:AsyncLLM", "shutdown", attributes="shutdown output_processor dead_error"
+)
+REQUESTS_END: Final = Reliance.on(
+    "vllm.v1.engine.output_processor:OutputProcessor", "shutdown", attributes="propagate_error"
+)
+FRONT_END: Final = (
+    ENGINE,
+    ENGINE_CORE,
+    ADD_REQUEST,
+    REQUEST_STATES,
+    ENGINE_END,
+    REQUESTS_END,
+    Reliance.on(
+        "vllm.engine.protocol:EngineClient",
+        "startup endpoint early shutdown proxy/verify/verifier",
+        members="vllm_config renderer generate errored dead_error is_tracing_enabled",
+    ),
+    Reliance.on(
+        "vllm.v1.engine.async_llm:AsyncLLM.generate",
+        "generate proxy/verify/verifier",
+        parameters="self prompt sampling_params request_id",
+        keywords="lora_request priority trace_headers",
+    ),
+    Reliance.on("vllm.v1.engine.async_llm:AsyncLLM.shutdown", "shutdown", parameters="self timeout"),
+    Reliance.on("vllm.renderers:BaseRenderer", "proxy/verify/verifier", members="get_tokenizer"),
+    Reliance.on("vllm.v1.engine.output_processor:RequestState", "early", attributes="detokenizer"),
+    Reliance.on("vllm.v1.engine.detokenizer:IncrementalDetokenizer", "early", attributes="output_token_ids"),
+    Reliance.on("vllm.v1.engine:EngineCoreRequest", "early", members="request_id prompt_token_ids sampling_params"),
+    Reliance.on("vllm.v1.engine:EngineCoreOutputs", "early", members="outputs"),
+    Reliance.on("vllm.v1.engine:EngineCoreOutput", "early", members="request_id new_token_ids finish_reason"),
+    Reliance.on("vllm.v1.engine:FinishReason", "early", members="__str__"),
+    Reliance.on("vllm.v1.engine:", "early generate", texts="abort error"),
+    Reliance.on("vllm.v1.engine.parallel_sampling:ParentRequest", "proxy/channel/tag", members="get_child_info"),
+)
+
+# Requests and answers
+
+REQUESTS: Final = (
+    Reliance.on(
+        "vllm.sampling_params:SamplingParams",
+        "generate proxy/verify/verifier rehearsal",
+        members="n seed temperature max_tokens detokenize output_kind extra_args skip_reading_prefix_cache "
+        "sampling_type",
+    ),
+    Reliance.on("vllm.sampling_params:RequestOutputKind", "generate proxy/verify/verifier", members="DELTA FINAL_ONLY"),
+    Reliance.on("vllm.outputs:RequestOutput", "generate proxy/verify/verifier", attributes="outputs prompt_token_ids"),
+    Reliance.on("vllm.outputs:CompletionOutput", "generate", members="index token_ids finish_reason"),
+    Reliance.on("vllm.lora.request:LoRARequest", "generate proxy/verify/verifier", members="lora_name lora_int_id"),
+    Reliance.on(
+        "vllm.inputs.engine:TokensInput",
+        "proxy/verify/verifier rehearsal",
+        members="type prompt_token_ids",
+        texts="token",
+    ),
+    Reliance.on("vllm.inputs.engine:EmbedsInput", "generate", texts="embeds"),
+    Reliance.on("vllm.inputs.engine:MultiModalInput", "generate", texts="multimodal"),
+    Reliance.on("vllm.inputs.engine:EncoderDecoderInput", "generate", texts="enc_dec"),
+    Reliance.on("vllm.tracing:extract_trace_context", "proxy/tracing", parameters="headers"),
+    Reliance.on(
+        "vllm.tracing:instrument_manual", "proxy/tracing", parameters="span_name start_time end_time attributes context"
+    ),
+    Reliance.on("vllm.tracing:extract_trace_headers", "proxy/verify/route", parameters="headers"),
+)
+
+# Routes, which render prompts
+
+SANITIZE_MESSAGE: Final = Reliance.on(
+    "vllm.entrypoints.serve.exception_handling.utils:sanitize_message "
+    "vllm.entrypoints.serve.utils.api_utils:sanitize_message",
+    "rehearsal",
+    parameters="message",
+)
+CHAT: Final = Reliance.on(
+    "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.create_chat_completion",
+    "rehearsal",
+    parameters="self request raw_request",
+)
+CHAT_REQUEST: Final = Reliance.on("vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest", "rehearsal")
+BATCH: Final = Reliance.on(
+    "vllm.entrypoints.openai.chat_completion.batch_serving:OpenAIServingChatBatch.create_batch_chat_completion",
+    "rehearsal",
+    parameters="self request raw_request",
+)
+BATCH_REQUEST: Final = Reliance.on(
+    "vllm.entrypoints.openai.chat_completion.protocol:BatchChatCompletionRequest", "rehearsal"
+)
+COMPLETION: Final = Reliance.on(
+    "vllm.entrypoints.openai.completion.serving:OpenAIServingCompletion.create_completion",
+    "rehearsal",
+    parameters="self request raw_request",
+)
+COMPLETION_REQUEST: Final = Reliance.on("vllm.entrypoints.openai.completion.protocol:CompletionRequest", "rehearsal")
+RESPONSE: Final = Reliance.on(
+    "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.create_responses",
+    "rehearsal",
+    parameters="self request raw_request",
+)
+RESPONSE_REQUEST: Final = Reliance.on("vllm.entrypoints.openai.responses.protocol:ResponsesRequest", "rehearsal")
+MESSAGE: Final = Reliance.on(
+    "vllm.entrypoints.anthropic.serving:AnthropicServingMessages.create_messages",
+    "rehearsal",
+    parameters="self request raw_request",
+)
+MESSAGE_REQUEST: Final = Reliance.on("vllm.entrypoints.anthropic.protocol:AnthropicMessagesRequest", "rehearsal")
+ROUTES: Final = (
+    SANITIZE_MESSAGE,
+    CHAT_REQUEST,
+    BATCH_REQUEST,
+    COMPLETION_REQUEST,
+    RESPONSE_REQUEST,
+    MESSAGE_REQUEST,
+    Reliance.on(
+        "vllm.entrypoints.generate.api_router:init_generate_state",
+        "rehearsal",
+        attributes="openai_serving_chat openai_serving_chat_batch openai_serving_completion openai_serving_responses "
+        "anthropic_serving_messages",
+    ),
+    Reliance.on(
+        "vllm.entrypoints.launchers.api_server.app_state:init_app_state "
+        "vllm.entrypoints.openai.api_server:init_app_state",
+        "proxy/verify/verifier",
+        attributes="openai_serving_models",
+    ),
+    Reliance.on(
+        "vllm.entrypoints.openai.models.serving:OpenAIServingModels",
+        "proxy/verify/verifier",
+        attributes="lora_requests",
+    ),
+    CHAT,
+    BATCH,
+    COMPLETION,
+    RESPONSE,
+    MESSAGE,
+)
+
+# Configuration
+
+CONFIGURATION: Final = (
+    Reliance.on(
+        "vllm.config:VllmConfig",
+        "worker startup head sampler runners/lifecycle proxy/capture/sizes proxy/verify/verifier",
+        members="model_config parallel_config scheduler_config speculative_config lora_config",
+    ),
+    Reliance.on(
+        "vllm.config:ModelConfig",
+        "worker head proxy/capture/sizes proxy/verify/verifier",
+        members="model dtype max_model_len get_hidden_size get_vocab_size get_diff_sampling_param "
+        "try_get_generation_config",
+    ),
+    Reliance.on(
+        "vllm.config:ParallelConfig",
+        "worker startup head",
+        members="tensor_parallel_size data_parallel_size data_parallel_size_local data_parallel_index "
+        "data_parallel_hybrid_lb data_parallel_external_lb",
+    ),
+    Reliance.on(
+        "vllm.config:SchedulerConfig", "proxy/capture/sizes proxy/verify/verifier", members="max_num_seqs policy"
+    ),
+    Reliance.on("vllm.config:SpeculativeConfig", "proxy/capture/sizes", members="num_speculative_tokens"),
+)
+
+# A worker's process
+
+WORKER: Final = (
+    Reliance.on("vllm:__version__", "worker guards proxy/routes proxy/doctor/engine"),
+    Reliance.on("vllm.triton_utils:HAS_TRITON", "plugin"),
+    Reliance.on("vllm.platforms:current_platform", "serve/refusals proxy/doctor/engine"),
+    Reliance.on(
+        "vllm.platforms.interface:Platform",
+        "serve/refusals proxy/doctor/engine",
+        members="is_cpu device_type get_device_name import_kernels",
+    ),
+    Reliance.on("vllm.distributed.parallel_state:get_pp_group", "runners/ranks"),
+    Reliance.on("vllm.distributed.parallel_state:get_tp_group", "runners/ranks"),
+    Reliance.on(
+        "vllm.distributed.parallel_state:GroupCoordinator", "runners/ranks", attributes="is_last_rank rank_in_group"
+    ),
+    Reliance.on(
+        "vllm.v1.core.sched.output:SchedulerOutput",
+        "worker runners/v1 runners/v2",
+        members="scheduled_new_reqs finished_req_ids",
+    ),
+    Reliance.on(
+        "vllm.v1.core.sched.output:NewRequestData", "worker", members="req_id prompt_token_ids sampling_params"
+    ),
+)
+
+# The output head, applied apart from the engine's steps
+
+HEAD: Final = (
+    Reliance.on("vllm.distributed:tensor_model_parallel_gather", "head", parameters="input_", keywords="dim"),
+    Reliance.on("vllm.lora.layers:LogitsProcessorWithLoRA", "head", attributes="base_layer"),
+    Reliance.on("vllm.lora.layers:VocabParallelEmbeddingWithLoRA", "head", attributes="base_layer"),
+    Reliance.on(
+        "vllm.model_executor.layers.logits_processor:LogitsProcessor",
+        "head",
+        attributes="logits_as_input org_vocab_size head_dtype",
+    ),
+    Reliance.on(
+        "vllm.model_executor.layers.logits_processor:LogitsProcessor.forward",
+        "head",
+        parameters="self lm_head hidden_states embedding_bias",
+    ),
+    Reliance.on(
+        "vllm.model_executor.layers.vocab_parallel_embedding:VocabParallelEmbedding",
+        "head",
+        attributes="quant_method tp_size",
+    ),
+    Reliance.on("vllm.model_executor.layers.vocab_parallel_embedding:UnquantizedEmbeddingMethod", "head"),
+    Reliance.on("vllm.model_executor.layers.linear:UnquantizedLinearMethod", "head"),
+    Reliance.on(
+        "vllm.model_executor.models.interfaces_base:VllmModelForTextGeneration", "head", members="compute_logits"
+    ),
+    Reliance.on("vllm.lora.lora_model:LoRAModel", "head", attributes="loras"),
+)
+
+# Model runner V1
+
+V1_RUNNER: Final = Reliance.on(
+    "vllm.v1.worker.gpu_model_runner:GPUModelRunner",
+    "runners/v1",
+    attributes="execute_model_state input_batch input_ids positions query_start_loc",
+)
+V1_BATCH: Final = Reliance.on(
+    "vllm.v1.worker.gpu_input_batch:InputBatch", "runners/v1", attributes="num_computed_tokens_cpu num_reqs req_ids"
+)
+RUNNER_V1: Final = (
+    V1_RUNNER,
+    V1_BATCH,
+    Reliance.on(
+        "vllm.v1.worker.gpu_model_runner:GPUModelRunner",
+        "runners/lifecycle sampler",
+        attributes="vllm_config device is_pooling_model model_memory_usage get_model sampler",
+    ),
+    Reliance.on(
+        "vllm.v1.worker.gpu_model_runner:GPUModelRunner.execute_model", "runners/v1", parameters="self scheduler_output"
+    ),
+    Reliance.on("vllm.v1.worker.gpu_model_runner:GPUModelRunner.load_model", "runners/lifecycle", parameters="self"),
+    Reliance.on(
+        "vllm.v1.worker.gpu_model_runner:GPUModelRunner.initialize_kv_cache",
+        "runners/lifecycle",
+        parameters="self kv_cache_config",
+    ),
+    Reliance.on("vllm.v1.worker.gpu_model_runner:ExecuteModelState", "runners/v1", members="hidden_states"),
+    Reliance.on("vllm.v1.utils:CpuGpuBuffer", "runners/v1", attributes="np gpu"),
+    Reliance.on(
+        "vllm.v1.sample.sampler:Sampler", "sampler", attributes="topk_topp_sampler", without="tokens cannot be replayed"
+    ),
+    Reliance.on(
+        "vllm.v1.sample.ops.topk_topp_sampler:TopKTopPSampler.forward_cpu",
+        "sampler",
+        parameters="self logits generators k p",
+        without="tokens cannot be replayed",
+    ),
+    Reliance.on(
+        "vllm.v1.worker.lora_model_runner_mixin:LoRAModelRunnerMixin", "runners/lifecycle", attributes="lora_manager"
+    ),
+    Reliance.on("vllm.lora.worker_manager:WorkerLoRAManager", "runners/lifecycle", attributes="_adapter_manager"),
+    Reliance.on("vllm.lora.model_manager:LoRAModelManager", "runners/lifecycle", members="list_adapters"),
+)
+
+# Model runner V2
+
+V2_RUNNER: Final = Reliance.on(
+    "vllm.v1.worker.gpu.model_runner:GPUModelRunner",
+    "runners/lifecycle sampler",
+    attributes="vllm_config device is_pooling_model model_memory_usage get_model sampler lora_manager",
+)
+RUNNER_V2: Final = (
+    V2_RUNNER,
+    Reliance.on(
+        "vllm.v1.worker.gpu.model_runner:GPUModelRunner.execute_model", "runners/v2", parameters="self scheduler_output"
+    ),
+    Reliance.on(
+        "vllm.v1.worker.gpu.model_runner:GPUModelRunner.sample",
+        "runners/v2",
+        parameters="self hidden_states input_batch grammar_output",
+    ),
+    Reliance.on("vllm.v1.worker.gpu.model_runner:GPUModelRunner.load_model", "runners/lifecycle", parameters="self"),
+    Reliance.on(
+        "vllm.v1.worker.gpu.model_runner:GPUModelRunner.initialize_kv_cache",
+        "runners/lifecycle",
+        parameters="self kv_cache_config",
+    ),
+    Reliance.on(
+        "vllm.v1.worker.gpu.input_batch:InputBatch",
+        "runners/v2",
+        members="req_ids num_reqs query_start_loc_np num_computed_tokens_np input_ids positions",
+    ),
+    Reliance.on(
+        "vllm.v1.worker.gpu.sample.sampler:Sampler",
+        "sampler",
+        attributes="use_fp64_gumbel",
+        without="tokens cannot be replayed",
+    ),
+    Reliance.on(
+        "vllm.v1.worker.gpu.sample.gumbel:gumbel_sample",
+        "sampler",
+        parameters="logits expanded_idx_mapping temperature seed pos",
+        keywords="apply_temperature",
+        without="tokens cannot be replayed",
+    ),
+    Reliance.on(
+        "vllm.v1.worker.gpu.sample.gumbel:gumbel_sample",
+        "sampler",
+        keywords="use_fp64 is_drafting",
+        without="it is left out of the call",
+    ),
+)
+
+# Not imported where it is not run.
+RUNNER_ON_CPUS: Final = (
+    Reliance.on(
+        "vllm.v1.worker.cpu_model_runner:CPUModelRunner",
+        "runners/v1",
+        attributes="execute_model load_model initialize_kv_cache",
+    ),
+)
+
+API_SERVER: Final = (*COMMAND_LINE, *PLUGINS, *FRONT_END, *REQUESTS, *ROUTES)
+"""What `toploc serve` asks for before it starts; a process with a model runner asks for the rest."""
+
+GROUPS: Final = {
+    "Command line": COMMAND_LINE,
+    "Plugins": PLUGINS,
+    "The engine, as an API server sees it": FRONT_END,
+    "Requests and answers": REQUESTS,
+    "Routes, which render prompts": ROUTES,
+    "Configuration": CONFIGURATION,
+    "A worker's process": WORKER,
+    "Output head": HEAD,
+    "Model runner V1": RUNNER_V1,
+    "Model runner V1 on CPUs": RUNNER_ON_CPUS,
+    "Model runner V2": RUNNER_V2,
+}
