@@ -16,6 +16,7 @@ from toploc.arguments import positive
 from toploc.errors import ToplocError
 from toploc.protocol import FIELD_NAME
 from toploc.scheme import CHUNK_SIZE
+from toploc.verifier.model_name import require_model
 
 from .flags import add_flag, parse
 from .folder import SAMPLE, Experiment, Manifest, start_server
@@ -94,6 +95,8 @@ def main(arguments: Sequence[str]) -> int:
     args, serve = parse(parser(), arguments)
     if args.base_url and (args.weights or serve):
         raise ToplocError("--base_url: a running server has its own weights and options; leave out --weights and --")
+    if args.base_url is None:
+        require_model(args.weights or args.model_name, "--weights" if args.weights else "--model_name")
     prompts = read_prompts(args.dataset_name, args.n_samples)
     experiment = Experiment(args.save_dir, args.model_name)
     named = {name: getattr(args, name) for name in Manifest.model_fields if name not in ("version", "serve")}

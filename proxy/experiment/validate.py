@@ -19,6 +19,7 @@ from toploc.errors import ToplocError
 from toploc.evidence.file import EvidenceFile, read_lines
 from toploc.report import Report
 from toploc.thresholds.bounds import Thresholds
+from toploc.verifier.model_name import require_model
 
 from .flags import add_flag, parse
 from .folder import Experiment, file_name, start_server
@@ -90,6 +91,7 @@ def main(arguments: Sequence[str]) -> int:
     """Exit status 0, 1 or 2, as the help says. Raises ToplocError for folders and models that cannot be used."""
     args, serve = parse(parser(), arguments)
     _check(args, serve)
+    require_model(args.validate_model_name, "--validate_model_name")
     experiment = Experiment(args.save_dir, args.decode_model_name)
     given = {name: getattr(args, name) for name in ("max_decode_tokens", "dataset_name") if getattr(args, name)}
     experiment.expect(given)

@@ -30,7 +30,7 @@ made without the computation.
 """
 
 EPILOG = """\
-exit status: 0, or 2 where the call is wrong or the answers are too few. docs/bounds.md goes through it.
+exit status: 0, or 2 where the call is wrong or the answers are too few. docs/calibration.md goes through it.
 
 example:
   toploc calibrate honest.jsonl --altered int4=int4.jsonl --model models/toploc-mini --name toploc-mini \\
@@ -102,6 +102,11 @@ def main(arguments: Sequence[str]) -> int:
     for package in ("scipy", "matplotlib") if args.plots else ("scipy",):
         if find_spec(package) is None:
             raise ToplocError(f"toploc calibrate: {package} is not installed; pip install 'toploc-proxy[calibrate]'")
+    from ..verifier.model_name import require_model
+
+    require_model(args.model)
+    _require_enough(args.honest)
+    print(f"loading {args.model}", file=sys.stderr, flush=True)
     from ..thresholds.bounds import Thresholds
     from ..verifier.prefill import load_prefill
     from ..verifier.transformers import TransformersVerifier
@@ -151,15 +156,31 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _samples(path: Path, verifier: TransformersVerifier, *, strict: bool = True) -> list[Sample]:
-    from tqdm import tqdm  # type: ignore[import-untyped]
+def _require_enough(path: Path) -> None:
+    """Raises TooFewAnswers before a model is loaded for them."""
+    from .enough import require_enough
 
+    with _bar(path, "reading") as bar:
+        chunks, answers = require_enough(path, bar.update)
+    print(f"{path}: {chunks:,} chunks of {answers:,} answers", file=sys.stderr, flush=True)
+
+
+def _samples(path: Path, verifier: TransformersVerifier, *, strict: bool = True) -> list[Sample]:
     from .samples import samples_of
+
+    with _bar(path, path.name) as bar:
+        return samples_of(path, verifier, strict=strict, progress=bar.update)
+
+
+def _bar(path: Path, does: str) -> Any:
+    """A progress bar over the lines of a file, with a line at its start where no terminal shows a bar."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
     with path.open("rb") as file:
         lines = sum(1 for line in file if line.strip())
-    with tqdm(total=lines, unit=" answers", desc=path.name, disable=None) as bar:
-        return samples_of(path, verifier, strict=strict, progress=bar.update)
+    if not sys.stderr.isatty():
+        print(f"{does}: {lines:,} lines", file=sys.stderr, flush=True)
+    return tqdm(total=lines, unit=" answers", desc=does, disable=None)
 
 
 def _pooled(

@@ -132,16 +132,44 @@ def test_bounds_on_whole_answers(
 def test_what_cannot_be_used_is_named(honest: Path, tmp_path: Path) -> None:
     items = [json.loads(line) for line in honest.read_text("utf-8").splitlines()[:3]]
     out = tmp_path / "mini.yaml"
-    with pytest.raises(ToplocError, match=r"0 chunks of 2 to 3 rows .* give more honest answers|1 chunks of 1 row"):
+    with pytest.raises(ToplocError, match=r"20 are needed; there are 1 of 1 row, 1 of 2 to 3 rows, "):
         call(write(tmp_path / "few.jsonl", items), out)
-    items[2]["response"]["toploc_proofs"]["prompt"]["sha256"] = "0" * 64
+    everything = [json.loads(line) for line in honest.read_text("utf-8").splitlines()]
+    everything[2]["response"]["toploc_proofs"]["prompt"]["sha256"] = "0" * 64
     with pytest.raises(ToplocError, match=r"prompt\.jsonl:3: .*prompt"):
-        call(write(tmp_path / "prompt.jsonl", items), out)
+        call(write(tmp_path / "prompt.jsonl", everything), out)
     with pytest.raises(ToplocError, match=r"none\.jsonl: no such file"):
         call(tmp_path / "none.jsonl", out)
     with pytest.raises(ToplocError, match=r"ends in \.yaml"):
         call(honest, tmp_path / "mini.json")
     assert not out.exists()
+
+
+def test_too_few_are_refused_before_a_model_is_loaded(
+    honest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text("\n".join(honest.read_text("utf-8").splitlines()[:10]))
+    with pytest.raises(ToplocError, match="20 are needed"):
+        call(few, tmp_path / "mini.yaml")
+    said = capsys.readouterr().err
+    assert said.startswith("reading: 10 lines")
+    assert "loading" not in said
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("/no/such/folder", "--model: /no/such/folder: no such folder"),
+        ("./models/none", "--model: ./models/none: no such folder"),
+        ("no-such-model-anywhere", "--model: no-such-model-anywhere is no folder here, and "),
+        (str(Path(__file__).parent), "has no config.json"),
+    ],
+)
+def test_a_model_that_is_none(honest: Path, tmp_path: Path, model: str, expected: str) -> None:
+    with pytest.raises(ToplocError) as error:
+        main([str(honest), "--model", model, "--name", "mini", "--out", str(tmp_path / "mini.yaml")])
+    assert expected in str(error.value)
 
 
 def test_the_bundled_thresholds_are_of_this_command() -> None:
