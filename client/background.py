@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from .exchange import Exchange
 
 Item = tuple["Exchange", Any]
+"""With the SDK's object of the response."""
 
 THREADS: Final = 4
+"""That check at once; each waits for a verifier most of its time."""
 CLOSE_SECONDS: Final = 10.0
+"""How long the interpreter's exit waits for checks."""
 
 
 class Background:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from toploc.errors import MalformedEvidence, ToplocError
 from toploc.evidence.file import EvidenceFile
 from toploc.protocol import FIELD_NAME, ToplocProofs
-from toploc.report import Check
+from toploc.report import Check, printable
 
 from . import share
 from .background import Background
@@ -136,15 +136,20 @@ class Checker:
         await asyncio.gather(*(named.close_async() for named in self._verifiers))
 
     def _begin(self, exchange: Exchange | None, response: Any, proofs: ToplocProofs | None) -> bool:
-        """Stores the answer; whether it is to be checked."""
-        if exchange is not None:
+        """Whether the answer is to be checked, and what comes before.
+
+        1. Stores it, whatever it is.
+        2. Raises MissingProofs where proofs are required and there are none. A malformed field goes on to be rejected.
+        3. Draws, unless receipts alone are checked, which costs no verifier anything.
+        """
+        if exchange is not None:  # 1
             self.memory.remember(response, exchange)
             if self._evidence is not None:
                 try:
                     self._evidence.append_json(exchange.evidence)
                 except ToplocError as error:  # a full disk is no reason to lose an answer
                     logger.error("toploc: %s", error)
-        if proofs is None or proofs.choices is None:
+        if proofs is None or proofs.choices is None:  # 2
             malformed = exchange is not None and proofs is None and FIELD_NAME in exchange.parsed()
             if not malformed:
                 self._missing(response, proofs)
@@ -152,7 +157,7 @@ class Checker:
                 return False
         if not (self._verifiers or self._keys) or exchange is None:
             return False
-        if self._keys and not self._verifiers:
+        if self._keys and not self._verifiers:  # 3
             return True
         response_id = exchange.parsed().get("id")
         if self.chosen(response_id if isinstance(response_id, str) else None):
@@ -213,7 +218,8 @@ class Checker:
             self._count("spooled")
         except (ToplocError, OSError) as error:
             self._count("lost")
-            logger.error("toploc: answer %s was not checked and is lost: %s", exchange.parsed().get("id"), error)
+            name = printable(str(exchange.parsed().get("id")))
+            logger.error("toploc: answer %s was not checked and is lost: %s", name, error)
 
     def _count(self, outcome: str) -> None:
         with self._lock:

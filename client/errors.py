@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from toploc.errors import ToplocError
+from toploc.report import printable
 
 if TYPE_CHECKING:
     from .judgement import Judgement
@@ -27,6 +28,6 @@ class MissingProofs(ToplocError):
     """An answer without proofs, of a client that requires them. `code` is the server's reason, if it gave one."""
 
     def __init__(self, response: Any, code: str | None, message: str) -> None:
-        super().__init__(f"the answer has no proofs: {message}")
+        super().__init__(f"the answer has no proofs: {printable(message)}")
         self.response = response
         self.code = code

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Rule = Literal["all", "any", "majority"]
+"""How many verifiers have to accept; one that gave no report is none that does."""
 
 
 class Opinion(BaseModel):

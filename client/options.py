@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from toploc.report import Report
 
 When = Literal["inline", "background"]
+"""Whether the caller waits for the check."""
 
 
 @runtime_checkable
@@ -27,7 +28,9 @@ class Verifies(Protocol):
 
 
 OnReject = Literal["raise", "warn"] | Callable[[Any, Any], object]
+"""What is done with an answer that is rejected; a function takes the SDK's object and the judgement."""
 OneVerifier = str | Verifies | Callable[[bytes], Any]
+"""A server's URL, an object that reports, or a function of evidence in JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +101,4 @@ class Options:
 
 
 NAMES: Final = tuple(field.name for field in fields(Options))
+"""What tells our options from the SDK's own."""

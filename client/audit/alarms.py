@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from toploc.pooling.cusum import Cusum
 from toploc.report import printable
 
+from .figures import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -56,6 +58,10 @@ class Alarm:
         return cusum
 
     @property
+    def raised(self) -> bool:
+        return self.cusum.alarm is not None
+
+    @property
     def line(self) -> int | None:
         """Of the answer at which it was raised, in the evidence file."""
         return self.line_of(self.cusum)
@@ -66,11 +72,11 @@ class Alarm:
 
     def __str__(self) -> str:
         cusum, where = self.cusum, printable(f"{self.thresholds}, against {self.copy}")
-        odds = f"{self.false_alarm:.3g} of honest providers in {max(self.audits, self.answers):,} answers"
+        odds = f"{self.false_alarm:.3g} of honest providers in {counted(max(self.audits, self.answers), 'answer')}"
         if cusum.alarm is None:
             return (
-                f"{where}: no alarm in {self.answers:,} answers; the sum was {cusum.highest:.3g} at most, the alarm "
-                f"is at {self.threshold:.3g} (at most {odds})"
+                f"{where}: no alarm in {counted(self.answers, 'answer')}; the sum was {cusum.highest:.3g} at most, the "
+                f"alarm is at {self.threshold:.3g} (at most {odds})"
             )
         return (
             f"{where}: ALARM at answer {cusum.alarm:,} of {self.answers:,}, line {self.line_of(cusum):,}; the sum "
@@ -124,7 +130,7 @@ class Alarms:
 
     @property
     def raised(self) -> bool:
-        return any(alarm.cusum.alarm is not None for alarm in self)
+        return any(alarm.raised for alarm in self)
 
 
 def _alarm(thresholds: str, copy: str, values: object) -> Alarm | None:

@@ -16,7 +16,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from toploc.errors import ToplocError, VerifierUnavailable
-from toploc.report import Report
+from toploc.report import Report, printable
 from toploc.verifier.server import Verifier
 
 from .dispatch import Work
@@ -75,7 +75,7 @@ class RayDispatcher:
         try:
             while (row := await rows.get()) is not None:
                 if isinstance(row, self._ray.exceptions.RayError):
-                    raise ToplocError(f"--ray: {str(row).strip().splitlines()[-1][:500]}")
+                    raise ToplocError(f"--ray: {printable(str(row).strip().splitlines()[-1][:500])}")
                 if isinstance(row, Exception):
                     raise row
                 report, worker, problem = row.pop("report"), row.pop("worker"), row.pop("problem")

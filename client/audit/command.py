@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,11 +12,14 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from toploc import arguments
 from toploc.errors import ToplocError
+from toploc.report import printable
 from toploc.verifier.server import TIMEOUT, AsyncVerifier
 
 from .cluster import RayDispatcher
 from .dispatch import Dispatcher
+from .figures import counted
 from .journal import Journal
 from .page.page import Page
 from .run import Audit
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .entry import Entry
+    from .run import Scan
 
 DESCRIPTION = """\
 Has verifiers report on the answers of FILE, one JSON object {"request": …, "response": …} a line, and adds them up by
@@ -47,11 +50,11 @@ example:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    audit = argparse.ArgumentParser(
         "toploc audit", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("file", metavar="FILE", type=Path, help="evidence: JSONL")
-    where = made.add_mutually_exclusive_group(required=True)
+    audit.add_argument("file", metavar="FILE", type=Path, help="evidence: JSONL")
+    where = audit.add_mutually_exclusive_group(required=True)
     where.add_argument("--verifier", metavar="URL", action="append", help="a server that verifies, any number of times")
     where.add_argument(
         "--ray",
@@ -59,92 +62,63 @@ def parser() -> argparse.ArgumentParser:
         help="have workers on a Ray cluster (RAY_ADDRESS, or this machine) serve MODEL and verify; options of "
         "`toploc serve` for them stand behind --",
     )
-    made.add_argument("--ray-workers", type=_count, default=1, metavar="N", help="with --ray (default: 1)")
-    made.add_argument(
-        "--ray-gpus", type=_seconds, default=1.0, metavar="N", help="of each worker (default: 1; 0 on a CPU)"
-    )
-    made.add_argument("--api-key-env", metavar="NAME", help="environment variable with the verifiers' API key")
-    made.add_argument(
-        "--sample", type=_share, default=1.0, metavar="SHARE", help="of the answers, drawn at random (default: 1, all)"
-    )
-    made.add_argument("--seed", help="that the share is drawn with (default: random, kept in the report)")
-    made.add_argument(
-        "--out", type=Path, default=Path("report"), metavar="FOLDER", help="for the report (default: report)"
-    )
-    made.add_argument(
-        "--in-flight", type=_count, default=64, metavar="N", help="answers at each verifier at once (default: 64)"
-    )
-    made.add_argument(
-        "--timeout", type=_seconds, default=TIMEOUT, metavar="SECONDS", help=f"for one report (default: {TIMEOUT:g})"
-    )
-    made.add_argument(
-        "--wait",
-        type=_seconds,
-        default=60.0,
-        metavar="SECONDS",
-        help="for a verifier to come back while none can be reached (default: 60)",
-    )
-    return made
+    option = audit.add_argument
+    option("--ray-workers", type=arguments.positive, default=1, metavar="N", help="with --ray (default: 1)")
+    option("--ray-gpus", type=_gpus, default=1.0, metavar="N", help="of each worker (default: 1; 0 on a CPU)")
+    arguments.add_api_key(audit, "the verifiers'")
+    share = "of the answers, drawn at random (default: 1, all)"
+    option("--sample", type=arguments.share, default=1.0, metavar="SHARE", help=share)
+    option("--seed", help="that the share is drawn with (default: random, kept in the report)")
+    option("--out", type=Path, default=Path("report"), metavar="FOLDER", help="for the report (default: report)")
+    in_flight = "answers at each verifier at once (default: 64)"
+    option("--in-flight", type=arguments.positive, default=64, metavar="N", help=in_flight)
+    timeout = f"for one report (default: {TIMEOUT:g})"
+    option("--timeout", type=arguments.seconds, default=TIMEOUT, metavar="SECONDS", help=timeout)
+    wait = "for a verifier to come back while none can be reached (default: 60)"
+    option("--wait", type=arguments.seconds_or_none, default=60.0, metavar="SECONDS", help=wait)
+    return audit
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Exit status 0, 1, 2 or 130, as the help says. Raises ToplocError for files and addresses that are none."""
-    before, after = _split(arguments)
+def main(argv: Sequence[str]) -> int:
+    """Exit status 0, 1, 2 or 130, as the help says. Raises ToplocError for files and addresses that are none.
+
+    1. Finds what is left to do.
+    2. Has it verified; each report is kept when it comes.
+    3. Adds up all reports, of earlier calls too, and writes them down.
+    """
+    before, serve = arguments.split(argv)
     args = parser().parse_args(before)
-    if after and not args.ray:
+    if serve and not args.ray:
         parser().error("options after -- are those of --ray's workers")
     with Journal(args.out, args.file, args.sample, args.seed) as journal:
         audit = Audit(args.file, journal)
         try:
-            scan = audit.scan()
+            scan = audit.scan()  # 1
             if not scan.lines:
                 raise ToplocError(f"{args.file}: no evidence")
-            asyncio.run(_verify(audit, args, after, scan.chosen, scan.left))
-            table = Table()
-            page = Page(args.file, journal.draw, table)
-            for entry in audit.entries():
-                table.add(entry)
-                page.add(entry)
-            page.write(args.out / "index.html")
+            asyncio.run(_verify(audit, args, serve, scan))  # 2
+            table = _add_up(audit, args, journal)  # 3
         except KeyboardInterrupt:
             print(
-                f"\ntoploc audit: stopped with {len(journal.done):,} reports in {journal.path}; the same call goes on "
-                "from there",
+                f"\ntoploc audit: stopped with {counted(len(journal.done), 'report')} in {journal.path}; the same call "
+                "goes on from there",
                 file=sys.stderr,
             )
             return 130
-    _write(args.out / "summary.json", json.dumps(table.to_json(), ensure_ascii=False, indent=1) + "\n")
     print(table)
     if table.total.verdicts["rejected"] or table.alarms.raised:
         return 1
     return 2 if table.total.verdicts["error"] else 0
 
 
-async def _verify(audit: Audit, args: argparse.Namespace, serve: Sequence[str], chosen: int, left: int) -> None:
-    key = os.environ.get(args.api_key_env) if args.api_key_env else None
-    if args.api_key_env and not key:
-        raise ToplocError(f"--api-key-env: {args.api_key_env} is not set")
+async def _verify(audit: Audit, args: argparse.Namespace, serve: Sequence[str], scan: Scan) -> None:
+    """Says on standard error how far it is. `serve` are options of Ray's workers."""
     async with AsyncExitStack() as stack:
+        dispatcher = _dispatcher(args, serve, scan.left, stack)
+        done = scan.chosen - scan.left
         bar = stack.enter_context(
-            tqdm(total=chosen, initial=chosen - left, unit=" answers", file=sys.stderr, disable=None, smoothing=0.05)
+            tqdm(total=scan.chosen, initial=done, unit=" answers", file=sys.stderr, disable=None, smoothing=0.05)
         )
-        dispatcher: Dispatcher | RayDispatcher
-        if args.ray:
-            dispatcher = RayDispatcher(
-                [args.ray, *serve],
-                workers=args.ray_workers,
-                gpus=args.ray_gpus,
-                in_flight=args.in_flight,
-                timeout=args.timeout,
-            )
-        else:
-            dispatcher = Dispatcher(
-                _verifiers(args, key, stack),
-                total=left,
-                in_flight=args.in_flight,
-                wait=args.wait,
-                notice=lambda text: tqdm.write(f"toploc audit: {text}", file=sys.stderr),
-            )
         rejected = 0
 
         def progress(entry: Entry) -> None:
@@ -159,46 +133,53 @@ async def _verify(audit: Audit, args: argparse.Namespace, serve: Sequence[str], 
         print("toploc audit: no verifier is left; the same call goes on from here", file=sys.stderr)
 
 
-def _verifiers(args: argparse.Namespace, key: str | None, stack: AsyncExitStack) -> list[AsyncVerifier]:
+def _dispatcher(
+    args: argparse.Namespace, serve: Sequence[str], left: int, stack: AsyncExitStack
+) -> Dispatcher | RayDispatcher:
+    """Of Ray's workers, or of verifiers that `stack` closes."""
+    key = arguments.api_key(args)
+    if args.ray:
+        return RayDispatcher(
+            [args.ray, *serve],
+            workers=args.ray_workers,
+            gpus=args.ray_gpus,
+            in_flight=args.in_flight,
+            timeout=args.timeout,
+        )
     urls = dict.fromkeys(url.rstrip("/").removesuffix("/v1") for url in args.verifier)
     # Retries are few: work that fails goes to the other verifiers.
-    made = [AsyncVerifier(url, api_key=key, timeout=args.timeout, retries=1) for url in urls]
-    for verifier in made:
+    verifiers = [AsyncVerifier(url, api_key=key, timeout=args.timeout, retries=1) for url in urls]
+    for verifier in verifiers:
         stack.push_async_callback(verifier.close)
-    return made
+    return Dispatcher(
+        verifiers,
+        total=left,
+        in_flight=args.in_flight,
+        wait=args.wait,
+        notice=lambda text: tqdm.write(f"toploc audit: {printable(text)}", file=sys.stderr),
+    )
 
 
-def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """What stands before and behind `--`."""
-    if "--" not in arguments:
-        return arguments, ()
-    place = list(arguments).index("--")
-    return arguments[:place], arguments[place + 1 :]
-
-
-def _write(path: Path, text: str) -> None:
+def _add_up(audit: Audit, args: argparse.Namespace, journal: Journal) -> Table:
+    table = Table()
+    page = Page(args.file, journal.draw, table)
+    for entry in audit.entries():
+        table.add(entry)
+        page.add(entry)
+    page.write(args.out / "index.html")
+    summary = args.out / "summary.json"
     try:
-        path.write_text(text, "utf-8")
+        summary.write_text(json.dumps(table.to_json(), ensure_ascii=False, indent=1) + "\n", "utf-8")
     except OSError as error:
-        raise ToplocError(f"{path}: {error.strerror}") from None
+        raise ToplocError(f"{summary}: {error.strerror}") from None
+    return table
 
 
-def _share(text: str) -> float:
-    found = float(text)
-    if not 0 < found <= 1:
-        raise argparse.ArgumentTypeError(f"expected a share above 0, up to 1, got {text}")
-    return found
-
-
-def _count(text: str) -> int:
-    found = int(text)
-    if found < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
-    return found
-
-
-def _seconds(text: str) -> float:
-    found = float(text)
-    if not 0 <= found < 10**9:
-        raise argparse.ArgumentTypeError(f"expected seconds, got {text}")
-    return found
+def _gpus(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 10**4:
+        raise argparse.ArgumentTypeError(f"expected a number of GPUs, 0 or more, got {text}")
+    return number

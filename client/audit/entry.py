@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 SHOWN: Final = 100
 """Characters of a name. Stops one that fills the page."""
 UNKNOWN: Final = "unknown"
+"""In place of a model or a day that an answer does not say."""
 FIGURES: Final = ("mismatches", "mantissa_mean", "mantissa_median")
+"""Of a chunk, as reports name them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,11 @@ def shown(pair: tuple[float, float] | None) -> str:
     return "-" if pair is None else f"{number(pair[0])} of {number(pair[1])}"
 
 
+def counted(count: int, noun: str) -> str:
+    """As `1 answer`, `2,000 answers`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def number(figure: float) -> str:
     """A mean of 2^64 says that no exponent was equal."""
     return "none equal" if figure >= 2.0**63 else f"{figure:.3g}"

@@ -26,6 +26,7 @@ except ImportError:  # Windows
 
 DRAW: Final = "audit.json"
 REPORTS: Final = "reports.jsonl"
+"""Files of the folder."""
 
 
 class Draw(BaseModel):

@@ -20,8 +20,10 @@ MOST_ROWS: Final = 200
 """Stops answers whose every model name or day is another from filling the page."""
 
 VERDICTS: Final = ("accepted", "rejected", "error")
+"""In the order of their columns."""
 
 HEAD: Final = ("model", "day", "responses", "tokens", "accepted", "rejected", "errors", "mismatches", "mean", "median")
+"""Of the columns of `Row.cells`."""
 
 
 class Row:
@@ -106,17 +108,20 @@ class Table:
         return kept
 
     def __str__(self) -> str:
+        """The alarms, then rows and total, then the tests that raised none."""
         rows = [list(HEAD), *(row.cells() for row in [*self.rows(), self.total])]
         lines = [[printable(cell) for cell in row] for row in rows]
         widths = [max(len(line[place]) for line in lines) for place in range(len(HEAD))]
-        shown = [
+        aligned = [
             "  ".join(
                 f"{cell:<{w}}" if place < 2 else f"{cell:>{w}}"
                 for place, (cell, w) in enumerate(zip(line, widths, strict=True))
             ).rstrip()
             for line in lines
         ]
-        return "\n".join([*shown, *(f"pooled over answers: {alarm}" for alarm in self.alarms)])
+        raised = [f"pooled over answers: {alarm}" for alarm in self.alarms if alarm.raised]
+        quiet = [f"pooled over answers: {alarm}" for alarm in self.alarms if not alarm.raised]
+        return "\n".join([*raised, *aligned, *quiet])
 
     def to_json(self) -> dict[str, Any]:
         reasons = [{"verdict": v, "reason": r, "answers": count} for (v, r), count in self.reasons.most_common()]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toploc_client import Judgement, Options, RejectedResponse, Report, Verifier
+from toploc_client import Judgement, MissingProofs, Options, RejectedResponse, Report, Verifier
 from toploc_client.checker import Checker
 from toploc_client.exchange import Exchange
 
@@ -88,3 +88,19 @@ def test_a_check_that_fails_unforeseen_costs_no_answer(
     checker.close()
     assert checker.counts.spooled == 1
     assert "unforeseen" in caplog.text
+
+
+def test_what_a_provider_says_does_not_move_the_cursor(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither in the error of an answer without proofs nor in the line on one that is lost."""
+    escape = "\x1b]0;owned\x07"
+    field = {"dtype": "bfloat16", "model": "m", "error": {"code": "internal_error", "message": escape}}
+    without = Exchange(b"{}", json.dumps({"toploc_proofs": field}).encode())
+    with pytest.raises(MissingProofs) as raised:
+        finish(Checker(Options(require_proofs=True)), without)
+    assert str(raised.value).isprintable()
+    assert "owned" in str(raised.value)
+    lost = Exchange(b"{}", json.dumps({**EVIDENCE["response"], "id": escape}).encode())
+    finish(Checker(Options(verifier=Verifier("http://127.0.0.1:9", retries=0), spool="/dev/full")), lost)
+    said = [record.getMessage() for record in caplog.records if "is lost" in record.getMessage()]
+    assert [line.isprintable() for line in said] == [True]
+    assert "owned" in said[0]

@@ -67,18 +67,20 @@ def test_exit_status(server: Server, tmp_path: Path, names: list[str], status: i
 
 def test_an_alarm_over_answers(pooling_server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     honest = ["greedy", "sampled", "two-choices", "greedy-short"] * 7
+    printed = {}
     for name, lines, status in (("honest", honest, 0), ("copy", [*honest, *["int4-sampled"] * 9], 1)):
         file = file_of(tmp_path / f"{name}.jsonl", *lines)
         assert main([str(file), "--verifier", pooling_server.url, "--out", str(tmp_path / name)]) == status
+        printed[name] = capsys.readouterr().out
     [fair], [altered] = (summary(tmp_path / name)["alarms"] for name in ("honest", "copy"))
     # A response of two choices counts as two answers, one without a whole chunk as none.
     assert (fair["answers"], fair["alarm"], fair["line"]) == (28, None, None)
     assert fair["highest"] < fair["threshold"] == pytest.approx(6 + math.log(28 / 20))
     assert (altered["answers"], altered["alarm"], altered["line"]) == (37, 29, 29)
     assert altered["threshold"] == pytest.approx(6 + math.log(37 / 20))
-    printed = capsys.readouterr().out
-    assert "paper, pooled, against int4: no alarm in 28 answers" in printed
-    assert "paper, pooled, against int4: ALARM at answer 29 of 37, line 29" in printed
+    # An alarm is the first that is to be read; that there is none stands below the table.
+    assert "paper, pooled, against int4: no alarm in 28 answers" in printed["honest"].splitlines()[-1]
+    assert "paper, pooled, against int4: ALARM at answer 29 of 37, line 29" in printed["copy"].splitlines()[0]
 
 
 def report_with(**changes: Any) -> Report:
@@ -113,6 +115,7 @@ def test_what_a_verifier_may_say_of_the_test(changes: dict[str, Any]) -> None:
     alarms.add(entry_of(1, 0, "", b"", report_with(**changes)))
     assert not alarms.raised
     alarms.add(entry_of(2, 0, "", b"", report_with()))
+    assert not any("1 answers" in str(alarm) for alarm in alarms)
     assert [alarm.line for alarm in alarms if alarm.thresholds == "x"] == [2]
 
 
@@ -199,6 +202,44 @@ def test_a_verifier_that_dies_at_work(
     assert dead.is_set()
     assert f"left out: {url}" in capsys.readouterr().err
     assert summary(tmp_path / "r")["total"]["accepted"] == 8
+
+
+def test_what_verifiers_and_providers_say_does_not_move_the_cursor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a verifier's error nor an answer's model reaches the terminal with its control characters."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def reply(self, status: int, value: Any) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(value).encode())
+
+        def do_GET(self) -> None:
+            self.reply(200, {"scheme": "toploc-gf65497"})
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.reply(500, {"error": {"message": "\x1b[2J\x1b]0;owned\x07\u202e"}})
+
+    file = tmp_path / "e.jsonl"
+    answer = json.loads(RECORDED["greedy"])
+    answer["response"]["model"] = "\x1b[1Amodel"
+    file.write_text(json.dumps(answer), "utf-8")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as raw:
+        threading.Thread(target=raw.serve_forever).start()
+        url = f"http://127.0.0.1:{raw.server_address[1]}"
+        try:
+            assert main([str(file), "--verifier", url, "--out", str(tmp_path / "r"), "--wait", "0"]) == 2
+        finally:
+            raw.shutdown()
+    printed = capsys.readouterr()
+    assert "owned" in printed.err
+    assert "model" in printed.out
+    assert all(character.isprintable() or character in "\n\r" for character in printed.out + printed.err)
 
 
 def test_no_verifier_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
