@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ..figures import number, shown
+from ..figures import counted, number, shown
 from .distributions import LAST, STEPS
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 WIDTH: Final = 340
 HEIGHT: Final = 120
+"""Of the drawing without its labels, in its own units."""
 ENDS: Final = (1.5, 2, 3, 4, 5, 6, 8)
 """Where the axis may end, in bounds."""
 OVERFLOW: Final = 14
@@ -23,6 +24,7 @@ TITLES: Final = {
     "mantissa_mean": "Mantissa difference, mean",
     "mantissa_median": "Mantissa difference, median",
 }
+"""Of a chart, by the name of its figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,10 @@ def chart_of(distribution: Distribution) -> Chart:
     bars = []
     for place, count in sorted(counts.items()):
         low, top = place * step / STEPS, (place + 1) * step / STEPS
-        label = f"{'0' if place == 0 else 'above ' + spelled(low)} to {spelled(top)}: {count:,} chunks"
+        label = f"{'0' if place == 0 else 'above ' + spelled(low)} to {spelled(top)}: {counted(count, 'chunk')}"
         bars.append(Bar(place * width + 0.5, HEIGHT - high(count), width - 1, high(count), low >= 1, label))
     if count := distribution.bins[LAST]:
-        label = f"above {spelled(LAST / STEPS)}: {count:,} chunks"
+        label = f"above {spelled(LAST / STEPS)}: {counted(count, 'chunk')}"
         bars.append(Bar(WIDTH - OVERFLOW, HEIGHT - high(count), OVERFLOW - 1, high(count), True, label))
     stride = 0.25 if end <= 1.5 else 0.5 if end <= 3 else 1
     shares = [place * stride for place in range(int(end / stride) + 1)]
@@ -103,9 +105,6 @@ def chart_of(distribution: Distribution) -> Chart:
 
 
 def _bounds(distribution: Distribution) -> str:
-    listed = [
-        f"{number(bound)} ({count:,} chunks)" if len(distribution.bounds) > 1 else number(bound)
-        for bound, count in distribution.bounds.most_common(6)
-    ]
-    more = len(distribution.bounds) - len(listed)
-    return ", ".join(listed) + (f" and {more:,} others" if more else "")
+    """Short enough for one line, however many there are."""
+    low, high = min(distribution.bounds), max(distribution.bounds)
+    return f"bound {number(low)}" if low == high else f"bounds from {number(low)} to {number(high)}"

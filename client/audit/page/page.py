@@ -7,26 +7,34 @@ from collections import Counter
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import jinja2
 
 from toploc.errors import ToplocError
 from toploc.report import printable
 
+from ..figures import counted
 from ..table import HEAD, Table
 from .chart import chart_of
 from .distributions import Models
+from .headline import headline_of
 from .shown import MOST_ERRORS, MOST_REJECTED, Selection
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from ..entry import Entry
     from ..journal import Draw
+    from .chart import Chart
+    from .distributions import Model
 
+COLUMNS: Final = (*HEAD[:2], *HEAD[4:7], *HEAD[2:4], *HEAD[7:])
+"""Of the table, with what decides in front: a phone is as wide as five."""
 MOST_REASONS: Final = 50
 MOST_VERIFIERS: Final = 50
+"""Rows. Stops names that are all others from filling the page."""
 
 
 class Page:
@@ -65,7 +73,10 @@ class Page:
         environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         environment.filters["printable"] = printable
         environment.filters["digest"] = _digest
+        environment.filters["counted"] = counted
         template = environment.from_string((folder / "report.html").read_text("utf-8"))
+        rows, reasons = self._table.rows(), self._table.reasons.most_common(MOST_REASONS)
+        shown = sorted([*self._rejected, *self._errors], key=lambda answer: answer.rank)
         return template.render(
             style=style,
             script=script,
@@ -73,19 +84,24 @@ class Page:
             evidence=self._evidence.name,
             draw=self._draw,
             table=self._table,
-            head=HEAD,
-            reasons=self._table.reasons.most_common(MOST_REASONS),
+            headline=headline_of(self._table),
+            columns=COLUMNS,
+            rows=[(row, dict(zip(HEAD, row.cells(), strict=True))) for row in rows],
+            total=dict(zip(HEAD, self._table.total.cells(), strict=True)) if len(rows) > 1 else None,
+            reasons=sorted(reasons, key=lambda reason: reason[0][0] != "rejected"),
             more_reasons=len(self._table.reasons) - MOST_REASONS,
             verifiers=self._verifiers.most_common(MOST_VERIFIERS),
-            models=[
-                (model, [chart_of(distribution) for distribution in model.distributions]) for model in self._models
-            ],
+            models=[*self._charts()],
             selections=[("rejected", self._rejected), ("error", self._errors)],
-            shown=self._shown(),
+            worst=next(iter(shown), None),
+            shown=[answer.model_dump(mode="json", exclude_none=True) for answer in shown],
         )
 
-    def _shown(self) -> list[dict[str, Any]]:
-        return [shown.model_dump(mode="json", exclude_none=True) for shown in (*self._rejected, *self._errors)]
+    def _charts(self) -> Iterator[tuple[Model, list[Chart]]]:
+        """Of models that have a chunk with figures."""
+        for model in self._models:
+            if charts := [chart_of(distribution) for distribution in model.distributions if distribution.chunks]:
+                yield model, charts
 
 
 def _digest(text: str) -> str:

@@ -19,10 +19,12 @@
     return element;
   };
   const grouped = (count) => count.toLocaleString("en");
+  const counted = (count, noun) => `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`;
   const number = (figure) => (figure >= 2 ** 63 ? "none equal" : String(Number(figure.toPrecision(3))));
 
   const chunkOf = (choice, chunk, place, text) => {
     const element = make("span", { className: `chunk ${chunk.passed ? "passed" : "failed"}`, tabIndex: 0, textContent: text });
+    element.setAttribute("aria-describedby", tip.id);
     const first = 32 * place;
     const last = Math.min(first + 32, choice.tokens) - 1;
     const show = () => {
@@ -32,7 +34,8 @@
         if (pair && pair[0] > pair[1]) row.className = "beyond";
         return row;
       });
-      const head = `chunk ${place}, tokens ${grouped(first)} to ${grouped(last)}: ${chunk.passed ? "passed" : "failed"}`;
+      const tokens = first === last ? `token ${grouped(first)}` : `tokens ${grouped(first)} to ${grouped(last)}`;
+      const head = `chunk ${place}, ${tokens}: ${chunk.passed ? "passed" : "failed"}`;
       tip.replaceChildren(make("b", { textContent: head }), make("table", {}, make("tbody", {}, ...rows)));
       tip.hidden = false;
       const box = [...element.getClientRects()].find((rect) => rect.width) ?? element.getBoundingClientRect();
@@ -50,9 +53,9 @@
 
   const choiceOf = (choice, alone) => {
     const element = make("div", { className: "choice" });
-    const notes = [alone ? "" : `choice ${choice.index}`, `${grouped(choice.tokens)} tokens`];
-    notes.push(choice.chunks ? `${grouped(choice.failed)} of ${grouped(choice.chunks)} chunks failed` : "no chunk has figures");
-    if (choice.cut) notes.push(`the page has the first ${grouped(choice.shown.length)} chunks, the evidence has the rest`);
+    const notes = [alone ? "" : `choice ${choice.index}`, counted(choice.tokens, "token")];
+    notes.push(choice.chunks ? `${grouped(choice.failed)} of ${counted(choice.chunks, "chunk")} failed` : "no chunk has figures");
+    if (choice.cut) notes.push(`the page has the first ${counted(choice.shown.length, "chunk")}, the evidence has the rest`);
     const whole = choice.text !== undefined;
     if (whole && choice.chunks) notes.push("the text cannot be told apart by chunks: it is not just what the tokens say");
     element.append(make("small", { textContent: notes.filter(Boolean).join(" · ") }));
@@ -79,18 +82,19 @@
   const answerOf = (answer) => {
     const head = make("h3", {}, make("span", { className: "verdict", textContent: answer.verdict }));
     head.append(make("code", { textContent: answer.id ?? "no id" }));
-    const facts = [answer.model ?? "unknown model", answer.day, `line ${grouped(answer.line)}`, `${grouped(answer.tokens)} tokens`];
+    const facts = [answer.model ?? "unknown model", answer.day, `line ${grouped(answer.line)}`, counted(answer.tokens, "token")];
+    if (answer.worst) facts.push(`worst: ${answer.worst}`);
     if (answer.verifier) facts.push(`by ${answer.verifier}`);
     head.append(make("small", { textContent: facts.join(" · ") }));
     const element = make("li", { className: `answer ${answer.verdict}` }, head);
     const worst = ["failed", "error", "skipped"].find((status) => answer.checks.some((check) => check.status === status));
     const bad = answer.checks.filter((check) => check.status === worst || check.status === "error");
-    element.append(make("ul", { className: "checks" }, ...bad.map(checkOf)));
+    if (bad.length) element.append(make("ul", { className: "checks" }, ...bad.map(checkOf)));
     element.append(...answer.choices.map((choice) => choiceOf(choice, answer.choices.length === 1)));
     const others = answer.checks.filter((check) => !bad.includes(check));
     if (others.length) {
       const all = make("ul", { className: "checks" }, ...others.map(checkOf));
-      element.append(make("details", {}, make("summary", { textContent: `${others.length} other checks` }), all));
+      element.append(make("details", {}, make("summary", { textContent: counted(others.length, "other check") }), all));
     }
     if (answer.request !== undefined) {
       element.append(make("details", {}, make("summary", { textContent: "request" }), make("pre", { textContent: answer.request })));
@@ -104,6 +108,7 @@
     tip.hidden = true;
     list.replaceChildren(...found.slice(page * PAGE, (page + 1) * PAGE).map(answerOf));
     for (const nav of navigation) {
+      nav.hidden = pages === 1;
       const go = (label, to) => {
         const button = make("button", { type: "button", textContent: label, disabled: to < 0 || to >= pages });
         button.addEventListener("click", () => { page = to; show(); navigation[0].scrollIntoView(); });
@@ -130,6 +135,7 @@
   const offer = (select, values) => {
     const counts = new Map();
     for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
+    select.closest("label").hidden = counts.size < 2;
     select.append(make("option", { value: "", textContent: "all" }));
     for (const [value, count] of [...counts].sort((a, b) => b[1] - a[1])) {
       select.append(make("option", { value, textContent: `${value} (${grouped(count)})` }));
@@ -139,6 +145,9 @@
   offer(form.elements.model, answers.map((answer) => answer.model ?? "unknown"));
   offer(form.elements.reason, answers.flatMap((answer) => answer.reasons));
   for (const event of ["input", "change"]) form.addEventListener(event, filter);
+  form.hidden = answers.length < 2;
+  document.querySelector(".legend").hidden = !answers.some((answer) => answer.choices.some((choice) => choice.shown.length));
+  addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hidden = true; });
   form.addEventListener("submit", (event) => event.preventDefault());
   show();
 })();

@@ -6,7 +6,7 @@ import heapq
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from toploc.errors import MalformedEvidence
 from toploc.evidence.file import read_lines
@@ -14,6 +14,8 @@ from toploc.evidence.parse import read_evidence
 from toploc.evidence.strict_json import load_json
 
 from ...share import lot
+from ..entry import FIGURES
+from ..figures import ratio, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,10 +24,11 @@ if TYPE_CHECKING:
     from toploc.evidence.evidence import Answer
     from toploc.report import Check
 
-    from ..entry import Entry
+    from ..entry import ChunkFigures, Entry
 
 MOST_REJECTED: Final = 1000
 MOST_ERRORS: Final = 200
+"""Answers. Stops a bad provider from making a page that no browser opens."""
 MOST_CHOICES: Final = 16
 """Of one answer."""
 MOST_CHUNKS: Final = 128
@@ -35,6 +38,7 @@ MOST_TEXT: Final = 40_000
 MOST_REQUEST: Final = 2000
 """Characters of the request, as JSON."""
 MOST_MESSAGE: Final = 1000
+"""Characters of a check's message."""
 
 
 class _Shown(BaseModel):
@@ -70,7 +74,11 @@ class ShownCheck(_Shown):
 
 
 class Shown(_Shown):
-    """An answer as the page has it. `worst` is the largest share of a bound that a chunk's figure came to."""
+    """An answer as the page has it.
+
+    `worst` is the figure of a chunk that is the largest share of its bound, with it, as in `mismatches 36 of 12`.
+    `rank` sorts the worst answers to the front: rejected before errors, larger shares before smaller.
+    """
 
     line: int
     id: str | None
@@ -83,6 +91,8 @@ class Shown(_Shown):
     checks: tuple[ShownCheck, ...]
     choices: tuple[ShownChoice, ...]
     request: str | None
+    worst: str | None
+    rank: tuple[bool, float, int] = Field(exclude=True)
 
 
 class Selection:
@@ -124,6 +134,7 @@ def shown_of(entry: Entry, evidence: Path) -> Shown:
         request = _request(parsed)
     except MalformedEvidence:
         pass
+    name, pair = _worst(entry)
     return Shown(
         line=entry.line,
         id=entry.id,
@@ -136,26 +147,38 @@ def shown_of(entry: Entry, evidence: Path) -> Shown:
         checks=tuple(_check(check) for check in entry.report.checks[: 8 * MOST_CHOICES]),
         choices=tuple(_choice(entry, answer) for answer in answers[:MOST_CHOICES]),
         request=request,
+        worst=f"{name} {shown(pair)}" if pair else None,
+        rank=(entry.report.verdict != "rejected", -ratio(pair) if pair else 0.0, entry.line),
     )
+
+
+def _worst(entry: Entry) -> tuple[str, tuple[float, float] | None]:
+    """The name of the worst figure, and it with its bound; None where no chunk has any."""
+    names = (*(name.replace("_", " ") for name in FIGURES), "decoy hits")
+    listed = [pair for chunk in entry.chunks() for pair in zip(names, _figures(chunk), strict=True)]
+    return max(listed, key=lambda named: ratio(named[1]) if named[1] else -1.0, default=("", None))
+
+
+def _figures(chunk: ChunkFigures) -> tuple[tuple[float, float] | None, ...]:
+    return (*chunk.figures, _decoys(chunk.raw))
 
 
 def _choice(entry: Entry, answer: Answer) -> ShownChoice:
     chunks = list(entry.chunks(answer.index))
     text = answer.text or ""
     offsets = _offsets(entry, answer, len(chunks))
-    shown = []
+    parts = []
     for place, chunk in enumerate(chunks[:MOST_CHUNKS]):
         part = None
         if offsets is not None and offsets[place] < MOST_TEXT:
             part = text[offsets[place] : min(offsets[place + 1], MOST_TEXT)]
-        figures = (*chunk.figures, _decoys(chunk.raw))
-        shown.append(ShownChunk(passed=chunk.passed, figures=figures, text=part))
+        parts.append(ShownChunk(passed=chunk.passed, figures=_figures(chunk), text=part))
     return ShownChoice(
         index=answer.index,
         tokens=len(answer.token_ids),
         chunks=len(chunks),
         failed=sum(not chunk.passed for chunk in chunks),
-        shown=tuple(shown),
+        shown=tuple(parts),
         text=text[:MOST_TEXT] if offsets is None else None,
         cut=len(chunks) > MOST_CHUNKS or len(text) > MOST_TEXT,
     )

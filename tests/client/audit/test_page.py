@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,12 @@ import pytest
 from recorded import RECORDED, ROOT, file_of
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 from tokenizers import Tokenizer
 from toploc_client.audit.command import main
 from toploc_client.audit.entry import Entry, entry_of
+from toploc_client.audit.figures import ratio
 from toploc_client.audit.journal import Journal
 from toploc_client.audit.page.page import Page
 from toploc_client.audit.page.shown import MOST_ERRORS, MOST_REJECTED
@@ -22,11 +25,14 @@ from toploc_client.audit.table import Table
 from toploc.report import Report
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from conftest import Server
     from selenium.webdriver import Chrome
     from selenium.webdriver.remote.webelement import WebElement
+
+PHONE = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
 
 HOSTILE = (
     "</script><script>document.title = 'owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -46,8 +52,21 @@ def all_of(browser: Chrome, selector: str) -> list[WebElement]:
     return browser.find_elements(By.CSS_SELECTOR, selector)
 
 
+def words(browser: Chrome, selector: str) -> list[str]:
+    """Texts, with one space between words."""
+    return [" ".join(text.split()) for text in texts(browser, selector)]
+
+
 def texts(browser: Chrome, selector: str) -> list[str]:
     return [str(element.get_property("textContent")) for element in all_of(browser, selector)]
+
+
+@pytest.fixture
+def phone(browser: Chrome) -> Iterator[Chrome]:
+    """The browser, 400 pixels wide."""
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    yield browser
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +83,12 @@ def test_an_alarm_and_chunks_of_either_kind(browser: Chrome, pooling_server: Ser
     assert main([str(file), "--verifier", pooling_server.url, "--out", str(tmp_path / "report")]) == 1
     opened(browser, tmp_path / "report" / "index.html")
     assert texts(browser, "#pooled tbody td")[:4] == ["paper, pooled", "int4", "7", "answer 4, line 4"]
+    # Verdict and alarm come before all else.
+    sections = [section.get_attribute("id") for section in all_of(browser, "section")]
+    assert sections[:2] == ["verdict", "alarm"]
+    assert words(browser, "#verdict strong") == ["4 of 7 responses are rejected."]
+    assert words(browser, "#alarm strong") == ["Alarm at answer 4 of 7, line 4."]
+    assert "likelier int4's than the honest model's, by the thresholds paper, pooled." in words(browser, "#alarm")[0]
     # By the paper's bounds a part of the copy's chunks passes.
     assert len(all_of(browser, "#list .chunk.passed")) == 2 * 4
     assert len(all_of(browser, "#list .chunk.failed")) == 3 * 4
@@ -71,6 +96,7 @@ def test_an_alarm_and_chunks_of_either_kind(browser: Chrome, pooling_server: Ser
 
 def test_what_the_page_shows(browser: Chrome, reports: tuple[Path, Path]) -> None:
     opened(browser, reports[0] / "index.html")
+    assert not all_of(browser, "#alarm, #pooled")
     tiles = dict(zip(texts(browser, ".tiles dt"), texts(browser, ".tiles dd:not(.share)"), strict=True))
     summary = json.loads((reports[0] / "summary.json").read_bytes())["total"]
     assert tiles["responses"] == str(len(RECORDED)) == str(summary["responses"])
@@ -90,6 +116,103 @@ def test_what_the_page_shows(browser: Chrome, reports: tuple[Path, Path]) -> Non
         assert all(float(bar.get_attribute("height")) > 0 for bar in within + beyond)
     assert f"All {summary['rejected']} rejected responses are on this page." in texts(browser, "#shown-rejected")[0]
     assert len(all_of(browser, ".answer")) == summary["rejected"] + summary["error"] <= 10
+
+
+def test_the_worst_answer_comes_first(browser: Chrome, reports: tuple[Path, Path]) -> None:
+    """The rejected before errors, and of them those whose chunk is furthest beyond its bound."""
+    opened(browser, reports[0] / "index.html")
+    entries = [Entry.model_validate_json(line) for line in (reports[0] / "reports.jsonl").read_bytes().splitlines()]
+    furthest = {
+        entry.id: max((ratio(p) for c in entry.chunks() for p in c.figures if p), default=0) for entry in entries
+    }
+    ids = texts(browser, ".answer code")
+    verdicts = texts(browser, ".answer .verdict")
+    assert verdicts == sorted(verdicts, reverse=True)
+    reasons = texts(browser, "#reasons td:first-child")
+    assert reasons == sorted(reasons, reverse=True)
+    rejected = [name for name, verdict in zip(ids, verdicts, strict=True) if verdict == "rejected"]
+    assert len(rejected) > 1
+    assert rejected == sorted(rejected, key=lambda name: -furthest[name])
+    assert ids[0] in words(browser, "#verdict")[0]
+
+
+def test_one_accepted_answer(browser: Chrome, server: Server, tmp_path: Path) -> None:
+    """Nothing is counted wrongly, and no panel is there to say that it is empty."""
+    file = file_of(tmp_path / "answers.jsonl", "greedy-short")
+    assert main([str(file), "--verifier", server.url, "--out", str(tmp_path / "report")]) == 0
+    opened(browser, tmp_path / "report" / "index.html")
+    assert words(browser, "#verdict strong") == ["The one response is accepted."]
+    assert not all_of(browser, "#alarm, #pooled, #responses, #reasons, form")
+    seen = browser.find_element(By.TAG_NAME, "body").text
+    assert not re.search(r"\b1 (responses|answers|chunks|tokens|errors|checks)\b", seen)
+    assert all(section.text for section in all_of(browser, "section, article, figure, table"))
+
+
+def test_a_share_of_nothing(browser: Chrome, server: Server, tmp_path: Path) -> None:
+    file = file_of(tmp_path / "answers.jsonl", "greedy-short")
+    call = [str(file), "--verifier", server.url, "--out", str(tmp_path / "report")]
+    assert main([*call, "--sample", "1e-9", "--seed", "a"]) == 0
+    opened(browser, tmp_path / "report" / "index.html")
+    assert words(browser, "#verdict") == ["No response was drawn."]
+    assert not all_of(browser, "#alarm, #pooled, #responses, #reasons, #verifiers, #models, #table")
+
+
+def test_one_rejected_answer_and_one_error(browser: Chrome, server: Server, tmp_path: Path) -> None:
+    file = file_of(tmp_path / "answers.jsonl", "greedy", "int4-greedy", "no-proofs")
+    assert main([str(file), "--verifier", server.url, "--out", str(tmp_path / "report")]) == 1
+    opened(browser, tmp_path / "report" / "index.html")
+    [said] = words(browser, "#verdict")
+    assert said.startswith("1 of 3 responses is rejected. 1 is accepted, 1 could not be verified.")
+    assert words(browser, ".shown") == ["The rejected response is on this page.", "The error is on this page."]
+    assert not [nav for nav in all_of(browser, "nav.pages") if nav.is_displayed()]
+    # One model is nothing to choose from.
+    choices = [label for label in all_of(browser, "#filter label") if label.is_displayed()]
+    assert [label.text.split()[0] for label in choices] == ["verdict", "reason", "id"]
+
+
+def test_on_a_phone(phone: Chrome, reports: tuple[Path, Path]) -> None:
+    opened(phone, reports[0] / "index.html")
+    assert phone.execute_script("return document.documentElement.scrollWidth") <= 400
+    heads = words(phone, "#table .wide th")
+    for name in ("accepted", "rejected"):
+        for cell in all_of(phone, f"#table .wide tr > :nth-child({heads.index(name) + 1})"):
+            assert cell.rect["x"] >= 0
+            assert cell.rect["x"] + cell.rect["width"] <= 400 - 12
+    assert phone.execute_script(BROKEN_WORDS, "#reasons td") == []
+    for line in all_of(phone, ".chart .bounds"):
+        assert line.rect["height"] < 1.9 * float(line.value_of_css_property("font-size")[:-2])
+
+
+BROKEN_WORDS = """
+const broken = [];
+for (const cell of document.querySelectorAll(arguments[0])) {
+  const text = cell.firstChild;
+  for (const word of text.data.matchAll(/[^\\s]+/g)) {
+    const range = document.createRange();
+    range.setStart(text, word.index);
+    range.setEnd(text, word.index + word[0].length);
+    if (range.getClientRects().length > 1) broken.push(word[0]);
+  }
+}
+return broken;
+"""
+
+
+def test_all_of_it_by_keyboard(browser: Chrome, reports: tuple[Path, Path]) -> None:
+    """Tab reaches links, what scrolls, the filter and every chunk, whose figures Escape takes away."""
+    opened(browser, reports[0] / "index.html")
+    reached: set[str] = set()
+    tip = browser.find_element(By.ID, "figures")
+    for _ in range(40):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        focused = browser.switch_to.active_element
+        reached.add(focused.get_attribute("class") or focused.tag_name)
+        if "chunk" in (focused.get_attribute("class") or ""):
+            break
+    assert {"a", "wide", "select", "input"} <= reached
+    assert tip.is_displayed()
+    ActionChains(browser).send_keys(Keys.ESCAPE).perform()
+    assert not tip.is_displayed()
 
 
 def test_chunks_have_the_colour_of_their_verdict_and_figures_on_hover(
@@ -159,9 +282,17 @@ def test_no_answer_becomes_a_part_of_the_page(browser: Chrome, server: Server, t
     assert len(all_of(browser, "script")) == 2
     assert len(all_of(browser, "style")) == 1
     assert len(all_of(browser, "img, iframe, b")) == len(all_of(browser, ".checks b"))
-    assert "".join(texts(browser, ".answer:first-child .text .chunk")) == HOSTILE
-    assert texts(browser, ".answer:nth-child(2) .text") == [HOSTILE]
-    assert all_of(browser, ".answer:nth-child(2) .strip .chunk.failed, .answer:nth-child(2) .strip .chunk.passed")
+    answers = {
+        f"line {number}": answer
+        for number in (1, 2)
+        for answer in all_of(browser, ".answer")
+        if f"line {number} " in answer.text
+    }
+    chunks = answers["line 1"].find_elements(By.CSS_SELECTOR, ".text .chunk")
+    assert "".join(str(chunk.get_property("textContent")) for chunk in chunks) == HOSTILE
+    text = answers["line 2"].find_element(By.CSS_SELECTOR, ".text")
+    assert text.get_property("textContent") == HOSTILE
+    assert answers["line 2"].find_elements(By.CSS_SELECTOR, ".strip .chunk.failed, .strip .chunk.passed")
     assert browser.title == "Audit of <b>answers.jsonl"
 
 
