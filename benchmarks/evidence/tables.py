@@ -32,13 +32,13 @@ from toploc.calibration.pooled import (
     SHARES,
     audits_to_alarm,
     deviations,
-    evidence,
+    log_ratios,
     spread_and_bound,
 )
 from toploc.calibration.rate import Rate
 from toploc.calibration.tables import audits_cells
 from toploc.pooling.alarm import threshold
-from toploc.pooling.spread import Alternative, Scores, chunk_scores
+from toploc.pooling.spread import Alternative, Spread, chunk_scores
 from toploc.scheme import CHUNK_SIZE
 
 if TYPE_CHECKING:
@@ -118,8 +118,8 @@ def audits_line(row: Row, honest: Sample) -> str:
         [[chunk_scores(answer) for answer in sample.half(which)["mantissa_mean"]] for sample in samples]
         for which in (0, 1)
     )
-    test = Alternative(*(Scores.fit(part) for part in fitted))
-    fair, altered = (evidence(part, test) for part in others)
+    test = Alternative(*(Spread.fit(part) for part in fitted))
+    fair, altered = (log_ratios(part, test) for part in others)
     limit = threshold(fair, answers=AUDITS, false_alarm=FALSE_ALARM)
     cells = audits_cells(audits_to_alarm(fair, altered, limit))
     return f"| {row.prover} | {limit:.2f} | {' | '.join(cells)} |"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from recorded import ROOT
 
-from toploc.pooling.spread import Scores
+from toploc.pooling.spread import Spread
 from toploc.thresholds.bounds import Thresholds
 from toploc.thresholds.pooled import Copy, PooledBounds
 from toploc.verifier.prefill import TransformersPrefill
@@ -37,9 +37,9 @@ class Server(ThreadingHTTPServer):
 
 # Of the recorded answers, roughly; the copy is what int4 does. Low, since only some dozen answers are audited here.
 POOLED = PooledBounds(
-    honest=Scores(-0.6, 0.15, 0.25),
+    honest=Spread(-0.6, 0.15, 0.25),
     provenance="the recorded answers",
-    copies={"int4": Copy(scores=Scores(2.0, 0.2, 0.25), threshold=6.0, audits=20)},
+    copies={"int4": Copy(scores=Spread(2.0, 0.2, 0.25), threshold=6.0, audits=20)},
 )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ToplocError
 from ..pooling.alarm import audits_needed, threshold
-from ..pooling.spread import SHARE, Alternative, Scores, chunk_scores
+from ..pooling.spread import SHARE, Alternative, Spread, chunk_scores
 from ..scheme import CHUNK_SIZE
 from ..thresholds.pooled import Copy, PooledBounds
 from .bounds import LEAST, TooFewAnswers, upper_bound
@@ -53,7 +53,7 @@ def scores_of(samples: Sequence[Sample], thresholds: Thresholds) -> list[tuple[i
     for sample in samples:
         if sample.rows == CHUNK_SIZE:
             means.setdefault(sample.answer, []).append(sample.judge(sample.proof, thresholds).mantissa_mean)
-    return [(answer, chunk_scores(found)) for answer, found in means.items()]
+    return [(answer, chunk_scores(errors)) for answer, errors in means.items()]
 
 
 def pooled_bounds(
@@ -61,7 +61,7 @@ def pooled_bounds(
 ) -> PooledBounds:
     """Everything is fitted to answers of even number, and the alarms' thresholds are set with those of odd number.
 
-    1. The spread of honest scores (`Scores.fit`).
+    1. The spread of honest scores (`Spread.fit`).
     2. The bound: what a share `target` of honest answers exceeds, in standard deviations, with one-sided `confidence`
        (`upper_bound`).
     3. The spread of each copy's scores, and the threshold of the test against it (`threshold`).
@@ -76,18 +76,18 @@ def pooled_bounds(
             f"least {LEAST} each are needed: give more honest answers"
         )
     spread, bound = spread_and_bound(fitted, target=target, confidence=confidence)  # 1, 2
-    found = {}
+    tests = {}
     for name, answers in copies.items():  # 3
         try:
-            scores = Scores.fit(halves(answers)[0])
+            altered = Spread.fit(halves(answers)[0])
         except ToplocError as error:
             raise ToplocError(f"{name}: {error}") from None
-        test = Alternative(spread, scores, SHARE)
-        limit = threshold(evidence(held, test), answers=AUDITS, false_alarm=FALSE_ALARM)
-        found[name] = Copy(
-            scores=_rounded(scores), threshold=_up(limit), share=SHARE, audits=AUDITS, false_alarm=FALSE_ALARM
+        test = Alternative(spread, altered, SHARE)
+        limit = threshold(log_ratios(held, test), answers=AUDITS, false_alarm=FALSE_ALARM)
+        tests[name] = Copy(
+            scores=_rounded(altered), threshold=_up(limit), share=SHARE, audits=AUDITS, false_alarm=FALSE_ALARM
         )
-    return PooledBounds(honest=_rounded(spread), provenance=provenance, bound=max(0.0, _up(bound)), copies=found)
+    return PooledBounds(honest=_rounded(spread), provenance=provenance, bound=max(0.0, _up(bound)), copies=tests)
 
 
 def gain(answers: Answers, bounds: PooledBounds, honest: Answers, copy: str = "", confidence: float = 0.95) -> Gain:
@@ -98,26 +98,26 @@ def gain(answers: Answers, bounds: PooledBounds, honest: Answers, copy: str = ""
     if not copy or not held:
         return Gain(refused)
     test = bounds.alternative(copy)
-    fair, altered = (evidence(part, test) for part in (halves(honest)[1], held))
+    fair, altered = (log_ratios(part, test) for part in (halves(honest)[1], held))
     return Gain(refused, audits_to_alarm(fair, altered, bounds.copies[copy].threshold))
 
 
-def spread_and_bound(fitted: Sequence[Sequence[float]], *, target: float, confidence: float) -> tuple[Scores, float]:
+def spread_and_bound(fitted: Sequence[Sequence[float]], *, target: float, confidence: float) -> tuple[Spread, float]:
     """How the scores of honest answers are spread, and what a share `target` of them exceeds, in standard deviations,
-    with one-sided `confidence`. Raises ToplocError as `Scores.fit` does."""
-    spread = Scores.fit(fitted)
-    found = upper_bound(deviations(fitted, spread), np.arange(len(fitted)), share=target, confidence=confidence)
-    return spread, found
+    with one-sided `confidence`. Raises ToplocError as `Spread.fit` does."""
+    spread = Spread.fit(fitted)
+    bound = upper_bound(deviations(fitted, spread), np.arange(len(fitted)), share=target, confidence=confidence)
+    return spread, bound
 
 
 def audits_to_alarm(fair: Floats, altered: Floats, limit: float) -> tuple[tuple[int, int], ...]:
-    """For each of `SHARES` the audits until a sum of such evidence reaches the limit, as in `Gain.audits`."""
-    found = []
+    """For each of `SHARES` the audits until a sum of such ratios reaches the limit, as in `Gain.audits`."""
+    counts = []
     for share in SHARES:
         needed = audits_needed(fair, altered, share=share, limit=limit, most=MOST_AUDITS)
         middle, late = (int(np.quantile(needed, q, method="higher")) for q in (0.5, 0.95))
-        found.append((middle, late))
-    return tuple(found)
+        counts.append((middle, late))
+    return tuple(counts)
 
 
 def halves(answers: Answers) -> tuple[list[list[float]], list[list[float]]]:
@@ -126,18 +126,18 @@ def halves(answers: Answers) -> tuple[list[list[float]], list[list[float]]]:
     return even, odd
 
 
-def deviations(answers: Sequence[Sequence[float]], spread: Scores) -> Floats:
+def deviations(answers: Sequence[Sequence[float]], spread: Spread) -> Floats:
     """Of each answer's score, float64[answers]."""
     return np.array([spread.deviations(fmean(scores), len(scores)) for scores in answers])
 
 
-def evidence(answers: Sequence[Sequence[float]], test: Alternative) -> Floats:
+def log_ratios(answers: Sequence[Sequence[float]], test: Alternative) -> Floats:
     """Log-likelihood ratios, float64[answers]."""
-    return np.array([test.evidence(scores) for scores in answers])
+    return np.array([test.log_ratio(scores) for scores in answers])
 
 
-def _rounded(scores: Scores) -> Scores:
-    return Scores(round(scores.mean, 5), round(scores.between, 5), max(round(scores.within, 5), 1e-5))
+def _rounded(spread: Spread) -> Spread:
+    return Spread(round(spread.mean, 5), round(spread.between, 5), max(round(spread.within, 5), 1e-5))
 
 
 def _up(value: float) -> float:

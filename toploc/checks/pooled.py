@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from ..report import Status
     from ..thresholds.pooled import PooledBounds
 
 
@@ -25,27 +26,24 @@ def check_pooled(proofs: Check, bounds: PooledBounds, name: str) -> Check:
     2. The score is the mean of the logarithms of the chunks' mean mantissa errors.
     3. It lies at most `bounds.bound` standard deviations above the mean of honest answers of as many chunks. Below
        nothing is refused: more precision than the model's lies there, and says nothing of other weights.
-    4. For each copy, `evidence` is the log-likelihood ratio that `toploc audit` sums up over answers.
+    4. For each copy, the figure `evidence` is the log-likelihood ratio that `toploc audit` sums up over answers.
 
     `name` is that of the thresholds. Reasons: `pooled_error`; skipped: `not_compared`, `no_whole_chunk`, `no_bound`.
     """
 
-    def result(status: str, reason: str | None, message: str, **figures: JsonValue) -> Check:
-        alarms = {
+    def result(status: Status, reason: str | None, message: str, **figures: JsonValue) -> Check:
+        alarms: dict[str, JsonValue] = {
             copy: {"threshold": of.threshold, "audits": of.audits, "false_alarm": of.false_alarm}
             for copy, of in bounds.copies.items()
         }
-        thresholds = {"name": name, "provenance": bounds.provenance, "bound": bounds.bound, "alarms": alarms}
-        return Check.model_validate(
-            {
-                "name": "pooled",
-                "status": status,
-                "choice": proofs.choice,
-                "reason": reason,
-                "message": message,
-                "figures": figures,
-                "thresholds": thresholds,
-            }
+        return Check(
+            name="pooled",
+            status=status,
+            choice=proofs.choice,
+            reason=reason,
+            message=message,
+            figures=figures,
+            thresholds={"name": name, "provenance": bounds.provenance, "bound": bounds.bound, "alarms": alarms},
         )
 
     if proofs.status not in ("passed", "failed"):  # 1
@@ -55,9 +53,9 @@ def check_pooled(proofs: Check, bounds: PooledBounds, name: str) -> Check:
         return result("skipped", "no_whole_chunk", f"the answer has no chunk of {CHUNK_SIZE} tokens")
     score = fmean(scores)  # 2
     deviations = bounds.honest.deviations(score, len(scores))  # 3
-    evidence: dict[str, JsonValue] = {copy: bounds.alternative(copy).evidence(scores) for copy in bounds.copies}  # 4
+    ratios: dict[str, JsonValue] = {copy: bounds.alternative(copy).log_ratio(scores) for copy in bounds.copies}  # 4
     figures: dict[str, JsonValue] = {"chunks": len(scores), "score": score, "deviations": deviations}
-    figures["evidence"] = evidence
+    figures["evidence"] = ratios
     message = (
         f"the mean error over {len(scores)} whole chunks is {math.exp(score):.3g}, {abs(deviations):.1f} standard "
         f"deviations {'above' if deviations >= 0 else 'below'} the honest {math.exp(bounds.honest.mean):.3g}"

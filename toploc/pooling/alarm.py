@@ -19,13 +19,13 @@ def threshold(
 ) -> float:
     """A threshold that at most a share `false_alarm` of honest providers reaches within so many audits: the larger of
 
-    1. what is found by simulation: sequences of `honest`, the evidence of honest answers that were not fitted to, drawn
-       with replacement;
+    1. what is found by simulation: sequences of `honest`, the log-likelihood ratios of answers that were not fitted to,
+       drawn with replacement;
     2. log(answers / false_alarm), which suffices where scores are as normal as they are taken to be (Lorden, Procedures
        for reacting to a change in distribution, 1971): n answers say nothing of what happens once in more than n.
     """
     if not len(honest) or answers < 1 or not 0 < false_alarm < 1:
-        raise ToplocError("expected evidence of honest answers, audits from 1 on, and a false-alarm rate in (0, 1)")
+        raise ToplocError("expected ratios of honest answers, audits from 1 on, and a false-alarm rate in (0, 1)")
     import numpy as np
 
     random = np.random.default_rng(seed)
@@ -55,13 +55,13 @@ def audits_needed(
 
     random = np.random.default_rng(seed)
     value = np.zeros(simulations)
-    found = np.full(simulations, most + 1, dtype=np.int64)
+    alarmed = np.full(simulations, most + 1, dtype=np.int64)
     for number in range(1, most + 1):
         drawn = np.where(
             random.random(simulations) < share, random.choice(altered, simulations), random.choice(honest, simulations)
         )
         value = np.maximum(0.0, value + drawn)
-        found = np.where((found > most) & (value >= limit), number, found)
-        if (found <= most).all():
+        alarmed = np.where((alarmed > most) & (value >= limit), number, alarmed)
+        if (alarmed <= most).all():
             break
-    return found
+    return alarmed

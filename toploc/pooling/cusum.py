@@ -20,10 +20,10 @@ class Cusum:
     answers: int = 0
     alarm: int | None = None
 
-    def add(self, evidence: float) -> None:
-        """The log-likelihood ratio of the next answer."""
+    def add(self, log_ratio: float) -> None:
+        """The next answer, by its log-likelihood ratio."""
         self.answers += 1
-        self.value = max(0.0, self.value + evidence)
+        self.value = max(0.0, self.value + log_ratio)
         self.highest = max(self.highest, self.value)
         if self.alarm is None and self.value >= self.threshold:
             self.alarm = self.answers

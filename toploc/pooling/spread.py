@@ -1,4 +1,4 @@
-"""Evidence pooled over the chunks of an answer, and over many answers of a provider: for changes that no chunk shows.
+"""Error pooled over the chunks of an answer, and over many answers of a provider: for changes that no chunk shows.
 
 An answer's score is the mean over its whole chunks of the logarithm of the mean mantissa error. Under the honest model
 and under an altered one it is taken as normal; the log-likelihood ratio of each audited answer goes into a cumulative
@@ -29,8 +29,8 @@ little where all is; one made for all of it is slow where a share is, since each
 
 
 @pydantic.dataclasses.dataclass(frozen=True, slots=True, config=pydantic.ConfigDict(allow_inf_nan=False))
-class Scores:
-    """How chunk scores of one model are spread: their mean, and their standard deviations between the means of answers
+class Spread:
+    """Of the chunk scores of one model: their mean, and their standard deviations between the means of answers
     and between chunks of one answer."""
 
     mean: float
@@ -38,7 +38,7 @@ class Scores:
     within: float = Field(gt=0)
 
     @classmethod
-    def fit(cls, answers: Sequence[Sequence[float]]) -> Scores:
+    def fit(cls, answers: Sequence[Sequence[float]]) -> Spread:
         """From the chunk scores of each answer (analysis of variance with unequal groups, Searle, Casella, McCulloch,
         Variance Components, 1992, section 3.6).
 
@@ -69,15 +69,15 @@ class Scores:
 class Alternative:
     """What is tested: that all answers are honest, against that a share of them is altered."""
 
-    honest: Scores
-    altered: Scores
+    honest: Spread
+    altered: Spread
     share: float = SHARE
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise ToplocError(f"share: expected above 0, up to 1, got {self.share}")
 
-    def evidence(self, chunk_scores: Sequence[float]) -> float:
+    def log_ratio(self, chunk_scores: Sequence[float]) -> float:
         """The log-likelihood ratio of an answer. Of an honest answer it costs at most log(1 - share)."""
         count, mean = len(chunk_scores), fmean(chunk_scores)
         ratio = self.altered.log_density(mean, count) - self.honest.log_density(mean, count)

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..pooling.spread import SHARE, Alternative, Scores
+from ..pooling.spread import SHARE, Alternative, Spread
 
-Name = Annotated[str, Field(min_length=1, max_length=100)]
+CopyName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class Copy(BaseModel):
@@ -20,7 +20,7 @@ class Copy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    scores: Scores
+    scores: Spread
     threshold: float = Field(gt=0)
     share: float = Field(default=SHARE, gt=0, le=1)
     audits: int = Field(default=1000, ge=1)
@@ -37,10 +37,10 @@ class PooledBounds(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    honest: Scores
+    honest: Spread
     provenance: str = Field(min_length=1)
     bound: float | None = Field(default=None, ge=0)
-    copies: dict[Name, Copy] = {}
+    copies: dict[CopyName, Copy] = {}
 
     def alternative(self, name: str) -> Alternative:
         """What the sequential test against a copy compares."""

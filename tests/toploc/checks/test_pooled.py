@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from toploc.pooling.spread import Alternative, Scores
+from toploc.pooling.spread import Alternative, Spread
 from toploc.thresholds.bounds import Thresholds
 from toploc.thresholds.pooled import Copy, PooledBounds
 from toploc.verifier.transformers import TransformersVerifier
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     Recorded = Callable[[str], dict[str, Any]]
     Find = Callable[..., Check]
 
-HONEST = Scores(-0.6, 0.1, 0.25)
-COPY = Copy(scores=Scores(0.2, 0.1, 0.25), threshold=11.5)
+HONEST = Spread(-0.6, 0.1, 0.25)
+COPY = Copy(scores=Spread(0.2, 0.1, 0.25), threshold=11.5)
 BOUNDS = PooledBounds(honest=HONEST, provenance="a test", bound=4.5, copies={"fp8": COPY})
 
 
@@ -56,13 +56,13 @@ def test_an_honest_answer(judged: Callable[..., Report], find: Find) -> None:
         "chunks": 4,
         "score": pytest.approx(scores.mean()),
         "deviations": pytest.approx((scores.mean() + 0.6) / (0.1**2 + 0.25**2 / 4) ** 0.5),
-        "evidence": {"fp8": pytest.approx(Alternative(HONEST, COPY.scores).evidence(scores))},
+        "evidence": {"fp8": pytest.approx(Alternative(HONEST, COPY.scores).log_ratio(scores))},
     }
     assert check.thresholds["alarms"] == {"fp8": {"threshold": 11.5, "audits": 1000, "false_alarm": 0.01}}
 
 
 def test_an_answer_whose_every_chunk_passes(judged: Callable[..., Report], find: Find) -> None:
-    narrow = BOUNDS.model_copy(update={"honest": Scores(-1.5, 0.1, 0.1)})
+    narrow = BOUNDS.model_copy(update={"honest": Spread(-1.5, 0.1, 0.1)})
     report = judged("greedy", narrow)
     assert report.verdict == "rejected"
     assert find(report, "proofs").status == "passed"
@@ -72,7 +72,7 @@ def test_an_answer_whose_every_chunk_passes(judged: Callable[..., Report], find:
 
 def test_more_precision_than_the_model_has_is_not_refused(judged: Callable[..., Report], find: Find) -> None:
     assert (
-        find(judged("greedy", BOUNDS.model_copy(update={"honest": Scores(2.0, 0.1, 0.1)})), "pooled").status == "passed"
+        find(judged("greedy", BOUNDS.model_copy(update={"honest": Spread(2.0, 0.1, 0.1)})), "pooled").status == "passed"
     )
 
 
