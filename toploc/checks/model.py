@@ -22,20 +22,20 @@ def check_model(evidence: Evidence, names: Collection[str]) -> Check:
 
     Reasons: `model_differs`, `model_unknown`.
     """
-    found = tuple(dict.fromkeys(evidence.models))
-    listed: list[JsonValue] = [name[:200] for name in found]
+    claimed = tuple(dict.fromkeys(evidence.models))
+    listed: list[JsonValue] = [name[:200] for name in claimed]
     own: list[JsonValue] = [*sorted(names)]
     reason = None
-    if len(found) > 1:  # 1
+    if len(claimed) > 1:  # 1
         reason = "model_differs"
-        message = f"request, response and proofs name different models: {', '.join(map(quote, found))}"
+        message = f"request, response and proofs name different models: {', '.join(map(quote, claimed))}"
     elif not names:  # 2
-        message = f"the answer is by {quote(found[0])}; this verifier was told no name of its weights"
-    elif found[0] not in names:
+        message = f"the answer is by {quote(claimed[0])}; this verifier was told no name of its weights"
+    elif claimed[0] not in names:
         reason = "model_unknown"
-        message = f"the answer is by {quote(found[0])}, this verifier holds {', '.join(map(quote, sorted(names)))}"
+        message = f"the answer is by {quote(claimed[0])}, this verifier holds {', '.join(map(quote, sorted(names)))}"
     else:
-        message = f"the verifier holds {quote(found[0])}"
+        message = f"the verifier holds {quote(claimed[0])}"
     return Check(
         name="model",
         status="failed" if reason else "passed",

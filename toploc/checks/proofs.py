@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from ..errors import MalformedProof
 from ..proofs.format import decode_proof
@@ -18,21 +19,24 @@ if TYPE_CHECKING:
 
     from ..evidence.evidence import Answer
     from ..proofs.chunks import Points
-    from ..proofs.verdict import ChunkVerdict
+    from ..proofs.format import Proof
+    from ..proofs.verdict import ChunkVerdict, Verdict
+    from ..report import Status
     from ..thresholds.bounds import Bounds, Thresholds
 
-DESCRIBED = 3
+DESCRIBED: Final = 3
 """Failed chunks that the message describes; the figures have all of them."""
 
-MOST_IMPOSTORS = 0.05
+MOST_IMPOSTORS: Final = 0.05
 """The share of other answers' proofs that thresholds may accept for a proof to show anything."""
 
-WORDS = {
+WORDS: Final = {
     "mismatches": "mismatches",
     "mantissa_mean": "mantissa mean",
     "mantissa_median": "mantissa median",
     "decoy_hits": "decoy hits",
 }
+"""The reasons of a chunk's verdict that are figures, as the message has them."""
 
 
 def check_proofs(
@@ -57,67 +61,104 @@ def check_proofs(
     `malformed_proof.` and what `MalformedProof.reason` says, `not_computed`, `activations`,
     `impostor_rate`.
     """
+    held = _Held(answer, thresholds, decode)
+    incomparable = _incomparable(held, claimed_dtype, dtype)  # 1
+    if incomparable is not None:
+        return incomparable
+    try:
+        proofs = _decoded(answer)  # 2
+        if points is None:  # 3
+            return held.check("skipped", "not_computed", "the verifier has no hidden states for this prompt and answer")
+        verdict = verify_chunks(proofs, points, dtype=dtype, thresholds=thresholds, secret=secret)
+    except MalformedProof as error:
+        return held.check("error", f"malformed_proof.{error.reason}", str(error))
+    figures: list[JsonValue] = [_figures(chunk, rows) for chunk, rows in zip(verdict.chunks, points.rows, strict=True)]
+    return (
+        _other_activations(held, verdict, figures)  # 4
+        or _without_power(held, figures)  # 5
+        or _agree(held, verdict, figures)
+    )
 
-    def result(status: str, reason: str | None, message: str, **figures: JsonValue) -> Check:
-        return Check.model_validate(
-            {
-                "name": "proofs",
-                "status": status,
-                "choice": answer.index,
-                "reason": reason,
-                "message": message,
-                "figures": figures,
-                "thresholds": {
-                    "name": thresholds.name,
-                    "provenance": thresholds.provenance,
-                    "impostor_rate": thresholds.impostor_rate,
-                },
-            }
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """The answer whose proofs are held against thresholds."""
+
+    answer: Answer
+    thresholds: Thresholds
+    decode: Callable[[Sequence[int]], str]
+
+    def check(self, status: Status, reason: str | None, message: str, **figures: JsonValue) -> Check:
+        return Check(
+            name="proofs",
+            status=status,
+            choice=self.answer.index,
+            reason=reason,
+            message=message,
+            figures=figures,
+            thresholds={
+                "name": self.thresholds.name,
+                "provenance": self.thresholds.provenance,
+                "impostor_rate": self.thresholds.impostor_rate,
+            },
         )
 
-    made = answer.proofs
-    if made.proofs is None:  # 1
-        code, message = (made.error.code, made.error.message) if made.error else ("unknown", "")
-        return result("skipped", "no_proofs", f"the server made no proofs: {quote(message)}", code=code[:40])
+
+def _incomparable(held: _Held, claimed_dtype: str, dtype: str) -> Check | None:
+    choice, thresholds = held.answer.proofs, held.thresholds
+    if choice.proofs is None:
+        code, message = (choice.error.code, choice.error.message) if choice.error else ("unknown", "")
+        return held.check("skipped", "no_proofs", f"the server made no proofs: {quote(message)}", code=code[:40])
     if claimed_dtype != dtype or thresholds.dtype != dtype:
         message = f"proofs of {claimed_dtype} with thresholds for {thresholds.dtype}; the verifier's states are {dtype}"
-        return result("error", "dtype", message)
-    try:  # 2
-        if len(made.proofs) != num_chunks(len(answer.token_ids)):
-            message = f"{len(made.proofs)} proofs for {len(answer.token_ids)} tokens, which have "
-            raise MalformedProof("count", f"{message}{num_chunks(len(answer.token_ids))} chunks")
-        proofs = []
-        for number, proof in enumerate(made.proofs):
-            try:
-                proofs.append(decode_proof(proof))
-            except MalformedProof as error:
-                raise MalformedProof(error.reason, f"the proof of chunk {number} is malformed: {error}") from None
-        if points is None:  # 3
-            return result("skipped", "not_computed", "the verifier has no hidden states for this prompt and answer")
-        verdict = verify_chunks(proofs, points, dtype=dtype, thresholds=thresholds, secret=secret)  # 4
-    except MalformedProof as error:
-        return result("error", f"malformed_proof.{error.reason}", str(error))
-    figures: list[JsonValue] = [_figures(chunk, rows) for chunk, rows in zip(verdict.chunks, points.rows, strict=True)]
+        return held.check("error", "dtype", message)
+    return None
+
+
+def _decoded(answer: Answer) -> list[Proof]:
+    """Raises MalformedProof."""
+    encoded, tokens = answer.proofs.proofs or (), len(answer.token_ids)
+    if len(encoded) != num_chunks(tokens):
+        message = f"{len(encoded)} proofs for {tokens} tokens, which have {num_chunks(tokens)} chunks"
+        raise MalformedProof("count", message)
+    proofs = []
+    for number, proof in enumerate(encoded):
+        try:
+            proofs.append(decode_proof(proof))
+        except MalformedProof as error:
+            raise MalformedProof(error.reason, f"the proof of chunk {number} is malformed: {error}") from None
+    return proofs
+
+
+def _other_activations(held: _Held, verdict: Verdict, figures: list[JsonValue]) -> Check | None:
     failed = [number for number, chunk in enumerate(verdict.chunks) if not chunk.passed]
-    if not failed and (thresholds.impostor_rate or 0) > MOST_IMPOSTORS:  # 5
-        message = (
-            f"with these thresholds {thresholds.impostor_rate:.1%} of other answers' proofs pass, so they show nothing"
-        )
-        return result("skipped", "impostor_rate", message, chunks=figures)
     if not failed:
-        worst = max(chunk.mismatches for chunk in verdict.chunks)
-        message = f"all {len(proofs)} chunks of {len(answer.token_ids)} tokens agree, at most {worst} mismatches"
-        return result("passed", None, message, chunks=figures)
-    described = [_describe(number, verdict.chunks[number], answer, decode) for number in failed[:DESCRIBED]]
+        return None
+    described = [_describe(number, verdict.chunks[number], held) for number in failed[:DESCRIBED]]
     rest = [f"and {len(failed) - DESCRIBED} more"] if len(failed) > DESCRIBED else []
-    message = f"{len(failed)} of {len(proofs)} chunks have other activations: {'; '.join([*described, *rest])}"
-    return result("failed", "activations", message, chunks=figures)
+    message = f"{len(failed)} of {len(figures)} chunks have other activations: {'; '.join([*described, *rest])}"
+    return held.check("failed", "activations", message, chunks=figures)
 
 
-def _describe(number: int, chunk: ChunkVerdict, answer: Answer, decode: Callable[[Sequence[int]], str]) -> str:
+def _without_power(held: _Held, figures: list[JsonValue]) -> Check | None:
+    rate = held.thresholds.impostor_rate or 0
+    if rate <= MOST_IMPOSTORS:
+        return None
+    message = f"with these thresholds {rate:.1%} of other answers' proofs pass, so they show nothing"
+    return held.check("skipped", "impostor_rate", message, chunks=figures)
+
+
+def _agree(held: _Held, verdict: Verdict, figures: list[JsonValue]) -> Check:
+    worst = max(chunk.mismatches for chunk in verdict.chunks)
+    tokens = len(held.answer.token_ids)
+    message = f"all {len(figures)} chunks of {tokens} tokens agree, at most {worst} mismatches"
+    return held.check("passed", None, message, chunks=figures)
+
+
+def _describe(number: int, chunk: ChunkVerdict, held: _Held) -> str:
     first = number * CHUNK_SIZE
-    tokens = answer.token_ids[first : first + CHUNK_SIZE]
-    where = f"chunk {number}, tokens {first}-{first + len(tokens) - 1}, {quote(decode(tokens))}"
+    tokens = held.answer.token_ids[first : first + CHUNK_SIZE]
+    where = f"chunk {number}, tokens {first}-{first + len(tokens) - 1}, {quote(held.decode(tokens))}"
     why = [
         f"{getattr(chunk, reason):.4g} {WORDS[reason]}, at most {getattr(chunk.bounds, reason):g} allowed"
         if reason in WORDS

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..protocol import num_chunks
 from ..report import Check, quote
@@ -12,12 +13,15 @@ from ..scheme import CHUNK_SIZE
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from ..evidence.evidence import Answer, Evidence
+    from pydantic import JsonValue
 
-CONTEXT = 8
+    from ..evidence.evidence import Answer, Evidence
+    from ..report import Status
+
+CONTEXT: Final = 8
 """Prompt tokens decoded before the answer's, since some tokenizers drop the first space of a text."""
 
-BROKEN = "\N{REPLACEMENT CHARACTER}"
+BROKEN: Final = "\N{REPLACEMENT CHARACTER}"
 """What stands for bytes that are no UTF-8. Engines that stream text leave out different ones of them."""
 
 
@@ -33,79 +37,144 @@ def check_text(
 
     1. The token that ended the answer is not part of its text, unless the request wants it there.
     2. Decode the ids, alone and after the end of the prompt; `decode` takes ids and whether to leave out special
-       tokens. One of the two is the text, up to bytes that are no text. If the prompt ends within a character, so is
-       the prompt's text and the answer's together.
-    3. A text that ended at one of the request's stop strings ends before it, or with it where the request wants that.
-    4. With `echo` the prompt comes before it.
-    5. Text whose parts were put into other fields, or left out as the request asks (`include_reasoning` false), is not
-       compared: what is left of it stands in the decoded text, and the rest is skipped.
+       tokens. If the prompt ends within a character, so is the prompt's text and the answer's together.
+    3. Text whose parts were put into other fields is not compared: what is left of it stands in the decoded text, and
+       the rest is skipped.
+    4. With `echo` the prompt comes before the text; where that is the last message of a chat, the text is skipped.
+    5. One of the decoded texts is the text, up to bytes that are no text. A text that ended at one of the request's
+       stop strings ends before it, or with it where the request wants that.
+    6. Text of which parts were left out, as the request asks (`include_reasoning` false), is skipped as in step 3.
 
     Reasons: `text_differs`, `reasoning`, `tool_calls`, `echo`. Of a text that passed, the figure `chunk_offsets` says
     where chunks are: characters at which each begins, and at which the last ends.
     """
-    request, sampling = evidence.request, evidence.sampling
-    token_ids = list(answer.token_ids)
-    include = bool(request.include_stop_str_in_output)
+    token_ids = _shown_tokens(evidence, answer, eos_token_ids)  # 1
+    said = _Said(evidence, answer, prompt, token_ids, decode)
+    texts = _decoded(said)  # 2
+    return (
+        _restructured(said, texts)  # 3
+        or _echo_of_a_chat(said)  # 4
+        or _is_said(said, texts)  # 4, 5
+        or _without_reasoning(said, texts)  # 6
+        or _differs(said, texts)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What an answer says: its text, and `token_ids`, those of its tokens that are to be in it."""
+
+    evidence: Evidence
+    answer: Answer
+    prompt: Sequence[int]
+    token_ids: list[int]
+    decoder: Callable[[Sequence[int], bool], str]
+
+    @property
+    def text(self) -> str:
+        return self.answer.text or ""
+
+    @property
+    def context(self) -> list[int]:
+        """The end of the prompt."""
+        return list(self.prompt[-CONTEXT:])
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """With or without special tokens, as the request has it."""
+        return self.decoder(token_ids, self.evidence.request.skip_special_tokens is not False)
+
+    def check(self, status: Status, reason: str | None, message: str, **figures: JsonValue) -> Check:
+        return Check(
+            name="text",
+            status=status,
+            choice=self.answer.index,
+            reason=reason,
+            message=message,
+            figures={"characters": len(self.text), **figures},
+        )
+
+
+def _shown_tokens(evidence: Evidence, answer: Answer, eos_token_ids: Collection[int]) -> list[int]:
+    sampling, token_ids = evidence.sampling, list(answer.token_ids)
     ends = {*sampling.stop_token_ids, *(() if sampling.ignore_eos else eos_token_ids)}
-    if answer.finish_reason != "length" and token_ids[-1] in ends and not include:  # 1
+    included = evidence.request.include_stop_str_in_output
+    if answer.finish_reason != "length" and token_ids[-1] in ends and not included:
         token_ids.pop()
-    skip = request.skip_special_tokens is not False
-    before = list(prompt[-CONTEXT:])
-    texts = {decode(token_ids, skip)}  # 2
-    context = decode(before, skip)
-    after = decode(before + token_ids, skip)
+    return token_ids
+
+
+def _decoded(said: _Said) -> set[str]:
+    texts = {said.decode(said.token_ids)}
+    context = said.decode(said.context)
+    after = said.decode(said.context + said.token_ids)
     if after.startswith(context):
         texts.add(after[len(context) :])
     if context.endswith(BROKEN):
         # vLLM's detokenizer goes on from the prompt's last whole text, and here has none (v1/engine/detokenizer.py).
-        texts.add(decode([*prompt, *token_ids], skip))
-    text = answer.text or ""
+        texts.add(said.decode([*said.prompt, *said.token_ids]))
+    return texts
 
-    def result(status: str, reason: str | None, message: str, **figures: list[int]) -> Check:
-        return Check.model_validate(
-            {
-                "name": "text",
-                "status": status,
-                "choice": answer.index,
-                "reason": reason,
-                "message": message,
-                "figures": {"characters": len(text), **figures},
-            }
-        )
 
-    stands = any(_clean(text).strip() in _clean(decoded) for decoded in texts)
-    if answer.restructured:  # 5
-        if stands:
-            message = f"the server put parts of the text into `{answer.restructured}`, which is not compared"
-            return result("skipped", answer.restructured, message)
-    elif request.echo and evidence.chat is not None:
-        return result("skipped", "echo", "the text begins with the last message")
-    else:
-        starts = [""]
-        if request.echo:  # 4
-            whole = evidence.prompt_of(answer)
-            starts = [whole] if isinstance(whole, str) else [decode(prompt, skip), decode(prompt, False)]
-        stops = evidence.stops if answer.finish_reason != "length" else ()
-        for start, decoded in product(starts, sorted(texts)):
-            if _same(text, start, decoded, stops, include):  # 3
-                sizes = _sizes(before, token_ids, lambda ids: decode(ids, skip))
-                sizes += [0] * (num_chunks(len(answer.token_ids)) - len(sizes))
-                offsets = _offsets(len(start), len(start + decoded), sizes, len(text))
-                message = f"the text, {len(text)} characters, is what the tokens say"
-                return result("passed", None, message, chunk_offsets=offsets)
-        if request.include_reasoning is False and stands:  # 5
-            return result("skipped", "reasoning", "parts of the text were left out, as the request asks")
-    at = max(_common(_clean(text), _clean(decoded)) for decoded in texts)
+def _stands(said: _Said, texts: set[str]) -> bool:
+    return any(_clean(said.text).strip() in _clean(decoded) for decoded in texts)
+
+
+def _restructured(said: _Said, texts: set[str]) -> Check | None:
+    field = said.answer.restructured
+    if not field:
+        return None
+    if not _stands(said, texts):
+        return _differs(said, texts)
+    return said.check("skipped", field, f"the server put parts of the text into `{field}`, which is not compared")
+
+
+def _echo_of_a_chat(said: _Said) -> Check | None:
+    if not said.evidence.request.echo or said.evidence.chat is None:
+        return None
+    return said.check("skipped", "echo", "the text begins with the last message")
+
+
+def _is_said(said: _Said, texts: set[str]) -> Check | None:
+    evidence, answer, text = said.evidence, said.answer, said.text
+    included = bool(evidence.request.include_stop_str_in_output)
+    stops = evidence.stops if answer.finish_reason != "length" else ()
+    for start, decoded in product(_starts(said), sorted(texts)):
+        if _same(text, start, decoded, stops, included):
+            sizes = _sizes(said.context, said.token_ids, said.decode)
+            sizes += [0] * (num_chunks(len(answer.token_ids)) - len(sizes))
+            offsets: list[JsonValue] = [*_offsets(len(start), len(start + decoded), sizes, len(text))]
+            message = f"the text, {len(text)} characters, is what the tokens say"
+            return said.check("passed", None, message, chunk_offsets=offsets)
+    return None
+
+
+def _starts(said: _Said) -> list[str]:
+    """What may come before the answer's own text."""
+    if not said.evidence.request.echo:
+        return [""]
+    prompt = said.evidence.prompt_of(said.answer)
+    return [prompt] if isinstance(prompt, str) else [said.decode(said.prompt), said.decoder(said.prompt, False)]
+
+
+def _without_reasoning(said: _Said, texts: set[str]) -> Check | None:
+    if said.evidence.request.include_reasoning is not False or not _stands(said, texts):
+        return None
+    return said.check("skipped", "reasoning", "parts of the text were left out, as the request asks")
+
+
+def _differs(said: _Said, texts: set[str]) -> Check:
+    text = _clean(said.text)
+    decoded = max(map(_clean, texts), key=lambda decoded: _common(text, decoded))
+    at = _common(text, decoded)
     shown = max(0, at - 10)
-    decoded = max(texts, key=lambda decoded: _common(_clean(text), _clean(decoded)))
     message = (
-        f"the text is not what the tokens say, from character {at} on: {quote(_clean(text)[shown:])} in place of "
-        f"{quote(_clean(decoded)[shown:])}"
+        f"the text is not what the tokens say, from character {at} on: {quote(text[shown:])} in place of "
+        f"{quote(decoded[shown:])}"
     )
-    return result("failed", "text_differs", message)
+    return said.check("failed", "text_differs", message)
 
 
-def _sizes(before: list[int], token_ids: list[int], decode: Callable[[list[int]], str]) -> list[int]:
+def _sizes(before: list[int], token_ids: list[int], decode: Callable[[Sequence[int]], str]) -> list[int]:
     """Characters of each chunk, decoded after the one before it. One that chunks share belongs to the later."""
     sizes = []
     for first in range(0, len(token_ids), CHUNK_SIZE):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -11,15 +13,17 @@ from ..report import Check, quote
 from ..tokens.surprisal import whole_answer, worst_window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from pydantic import JsonValue
 
     from ..evidence.evidence import Answer
+    from ..report import Status
     from ..thresholds.tokens import TokenBounds
     from ..tokens.sampling import Sampling
     from ..tokens.scores import TokenScores
+    from ..tokens.surprisal import Surprise
 
 LISTED: Final = 10
 """Positions that the figures list."""
@@ -55,93 +59,185 @@ def check_tokens(
     `sampling` has the choice's own seed. `decode` gives the text of tokens for the message. Reasons: `options`,
     `no_logits`, `margin`, `seed_differs`, `replay`, `support`, `surprisal`, `window`, `seed`.
     """
-
-    def result(status: str, reason: str | None, message: str, **figures: JsonValue) -> Check:
-        return Check.model_validate(
-            {
-                "name": "tokens",
-                "status": status,
-                "choice": answer.index,
-                "reason": reason,
-                "message": message,
-                "figures": {"tokens": len(answer.token_ids), **figures},
-                "thresholds": bounds.model_dump(),
-            }
-        )
-
     if sampling.other:  # 1
         names = ", ".join(quote(name) for name in sampling.other[:5])
-        return result("skipped", "options", f"the request has options that cannot be replayed: {names}")
+        message = f"the request has options that cannot be replayed: {names}"
+        return _check(answer, bounds, "skipped", "options", message)
     if scores is None:  # 2
-        return result("skipped", "no_logits", "the verifier has no logits for this answer")
-    count = len(answer.token_ids)
-
-    def beyond(
-        distance: NDArray[np.float64],
-        reason: str,
-        what: str,
-        *,
-        near: float = bounds.near,
-        allowed: int = most_of(count, bounds.rate),
-        most: float = bounds.margin,
-        prefix: str = "",
-    ) -> Check | None:
-        """The check's result, if any token lies too far, or too many do; puts their figures beside those there are."""
-        far, worst = np.flatnonzero(distance > near), float(distance.max())
-        listed: list[JsonValue] = [int(place) for place in far[:LISTED]]
-        found: dict[str, JsonValue] = {"worst": worst, "far": len(far), "far_at": listed, "allowed": allowed}
-        figures.update({prefix + name: value for name, value in found.items()})
-        if worst <= most and len(far) <= allowed:
-            return None
-        where = _where(int(distance.argmax()), answer, scores, decode)
-        message = (
-            f"{len(far)} of {count} tokens lie more than {near:g} from {what}, {allowed} allowed; the farthest is "
-            f"{where}, {worst:.3g} off, {most:g} allowed"
-        )
-        return result("failed", reason, message, **figures)
-
-    figures: dict[str, JsonValue] = {}
-    if sampling.greedy:  # 3
-        message = f"greedy: the model says the same {count} tokens, with margins of {scores.margin.max():.3g} at most"
-        failed = beyond(scores.margin, "margin", "what greedy decoding says")
-        return failed or result("passed", None, message, **figures)
-    claimed = answer.proofs.seed
-    if claimed is not None and claimed != sampling.seed:  # 4
-        return result("failed", "seed_differs", f"the server drew with seed {claimed}, not {sampling.seed}")
-    if scores.replay is not None:
-        what = f"what {sampling.sampler} draws with seed {sampling.seed}"
-        failed = beyond(scores.replay, "replay", what, prefix="replay_")
-        if failed is not None:
-            return failed
-    most = bounds.support  # 5
-    failed = beyond(scores.cut, "support", "what sampling leaves", near=most, allowed=0, most=most)
+        return _check(answer, bounds, "skipped", "no_logits", "the verifier has no logits for this answer")
+    held = _Held(answer, sampling, scores, bounds, decode)
+    if sampling.greedy:
+        return _greedy(held)  # 3
+    failed = (
+        _another_seed(held)  # 4
+        or _other_draws(held)  # 4
+        or _outside_of_support(held)  # 5
+    )
     if failed is not None:
         return failed
     whole, window = whole_answer(scores), worst_window(scores)
-    figures |= {"z": whole.z, "chance": whole.chance, "surprisal": float(scores.surprisal.sum())}
-    figures |= {"entropy": float(scores.entropy.sum())}
-    figures |= {"window": [window.first, window.last], "window_z": window.z, "window_chance": window.chance}
-    for found, reason, is_beyond in (
-        (whole, "surprisal", whole.z > bounds.z and whole.chance < bounds.chance),  # 6
-        (window, "window", window.chance < bounds.window_chance),  # 7
-    ):
-        if is_beyond:
-            worst = (scores.surprisal - scores.entropy)[found.first : found.last + 1].argmax()
-            where = _where(found.first + int(worst), answer, scores, decode)
-            message = (
-                f"tokens {found.first}-{found.last} are {found.excess:.3g} nats more surprising than the model's own, "
-                f"z {found.z:.3g}, which has a chance of {found.chance:.2g} at most; most of all {where}"
-            )
-            return result("failed", reason, message, **figures)
-    if scores.replay is not None:
-        worst = scores.replay.max()
-        message = f"seeded: {sampling.sampler} draws the same {count} tokens, with margins of {worst:.3g} at most"
-        return result("passed", None, message, **figures)
-    if sampling.seed is not None:  # 8
+    held.figures.update(_surprises(held, whole, window))
+    return (
+        _surprising_answer(held, whole)  # 6
+        or _surprising_window(held, window)  # 7
+        or _nothing_found(held, whole)  # 8
+    )
+
+
+def _check(
+    answer: Answer,
+    bounds: TokenBounds,
+    status: Status,
+    reason: str | None,
+    message: str,
+    figures: Mapping[str, JsonValue] = MappingProxyType({}),
+) -> Check:
+    return Check(
+        name="tokens",
+        status=status,
+        choice=answer.index,
+        reason=reason,
+        message=message,
+        figures={"tokens": len(answer.token_ids), **figures},
+        thresholds=bounds.model_dump(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An answer that is held against the verifier's logits, and the figures of the steps so far."""
+
+    answer: Answer
+    sampling: Sampling
+    scores: TokenScores
+    bounds: TokenBounds
+    decode: Callable[[Sequence[int]], str]
+    figures: dict[str, JsonValue] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        return len(self.answer.token_ids)
+
+    def check(self, status: Status, reason: str | None, message: str) -> Check:
+        return _check(self.answer, self.bounds, status, reason, message, self.figures)
+
+    def describe(self, place: int) -> str:
+        """The token at a place, and the model's own."""
+        token, best = (
+            quote(self.decode(ids))
+            for ids in (self.answer.token_ids[place : place + 1], [int(self.scores.best[place])])
+        )
+        return f"token {place}, {token} where the model prefers {best}"
+
+
+def _too_far(
+    held: _Held,
+    distance: NDArray[np.float64],
+    reason: str,
+    what: str,
+    *,
+    near: float,
+    allowed: int,
+    most: float,
+    prefix: str = "",
+) -> Check | None:
+    """The failed check, if any token lies further than `most` from `what`, or more than `allowed` further than `near`.
+
+    `distance` is float64[n], in logits. Puts the figures beside those there are, with names that begin with `prefix`.
+    """
+    far, worst = np.flatnonzero(distance > near), float(distance.max())
+    listed: list[JsonValue] = [int(place) for place in far[:LISTED]]
+    figures: dict[str, JsonValue] = {"worst": worst, "far": len(far), "far_at": listed, "allowed": allowed}
+    held.figures.update({prefix + name: value for name, value in figures.items()})
+    if worst <= most and len(far) <= allowed:
+        return None
+    message = (
+        f"{len(far)} of {held.count} tokens lie more than {near:g} from {what}, {allowed} allowed; the farthest is "
+        f"{held.describe(int(distance.argmax()))}, {worst:.3g} off, {most:g} allowed"
+    )
+    return held.check("failed", reason, message)
+
+
+def _greedy(held: _Held) -> Check:
+    margin, bounds = held.scores.margin, held.bounds
+    allowed = most_of(held.count, bounds.rate)
+    what = "what greedy decoding says"
+    failed = _too_far(held, margin, "margin", what, near=bounds.near, allowed=allowed, most=bounds.margin)
+    message = f"greedy: the model says the same {held.count} tokens, with margins of {margin.max():.3g} at most"
+    return failed or held.check("passed", None, message)
+
+
+def _another_seed(held: _Held) -> Check | None:
+    claimed, asked = held.answer.proofs.seed, held.sampling.seed
+    if claimed is None or claimed == asked:
+        return None
+    return held.check("failed", "seed_differs", f"the server drew with seed {claimed}, not {asked}")
+
+
+def _other_draws(held: _Held) -> Check | None:
+    if held.scores.replay is None:
+        return None
+    bounds, sampling = held.bounds, held.sampling
+    return _too_far(
+        held,
+        held.scores.replay,
+        "replay",
+        f"what {sampling.sampler} draws with seed {sampling.seed}",
+        near=bounds.near,
+        allowed=most_of(held.count, bounds.rate),
+        most=bounds.margin,
+        prefix="replay_",
+    )
+
+
+def _outside_of_support(held: _Held) -> Check | None:
+    most = held.bounds.support
+    return _too_far(held, held.scores.cut, "support", "what sampling leaves", near=most, allowed=0, most=most)
+
+
+def _surprises(held: _Held, whole: Surprise, window: Surprise) -> dict[str, JsonValue]:
+    return {
+        "z": whole.z,
+        "chance": whole.chance,
+        "surprisal": float(held.scores.surprisal.sum()),
+        "entropy": float(held.scores.entropy.sum()),
+        "window": [window.first, window.last],
+        "window_z": window.z,
+        "window_chance": window.chance,
+    }
+
+
+def _surprising_answer(held: _Held, whole: Surprise) -> Check | None:
+    bounds = held.bounds
+    beyond = whole.z > bounds.z and whole.chance < bounds.chance
+    return _surprising(held, whole, "surprisal") if beyond else None
+
+
+def _surprising_window(held: _Held, window: Surprise) -> Check | None:
+    beyond = window.chance < held.bounds.window_chance
+    return _surprising(held, window, "window") if beyond else None
+
+
+def _surprising(held: _Held, part: Surprise, reason: str) -> Check:
+    excess = (held.scores.surprisal - held.scores.entropy)[part.first : part.last + 1]
+    message = (
+        f"tokens {part.first}-{part.last} are {part.excess:.3g} nats more surprising than the model's own, "
+        f"z {part.z:.3g}, which has a chance of {part.chance:.2g} at most; most of all "
+        f"{held.describe(part.first + int(excess.argmax()))}"
+    )
+    return held.check("failed", reason, message)
+
+
+def _nothing_found(held: _Held, whole: Surprise) -> Check:
+    sampling, replay = held.sampling, held.scores.replay
+    if replay is not None:
+        drawn = f"{sampling.sampler} draws the same {held.count} tokens"
+        return held.check("passed", None, f"seeded: {drawn}, with margins of {replay.max():.3g} at most")
+    if sampling.seed is not None:
         message = "nothing found, but what drew the noise of this seeded answer is not known"
-        return result("skipped", "seed", message, **figures)
-    message = f"sampled: {count} tokens as surprising as the model's own, z {whole.z:.3g}"
-    return result("passed", None, message, **figures)
+        return held.check("skipped", "seed", message)
+    message = f"sampled: {held.count} tokens as surprising as the model's own, z {whole.z:.3g}"
+    return held.check("passed", None, message)
 
 
 def most_of(count: int, rate: float) -> int:
@@ -156,8 +252,3 @@ def most_of(count: int, rate: float) -> int:
         if 1 - total < MANY:
             return number
     return count
-
-
-def _where(place: int, answer: Answer, scores: TokenScores, decode: Callable[[Sequence[int]], str]) -> str:
-    said = quote(decode(answer.token_ids[place : place + 1]))
-    return f"token {place}, {said} where the model prefers {quote(decode([int(scores.best[place])]))}"
