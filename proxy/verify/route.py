@@ -18,7 +18,7 @@ from toploc.scheme import MAX_ITEMS
 
 from ..asgi.errors import error_body
 from ..log import SHOWN, logger
-from ..metrics import LATENCY, VERIFICATIONS
+from ..metrics import PROOF_LATENCY, VERIFICATIONS
 from ..tracing import REQUEST_ID, VERIFICATION, Spans
 from .limits import TooLarge, TooMany
 from .schema import OPENAPI
@@ -88,7 +88,7 @@ def description(state: State) -> dict[str, Any]:
     """What `GET /v1/toploc` says of verification."""
     verifier: EngineVerifier = state.toploc_verifier
     settings: Settings = state.toploc_settings
-    thresholds = verifier.verifier.thresholds
+    thresholds = verifier.policy.thresholds
     return {
         "role": settings.role.value,
         "models": verifier.served_names(),
@@ -103,7 +103,7 @@ def description(state: State) -> dict[str, Any]:
             "verify_tokens": settings.verify_tokens,
             "verify_body_bytes": settings.verify_body_bytes,
             "verify_items": MAX_ITEMS,
-            "context_length": verifier.verifier.context_length,
+            "context_length": verifier.policy.context_length,
         },
     }
 
@@ -157,7 +157,7 @@ async def _report(verifier: EngineVerifier, spans: Spans, headers: Mapping[str, 
             span |= {REQUEST_ID: str(evidence.source[1].get("id", ""))[:SHOWN], "toploc.choices": len(evidence.answers)}
             report = await verifier.verify(evidence)
             verdict = report.verdict
-            LATENCY.observe(time.monotonic() - began)
+            PROOF_LATENCY.observe(time.monotonic() - began)
             reasons = [check.reason for check in report.checks if check.status in ("failed", "error") and check.reason]
             span["toploc.reasons"] = " ".join(dict.fromkeys(reasons))
             return report

@@ -18,12 +18,11 @@ from toploc.errors import ProofUnavailable
 from toploc.evidence.parse import read_evidence
 from toploc.proofs.chunks import Points
 from toploc.receipts.keys import load_trusted_keys
-from toploc.report import Check, Report
 from toploc.scheme import TOPK
 from toploc.thresholds.bounds import choose_thresholds
 from toploc.tokens.sampling import Sampling
 from toploc.tokens.scores import TokenScores
-from toploc.verifier.judge import Computed, Verifier, judge
+from toploc.verifier.judge import Computed, Policy, beyond_the_model, judge, not_computable
 
 from ..channel.client import in_background
 from ..channel.messages import Examine
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
 
     from toploc.evidence.evidence import Answer, Evidence
+    from toploc.report import Check, Report
 
     from ..channel.client import Channel
     from ..channel.messages import Examined, Welcome
@@ -96,7 +96,7 @@ class EngineVerifier:
         tokenizer = copy.deepcopy(engine.renderer.get_tokenizer())
         ends = config.model_config.try_get_generation_config().get("eos_token_id")
         listed = ends if isinstance(ends, list) else [ends]
-        self.verifier = Verifier(
+        self.policy = Policy(
             names=self.names,
             thresholds=choose_thresholds(settings.thresholds, config.model_config.model, welcome.dtype),
             decode=lambda token_ids, skip: tokenizer.decode(list(token_ids), skip_special_tokens=skip),
@@ -137,10 +137,10 @@ class EngineVerifier:
                     computed.append(await self._compute(evidence, answer, calls[place]))
                 else:
                     computed.append(
-                        _cannot("prompt", "unrenderable", answer, f"this server cannot render it: {problem}")
+                        not_computable(answer, "prompt", "unrenderable", f"this server cannot render it: {problem}")
                     )
-        verifier = replace(self.verifier, names=self.served_names())
-        return await self.in_thread(partial(judge, evidence.under_one_name(self.names), verifier, computed))
+        policy = replace(self.policy, names=self.served_names())
+        return await self.in_thread(partial(judge, evidence.under_one_name(self.names), policy, computed))
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -149,27 +149,23 @@ class EngineVerifier:
         """What the checks need of one choice, or why there is nothing.
 
         1. The prompt is made of tokens.
-        2. Ids are in the vocabulary, and all together not more than the engine takes.
+        2. The engine can be run over prompt and answer (`beyond_the_model`).
         3. One prefill; what the worker says of it.
         """
         try:  # 1
             prompt = call.token_ids
         except Unrenderable as error:
-            return _cannot("prompt", "unrenderable", answer, str(error))
+            return not_computable(answer, "prompt", "unrenderable", str(error))
         token_ids = answer.token_ids
-        for name, ids in (("prompt", prompt), ("answer", token_ids)):  # 2
-            place = next((i for i, token in enumerate(ids) if token >= self._vocabulary), None)
-            if place is not None:
-                text = f"token {place} of the {name}, {ids[place]}, is outside the vocabulary of {self._vocabulary}"
-                return _cannot("proofs", "token_id", answer, text)
-        most = self.verifier.context_length
-        if most is not None and len(prompt) + len(token_ids) > most:
-            text = f"{len(prompt)} + {len(token_ids)} tokens, this server takes {most}"
-            return _cannot("proofs", "context_length", answer, text)
+        beyond = beyond_the_model(  # 2
+            answer, prompt, vocab_size=self._vocabulary, context_length=self.policy.context_length
+        )
+        if beyond is not None:
+            return beyond
         try:  # 3
             examined = await self._examine(evidence.sampling_of(answer), prompt, token_ids, call)
         except ProofUnavailable as error:
-            return _cannot("proofs", "not_computed", answer, f"{error.code}: {error}")
+            return not_computable(answer, "proofs", "not_computed", f"{error.code}: {error}")
         points = Points(
             np.frombuffer(examined.indices, dtype=np.int32).reshape(-1, TOPK),
             np.frombuffer(examined.patterns, dtype=np.uint16).reshape(-1, TOPK),
@@ -196,7 +192,7 @@ class EngineVerifier:
             list(prompt),
             list(token_ids),
             sampling.model_dump_json() if wanted else None,
-            sorted(self.verifier.eos_token_ids),
+            sorted(self.policy.eos_token_ids),
             call.lora_request.lora_int_id if call.lora_request else None,
         )
         try:
@@ -249,8 +245,3 @@ async def unless_dead(engine: EngineClient, work: Coroutine[Any, Any, T]) -> T:
         return task.result()
     finally:
         task.cancel()
-
-
-def _cannot(name: str, reason: str, answer: Answer, message: str) -> Check:
-    fields = {"name": name, "status": "error", "reason": reason, "choice": answer.index, "message": message}
-    return Check.model_validate(fields)

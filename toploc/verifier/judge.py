@@ -13,7 +13,7 @@ from ..checks.proofs import check_proofs
 from ..checks.receipt import check_receipt
 from ..checks.text import check_text
 from ..checks.tokens import check_tokens
-from ..report import Check, Report, quote
+from ..report import Check, CheckName, Report, quote
 from ..thresholds import tokens
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Verifier:
-    """What a verifier holds an answer against.
+class Policy:
+    """What a verifier holds every answer against.
 
     `names`: what its weights are served under; none if it does not know. `decode`: the text of token ids, with or
     without special tokens. `context_length`: the server's, None if unknown. `secret`: chooses the decoys
@@ -58,7 +58,7 @@ class Computed:
     scores: TokenScores | None
 
 
-def judge(evidence: Evidence, verifier: Verifier, computed: Sequence[Computed | Check]) -> Report:
+def judge(evidence: Evidence, policy: Policy, computed: Sequence[Computed | Check]) -> Report:
     """All checks of all choices, and the verdict.
 
     1. model: it is the verifier's.
@@ -73,23 +73,48 @@ def judge(evidence: Evidence, verifier: Verifier, computed: Sequence[Computed | 
     `computed` has an entry for each of `evidence.answers`, in order: where the verifier could not compute, the check
     that says why. The rule of the verdict is `Report.of`.
     """
-    checks = [check_model(evidence, verifier.names)]  # 1
+    checks = [check_model(evidence, policy.names)]  # 1
     error = evidence.proofs.error
     if error is not None:
         message = f"the server made no proofs: {quote(error.message)}"
         figures = {"code": error.code[:40]}
         checks.append(Check(name="proofs", status="skipped", reason="no_proofs", message=message, figures={**figures}))
     for answer, entry in zip(evidence.answers, computed, strict=True):
-        checks += [entry] if isinstance(entry, Check) else _of_choice(evidence, answer, verifier, entry)
-    checks += check_receipt(evidence, verifier.trusted_keys)  # 8
+        checks += [entry] if isinstance(entry, Check) else _of_choice(evidence, answer, policy, entry)
+    checks += check_receipt(evidence, policy.trusted_keys)  # 8
     return Report.of(checks, model=evidence.model[:200])
 
 
-def _of_choice(evidence: Evidence, answer: Answer, verifier: Verifier, computed: Computed) -> Iterator[Check]:
-    def said(token_ids: Sequence[int]) -> str:
-        return verifier.decode(token_ids, False)
+def not_computable(answer: Answer, name: CheckName, reason: str, message: str) -> Check:
+    """The check that says why a verifier could not compute what the checks of a choice need."""
+    return Check(name=name, status="error", choice=answer.index, reason=reason, message=message)
 
-    thresholds = verifier.thresholds
+
+def beyond_the_model(
+    answer: Answer, prompt: Sequence[int], *, vocab_size: int, context_length: int | None
+) -> Check | None:
+    """Why the model cannot be run over prompt and answer; to be asked before it sees them.
+
+    1. All ids are in the vocabulary.
+    2. The context holds prompt and answer, to the last token: a server ends an answer there, although it needs no row
+       for that token (`check_stop` in vllm/v1/core/sched/utils.py). None where its length is not known.
+    """
+    for name, token_ids in (("prompt", prompt), ("answer", answer.token_ids)):  # 1
+        place = next((i for i, token in enumerate(token_ids) if token >= vocab_size), None)
+        if place is not None:
+            message = f"token {place} of the {name}, {token_ids[place]}, is outside the vocabulary of {vocab_size}"
+            return not_computable(answer, "proofs", "token_id", message)
+    if context_length is not None and len(prompt) + len(answer.token_ids) > context_length:  # 2
+        message = f"{len(prompt)} + {len(answer.token_ids)} tokens, the context has {context_length}"
+        return not_computable(answer, "proofs", "context_length", message)
+    return None
+
+
+def _of_choice(evidence: Evidence, answer: Answer, policy: Policy, computed: Computed) -> Iterator[Check]:
+    def text_of(token_ids: Sequence[int]) -> str:
+        return policy.decode(token_ids, False)
+
+    thresholds = policy.thresholds
     yield check_prompt(answer, computed.prompt)  # 2
     proofs = check_proofs(  # 3
         answer,
@@ -97,15 +122,15 @@ def _of_choice(evidence: Evidence, answer: Answer, verifier: Verifier, computed:
         computed.points,
         computed.dtype,
         thresholds,
-        decode=said,
-        secret=verifier.secret,
+        decode=text_of,
+        secret=policy.secret,
     )
     yield proofs
     if thresholds.pooled is not None:
         yield check_pooled(proofs, thresholds.pooled, thresholds.name)  # 4
     bounds = thresholds.tokens or tokens.DEFAULT
-    yield check_tokens(answer, evidence.sampling_of(answer), computed.scores, bounds, decode=said)  # 5
-    decode, ends = verifier.decode, verifier.eos_token_ids
+    yield check_tokens(answer, evidence.sampling_of(answer), computed.scores, bounds, decode=text_of)  # 5
+    decode, ends = policy.decode, policy.eos_token_ids
     yield check_text(evidence, answer, computed.prompt, decode=decode, eos_token_ids=ends)  # 6
     yield check_finish(  # 7
         evidence,
@@ -113,5 +138,5 @@ def _of_choice(evidence: Evidence, answer: Answer, verifier: Verifier, computed:
         decode=decode,
         eos_token_ids=ends,
         prompt_tokens=len(computed.prompt),
-        context_length=verifier.context_length,
+        context_length=policy.context_length,
     )

@@ -16,7 +16,7 @@ from ..report import Check, Report, malformed
 from ..scheme import TOPK
 from ..thresholds.bounds import Thresholds
 from ..tokens.scoring import score_tokens
-from .judge import Computed, Verifier, judge
+from .judge import Computed, Policy, beyond_the_model, judge, not_computable
 from .prefill import TransformersPrefill
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class TransformersVerifier:
         self._scored = scored
         self.prefill = model if isinstance(model, TransformersPrefill) else TransformersPrefill(model)
         tokenizer = self.prefill.tokenizer
-        self.verifier = Verifier(
+        self.policy = Policy(
             names=tuple(names),
             thresholds=thresholds or Thresholds.paper(self.prefill.proof_dtype),
             decode=lambda token_ids, skip: tokenizer.decode(
@@ -79,15 +79,14 @@ class TransformersVerifier:
     def judge(self, evidence: Evidence) -> Report:
         """The report on parsed evidence."""
         computed = [self.compute(evidence, answer) for answer in evidence.answers]
-        names = tuple(self.verifier.names)
-        return judge(evidence.under_one_name(names) if names else evidence, self.verifier, computed)
+        names = tuple(self.policy.names)
+        return judge(evidence.under_one_name(names) if names else evidence, self.policy, computed)
 
     def compute(self, evidence: Evidence, answer: Answer) -> Computed | Check:
         """What the checks need of one choice, or why there is nothing.
 
         1. Render the request's prompt.
-        2. Ids are in the vocabulary, and all together not more than the model was made for: checked before the model
-           sees them.
+        2. The model can be run over prompt and answer (`beyond_the_model`).
         3. One forward pass; top-k of its states, and the scores of its logits.
         """
         rendered: list[list[int]] = []  # 1
@@ -99,22 +98,19 @@ class TransformersVerifier:
                 # A template is a program of the model's that runs on foreign input: it may raise anything.
                 problem = f"{type(error).__name__}: {str(error)[:200]}"
         if not rendered or not rendered[0]:
-            return _cannot("prompt", "error", "unrenderable", answer, f"the prompt cannot be rendered here: {problem}")
+            message = f"the prompt cannot be rendered here: {problem}"
+            return not_computable(answer, "prompt", "unrenderable", message)
         prompt, token_ids = matching_prompt(answer, rendered), answer.token_ids
-        size, most = self.prefill.vocab_size, self.prefill.context_length
-        for name, ids in (("prompt", prompt), ("answer", token_ids)):  # 2
-            place = next((i for i, token in enumerate(ids) if token >= size), None)
-            if place is not None:
-                text = f"token {place} of the {name}, {ids[place]}, is outside the vocabulary of {size}"
-                return _cannot("proofs", "error", "token_id", answer, text)
-        if most is not None and len(prompt) + len(token_ids) - 1 > most:
-            text = f"{len(prompt)} + {len(token_ids)} tokens, the model was made for {most}"
-            return _cannot("proofs", "error", "context_length", answer, text)
+        beyond = beyond_the_model(  # 2
+            answer, prompt, vocab_size=self.prefill.vocab_size, context_length=self.prefill.context_length
+        )
+        if beyond is not None:
+            return beyond
         states = self.prefill.states(prompt, token_ids)  # 3
         try:
             points = state_points(states, TOPK)
         except InvalidActivations as error:
-            return _cannot("proofs", "error", "activations_invalid", answer, str(error))
+            return not_computable(answer, "proofs", "activations_invalid", str(error))
         scores = None
         sampling = evidence.sampling_of(answer)
         if self._scored and self.prefill.has_logits and not sampling.other:
@@ -180,8 +176,3 @@ def _joined(message: dict[str, Any]) -> dict[str, Any]:
     if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
         raise MalformedEvidence("request.messages", "content that is not text cannot be verified here")
     return {**message, "content": "\n".join(part["text"] for part in content)}
-
-
-def _cannot(name: str, status: str, reason: str, answer: Answer, message: str) -> Check:
-    fields = {"name": name, "status": status, "reason": reason, "choice": answer.index, "message": message}
-    return Check.model_validate(fields)

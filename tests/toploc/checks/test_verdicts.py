@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 MODEL = Path(__file__).parents[3] / "models" / "toploc-mini"
 NEVER = 1023
-
-# Token of a byte that begins a character of several.
-LEAD_BYTE = 133
 """A token that no answer here has, in place of the end of a sequence."""
+
+LEAD_BYTE = 133
+"""The token of a byte that begins a character of several."""
 
 SKIPPED = {"seeded": "tokens", "structured": "tokens", "tool-call": "text"}
 HONEST = [
@@ -282,6 +282,23 @@ def test_longer_than_the_context(verify: Verify, recorded: Recorded, find: Find)
     evidence["request"]["prompt"] *= 60
     report = verify(evidence)
     assert (report.verdict, find(report, "proofs").reason) == ("error", "context_length")
+
+
+@pytest.mark.parametrize(("spare", "reason"), [(0, None), (-1, "context_length")])
+def test_the_context_holds_prompt_and_answer(
+    prefill: TransformersPrefill,
+    verify: Verify,
+    recorded: Recorded,
+    find: Find,
+    monkeypatch: pytest.MonkeyPatch,
+    spare: int,
+    reason: str | None,
+) -> None:
+    """To the last token, although no row is computed for it: a server ends an answer there."""
+    evidence = recorded("greedy")
+    tokens = evidence["response"]["toploc_proofs"]["prompt"]["num_tokens"] + len(choice(evidence)["token_ids"])
+    monkeypatch.setattr(prefill._model.config, "max_position_embeddings", tokens + spare)
+    assert find(verify(evidence), "proofs").reason == reason
 
 
 @pytest.mark.parametrize(
