@@ -49,5 +49,14 @@ class Reliance:
         """From lists of words: a place is `module:name`, and all have one name."""
         modules, names = zip(*(place.split(":") for place in places.split()), strict=True)
         [name] = set(names)
-        words = (tuple(text.split()) for text in (users, parameters, keywords, members, attributes, texts))
-        return cls(name, modules, *words, without=without)
+        return cls(
+            name,
+            modules,
+            tuple(users.split()),
+            tuple(parameters.split()),
+            tuple(keywords.split()),
+            tuple(members.split()),
+            tuple(attributes.split()),
+            tuple(texts.split()),
+            without,
+        )

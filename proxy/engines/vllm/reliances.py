@@ -10,7 +10,7 @@ from typing import Final
 
 from ..reliance import Reliance
 
-TESTED: Final = ("0.26.0", "0.32.0")
+TESTED: Final = {"0.26.0": "on GPUs", "0.32.0": "on CPUs"}
 """Versions of vLLM that the tests were run with. Others have to look the same to the adapters."""
 
 # Command line
@@ -122,7 +122,7 @@ FRONT_END: Final = (
     Reliance.on("vllm.v1.engine:EngineCoreOutput", "early", members="request_id new_token_ids finish_reason"),
     Reliance.on("vllm.v1.engine:FinishReason", "early", members="__str__"),
     Reliance.on("vllm.v1.engine:", "early generate", texts="abort error"),
-    Reliance.on("vllm.v1.engine.parallel_sampling:ParentRequest", "proxy/channel/tag", members="get_child_info"),
+    Reliance.on("vllm.v1.engine.parallel_sampling:ParentRequest", "proxy/channel/tag", texts="_"),
 )
 
 # Requests and answers
@@ -255,6 +255,7 @@ CONFIGURATION: Final = (
 
 WORKER: Final = (
     Reliance.on("vllm:__version__", "worker guards proxy/routes proxy/doctor/engine"),
+    Reliance.on("vllm._version:__version__", "version", without="`toploc --version` does not name vLLM's"),
     Reliance.on("vllm.triton_utils:HAS_TRITON", "plugin"),
     Reliance.on("vllm.platforms:current_platform", "serve/refusals proxy/doctor/engine"),
     Reliance.on(
@@ -404,7 +405,7 @@ RUNNER_V2: Final = (
 RUNNER_ON_CPUS: Final = (
     Reliance.on(
         "vllm.v1.worker.cpu_model_runner:CPUModelRunner",
-        "runners/v1",
+        "runners/v1 runners/lifecycle",
         attributes="execute_model load_model initialize_kv_cache",
     ),
 )
