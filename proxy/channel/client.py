@@ -143,14 +143,16 @@ class Channel:
     all; the one that has it answers.
     """
 
-    def __init__(self, workers: Sequence[WorkerChannel], timeout: float) -> None:
+    def __init__(self, workers: Sequence[WorkerChannel], timeout: float, *, first: int = 0) -> None:
         self._workers = workers
         self._timeout = timeout
+        self._first = first
 
     @classmethod
     def connect(cls, directory: str, engines: int, timeout: float, *, first: int = 0) -> Self:
         """Engines number `first` to `first + engines - 1`."""
-        return cls([WorkerChannel(worker_address(directory, i)) for i in range(first, first + engines)], timeout)
+        addresses = [worker_address(directory, engine) for engine in range(first, first + engines)]
+        return cls([WorkerChannel(address) for address in addresses], timeout, first=first)
 
     async def hello(self, timeout: float) -> list[Welcome]:
         """Every worker's description of itself. Raises TimeoutError if one does not answer."""
@@ -220,10 +222,10 @@ class Channel:
         with suppress(TimeoutError):
             await asyncio.gather(*(worker.ask(request, self._timeout) for worker in self._workers))
 
-    async def slots(self) -> list[Slots]:
-        """Each worker's slots. Raises TimeoutError if one does not answer."""
+    async def slots(self) -> dict[int, Slots]:
+        """Slots of each engine's worker, by the engine's number. Raises TimeoutError if one does not answer."""
         replies = await asyncio.gather(*(worker.ask(CountSlots(), self._timeout) for worker in self._workers))
-        return [reply for reply in replies if isinstance(reply, Slots)]
+        return {engine: reply for engine, reply in enumerate(replies, self._first) if isinstance(reply, Slots)}
 
     def close(self) -> None:
         for worker in self._workers:

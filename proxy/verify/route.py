@@ -18,7 +18,7 @@ from toploc.scheme import MAX_ITEMS
 
 from ..asgi.errors import error_body
 from ..log import SHOWN, logger
-from ..metrics import PROOF_LATENCY, VERIFICATIONS
+from ..metrics import VERIFICATION_LATENCY, VERIFICATIONS
 from ..tracing import REQUEST_ID, VERIFICATION, Spans
 from .limits import TooLarge, TooMany
 from .schema import OPENAPI
@@ -157,7 +157,7 @@ async def _report(verifier: EngineVerifier, spans: Spans, headers: Mapping[str, 
             span |= {REQUEST_ID: str(evidence.source[1].get("id", ""))[:SHOWN], "toploc.choices": len(evidence.answers)}
             report = await verifier.verify(evidence)
             verdict = report.verdict
-            PROOF_LATENCY.observe(time.monotonic() - began)
+            VERIFICATION_LATENCY.observe(time.monotonic() - began)
             reasons = [check.reason for check in report.checks if check.status in ("failed", "error") and check.reason]
             span["toploc.reasons"] = " ".join(dict.fromkeys(reasons))
             return report

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import prometheus_client
+from scripted import reply, worker
 from toploc_proxy import metrics
+from toploc_proxy.channel.client import Channel
 from toploc_proxy.channel.messages import Slots
 from toploc_proxy.engines.vllm import startup
 
@@ -22,11 +24,11 @@ DASHBOARD = Path(__file__).parents[2] / "configs" / "grafana.json"
 class Workers:
     """A channel whose workers answer, then one of them does not, then they do again."""
 
-    def __init__(self, answers: list[list[Slots] | TimeoutError]) -> None:
+    def __init__(self, answers: list[dict[int, Slots] | TimeoutError]) -> None:
         self.answers = answers
         self.empty = asyncio.Event()
 
-    async def slots(self) -> list[Slots]:
+    async def slots(self) -> dict[int, Slots]:
         if not self.answers:
             self.empty.set()
             await asyncio.sleep(3600)
@@ -40,7 +42,7 @@ def test_slots_are_watched_through_silence(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(startup, "POLL_SECONDS", 0.0)
 
     async def watch() -> None:
-        workers = Workers([[Slots(36, 5), Slots(36, 7)], TimeoutError(), [Slots(36, 0), Slots(36, 1)]])
+        workers = Workers([{0: Slots(36, 5), 1: Slots(36, 7)}, TimeoutError(), {0: Slots(36, 0), 1: Slots(36, 1)}])
         task = asyncio.create_task(startup.watch_slots(workers))
         await workers.empty.wait()
         task.cancel()
@@ -50,6 +52,25 @@ def test_slots_are_watched_through_silence(monkeypatch: pytest.MonkeyPatch) -> N
     assert 'toploc:slots{engine="0"} 36.0' in text
     assert 'toploc:slots_in_use{engine="0"} 0.0' in text
     assert 'toploc:slots_in_use{engine="1"} 1.0' in text
+
+
+def test_slots_are_those_of_the_engines_by_their_numbers(sockets: str) -> None:
+    """Behind a load balancer of the operator's a front end has engines that do not begin with 0."""
+
+    async def watch() -> None:
+        channel = Channel.connect(sockets, 1, timeout=20, first=5)
+        task = asyncio.create_task(startup.watch_slots(channel))
+        try:
+            async with asyncio.timeout(20):
+                while 'toploc:slots{engine="5"} 17.0' not in prometheus_client.generate_latest().decode():
+                    await asyncio.sleep(0.01)
+        finally:
+            task.cancel()
+            channel.close()
+
+    with worker(sockets, lambda _: reply(Slots(17, 3)), engine=5):
+        asyncio.run(watch())
+    assert 'toploc:slots_in_use{engine="5"} 3.0' in prometheus_client.generate_latest().decode()
 
 
 def test_the_dashboard_reads_metrics_that_exist() -> None:

@@ -143,7 +143,7 @@ class ProvingGenerate:
 
     async def _prove_choice(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> ChoiceProofs:
         try:
-            with metrics.LATENCY.time():
+            with metrics.PROOF_LATENCY.time():
                 proofs = await self._fetch(call, tag, choice, token_ids)
         except ProofUnavailable as error:
             reason = to_error(error)

@@ -133,7 +133,7 @@ async def watch_slots(channel: Channel) -> None:
     """Asks the workers for their slots again and again, until cancelled."""
     while True:
         try:
-            for engine, slots in enumerate(await channel.slots()):
+            for engine, slots in (await channel.slots()).items():
                 SLOTS.labels(engine).set(slots.total)
                 SLOTS_IN_USE.labels(engine).set(slots.in_use)
         except TimeoutError:

@@ -230,4 +230,4 @@ def test_a_dead_engine_does_not_hold_up_the_others_proofs(sockets: str) -> None:
 
 def test_slots(sockets: str) -> None:
     with worker(sockets, lambda _: reply(Slots(288, 3))):
-        assert run(sockets, LONG, lambda channel: channel.slots()) == [Slots(288, 3)]
+        assert run(sockets, LONG, lambda channel: channel.slots()) == {0: Slots(288, 3)}

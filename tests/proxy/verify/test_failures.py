@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import prometheus_client
 import pytest
 from fastapi import FastAPI
 from toploc_proxy.channel.client import Channel
@@ -15,6 +16,8 @@ from toploc_proxy.tracing import Spans
 from toploc_proxy.verify.limits import Places
 from toploc_proxy.verify.route import router
 from toploc_proxy.verify.verifier import unless_dead
+
+from toploc.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +71,25 @@ def test_an_engine_that_fails_is_a_500_and_gives_its_place_back(error: Exception
         assert verifier.places.requests == 0
 
     asyncio.run(run())
+
+
+def test_a_verification_is_timed_as_one_and_not_as_a_proof() -> None:
+    def counts() -> list[float | None]:
+        names = [f"toploc:{what}_latency_seconds_count" for what in ("verification", "proof")]
+        return [prometheus_client.REGISTRY.get_sample_value(name) for name in names]
+
+    async def report() -> Report:
+        return Report.of([], model="m")
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(app_of(Broken(report)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            response = await client.post("/v1/toploc/verify", json={"request": {}, "response": {}})
+            assert response.status_code == 200
+
+    verifications, proofs = counts()
+    asyncio.run(run())
+    assert counts() == [(verifications or 0) + 1, proofs]
 
 
 @pytest.mark.parametrize("body", [b'{"request":{},"response":{}}', b'{"items":[{},{}]}'])
