@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from importlib import import_module
@@ -48,7 +49,7 @@ COMMANDS = (
 
 def main() -> int:
     """Exit status 0, or the subcommand's own; 2 for a wrong call or an error with a message for the user, 130 where it
-    was interrupted."""
+    was interrupted, 141 where nobody reads on."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
@@ -67,6 +68,10 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Its reader has gone, as `head` does. What is buffered still would raise at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def load(command: Command) -> Callable[[Sequence[str]], int | None]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+from collections import Counter
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from ..arguments import add_api_key, api_key
 from ..errors import ToplocError
 from ..evidence.file import items
 from ..receipts.keys import load_trusted_keys
@@ -41,13 +42,18 @@ def parser() -> argparse.ArgumentParser:
         "toploc verify", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("file", metavar="FILE", help="evidence: JSON or JSONL; - is standard input")
-    made.add_argument("--backend", choices=["transformers"], default="transformers", help="what computes the prefill")
+    made.add_argument(
+        "--backend",
+        choices=["transformers"],
+        default="transformers",
+        help="what computes the prefill (default: transformers)",
+    )
     where = made.add_mutually_exclusive_group(required=True)
     where.add_argument("--model", metavar="PATH", help="the claimed model's weights, or its name on the hub")
     where.add_argument(
         "--verifier", metavar="URL", help="a server that verifies instead (toploc serve); options about a model are its"
     )
-    made.add_argument("--api-key-env", metavar="NAME", help="environment variable with that server's API key")
+    add_api_key(made, "that server's")
     made.add_argument(
         "--name",
         action="append",
@@ -89,6 +95,9 @@ def main(arguments: Sequence[str]) -> int:
             print(report.model_dump_json() if args.json else f"{args.file}:{place}  {report}", flush=True)
     if not verdicts:
         raise ToplocError(f"{args.file}: no evidence")
+    if len(verdicts) > 1 and not args.json:
+        counts = (f"{count} {verdict}" for verdict, count in sorted(Counter(verdicts).items()))
+        print(f"{len(verdicts)} answers: {', '.join(counts)}")
     if "rejected" in verdicts:
         return 1
     return 2 if "error" in verdicts else 0
@@ -112,17 +121,16 @@ def _load(args: argparse.Namespace) -> _Verifier:
     if args.verifier:
         from .server import Verifier
 
-        key = os.environ.get(args.api_key_env) if args.api_key_env else None
-        if args.api_key_env and not key:
-            raise ToplocError(f"--api-key-env: {args.api_key_env} is not set")
-        return Verifier(args.verifier, api_key=key)
+        return Verifier(args.verifier, api_key=api_key(args))
     from ..thresholds.bounds import Thresholds
 
     thresholds = Thresholds.load(args.thresholds) if args.thresholds else None
     trusted = load_trusted_keys(args.trusted_keys) if args.trusted_keys else ()
+    from .model_name import require_model
     from .prefill import load_prefill
     from .transformers import TransformersVerifier
 
+    require_model(args.model)
     prefill = load_prefill(args.model, args.dtype, args.device)
     return TransformersVerifier(
         prefill, names=args.name, thresholds=thresholds, context_length=args.context_length, trusted_keys=trusted

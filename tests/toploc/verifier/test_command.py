@@ -140,3 +140,27 @@ def test_help_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "exit status" in done.stdout
+
+
+def test_a_count_ends_the_reports_on_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [json.dumps(json.loads((RECORDED / f"{n}.json").read_text("utf-8"))) for n in ("greedy", "int4-greedy")]
+    (tmp_path / "two.jsonl").write_text("\n".join([*lines, lines[0]]) + "\n")
+    assert main([str(tmp_path / "two.jsonl"), *MODEL]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "3 answers: 2 accepted, 1 rejected"
+    main([str(RECORDED / "greedy.json"), *MODEL])
+    assert "answers:" not in capsys.readouterr().out
+
+
+def test_nothing_is_said_when_its_reader_goes(tmp_path: Path) -> None:
+    """As under `| head -0`."""
+    file = tmp_path / "many.jsonl"
+    file.write_text("{}\n" * 5000)
+    command = [sys.executable, "-m", "toploc", "verify", str(file), *MODEL]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    said = process.stderr.read()
+    assert process.wait(120) == 141
+    assert b"Traceback" not in said
+    assert b"Broken" not in said
