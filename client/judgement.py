@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from toploc.report import Check, Report, Verdict, printable
+from toploc.report import Check, Report, ReportVerdict, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,7 @@ class Judgement(Report):
         silent = sum(o.report is None for o in opinions)
         needed = min(len(opinions), {"all": len(opinions), "any": 1, "majority": len(opinions) // 2 + 1}[rule])
         rejected = any(o.report is not None and o.report.verdict == "rejected" for o in opinions)
-        verdict: Verdict = "error"
+        verdict: ReportVerdict = "error"
         undecided = False
         if any(check.status != "passed" for check in receipts):  # 1
             verdict = "rejected"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from toploc.pooling.cusum import Cusum
 from toploc.report import printable
 
+from .entry import NAME_LENGTH
 from .figures import counted
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 MOST_TESTS: Final = 50
 """Stops a verifier whose every report names another test from filling memory and page."""
-NAME: Final = 100
-"""Characters of a name that are kept."""
 
 
 class Alarm:
@@ -114,7 +113,7 @@ class Alarms:
         if not isinstance(log_ratios, dict) or not isinstance(alarms, dict):
             return
         for copy, log_ratio in log_ratios.items():
-            key = str(check.thresholds.get("name"))[:NAME], copy[:NAME]
+            key = str(check.thresholds.get("name"))[:NAME_LENGTH], copy[:NAME_LENGTH]
             if key not in self._alarms and len(self._alarms) < MOST_TESTS:
                 alarm = _alarm(*key, alarms.get(copy))
                 if alarm is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from toploc.errors import ToplocError, VerifierUnavailable
+
+from .limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -21,8 +22,6 @@ BATCH: Final = 16
 """Answers of one request."""
 BATCH_BYTES: Final = 2**20
 """Of one request, unless it is one answer. Keeps what a dead verifier takes along small."""
-BODY_BYTES: Final = 8 * 2**20
-"""The longest body of a verifier that does not say: the server's default."""
 ATTEMPTS: Final = 3
 """Requests with an answer that may fail. Stops an answer that makes verifiers fail from going round for ever."""
 FAILURES: Final = 3
@@ -110,7 +109,7 @@ class Dispatcher:
         failures = 0
         while not self._finished():
             try:
-                limits = _Limits.of(await verifier.describe())
+                limits = Limits.of(await verifier.describe())
                 if failures >= FAILURES:
                     raise VerifierUnavailable(verifier.url, f"{failures} requests in a row failed")
             except VerifierUnavailable as error:
@@ -121,7 +120,7 @@ class Dispatcher:
             self._take_in(verifier)
             failures = 0 if await self._employ(verifier, limits) else failures + 1
 
-    async def _employ(self, verifier: AsyncVerifier, limits: _Limits) -> bool:
+    async def _employ(self, verifier: AsyncVerifier, limits: Limits) -> bool:
         """Has the verifier work until nothing is left or it fails; whether a report came."""
         requests = min(self._requests, limits.requests)
         tasks = [asyncio.create_task(self._work(verifier, limits)) for _ in range(requests)]
@@ -151,7 +150,7 @@ class Dispatcher:
         for task in tasks:
             task.cancel()
 
-    async def _work(self, verifier: AsyncVerifier, limits: _Limits) -> bool:
+    async def _work(self, verifier: AsyncVerifier, limits: Limits) -> bool:
         """Sends batches until nothing is left or one fails; whether a report came."""
         served = False
         while batch := await self._next(verifier, limits):
@@ -173,32 +172,35 @@ class Dispatcher:
                 self._wake()
         return served
 
-    async def _next(self, verifier: AsyncVerifier, limits: _Limits) -> list[Work]:
-        """The next batch; none where all is done or the verifier is left out. Work that failed goes alone."""
+    async def _next(self, verifier: AsyncVerifier, limits: Limits) -> list[Work]:
+        """The next batch; none where all is done or the verifier is left out."""
         while not self._stopped and verifier.url not in self._out:
-            batch: list[Work] = []
-            size, body = 0, limits.body_bytes
-            while len(batch) < min(self._batch, limits.items) and (work := self._take()) is not None:
-                if len(work.data) + len('{"items":[]}') > body:
-                    self._settle(
-                        work, verifier, ToplocError(f"longer than the {body:,} bytes that {verifier.url} takes")
-                    )
-                    continue
-                if batch and (work.failed or size + len(work.data) > min(BATCH_BYTES, body - 100)):
-                    self._again.appendleft(work)
-                    break
-                batch.append(work)
-                size += len(work.data) + 1
-                if work.failed:
-                    break
-            if batch:
+            if batch := self._batch_for(verifier, limits):
                 self._running += 1
                 return batch
             if self._finished():
                 self._wake()
                 return []
-            await self._change()
+            await self._changed.wait()
         return []
+
+    def _batch_for(self, verifier: AsyncVerifier, limits: Limits) -> list[Work]:
+        """What is at hand for one request. Work that failed goes alone, and work that is too long nowhere."""
+        batch: list[Work] = []
+        size, body = 0, limits.body_bytes
+        while len(batch) < min(self._batch, limits.items) and (work := self._take()) is not None:
+            if len(work.data) + len('{"items":[]}') > body:
+                error = ToplocError(f"longer than the {body:,} bytes that {verifier.url} takes")
+                self._settle(work, verifier, error)
+                continue
+            if batch and (work.failed or size + len(work.data) > min(BATCH_BYTES, body - 100)):
+                self._again.appendleft(work)
+                break
+            batch.append(work)
+            size += len(work.data) + 1
+            if work.failed:
+                break
+        return batch
 
     def _take(self) -> Work | None:
         return self._again.popleft() if self._again else next(self._fresh, None)
@@ -244,37 +246,11 @@ class Dispatcher:
         end = time.monotonic() + min(PROBE, max(self._wait, 0.1))
         while not self._finished() and (left := end - time.monotonic()) > 0:
             try:
-                await asyncio.wait_for(self._change(), left)
+                await asyncio.wait_for(self._changed.wait(), left)
             except TimeoutError:
                 return
-
-    async def _change(self) -> None:
-        await self._changed.wait()
 
     def _wake(self) -> None:
         """Everybody who waits looks again; an event that is set and cleared at once wakes all its waiters."""
         self._changed.set()
         self._changed.clear()
-
-
-@dataclass(frozen=True, slots=True)
-class _Limits:
-    """What a verifier says that it takes: requests at once, items of a request, bytes of its body."""
-
-    requests: int
-    items: int
-    body_bytes: int
-
-    @classmethod
-    def of(cls, description: dict[str, object]) -> Self:
-        limits = description.get("limits")
-
-        def limit(name: str, otherwise: int) -> int:
-            value = limits.get(name) if isinstance(limits, dict) else None
-            return value if isinstance(value, int) and value > 0 else otherwise
-
-        return cls(
-            limit("verify_concurrency", sys.maxsize),
-            limit("verify_items", sys.maxsize),
-            limit("verify_body_bytes", BODY_BYTES),
-        )

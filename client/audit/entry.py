@@ -15,7 +15,7 @@ from toploc.report import Report, malformed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SHOWN: Final = 100
+NAME_LENGTH: Final = 100
 """Characters of a name. Stops one that fills the page."""
 UNKNOWN: Final = "unknown"
 """In place of a model or a day that an answer does not say."""
@@ -63,7 +63,9 @@ class Entry(BaseModel):
     def reasons(self) -> tuple[str, ...]:
         """Of the checks that failed, or of those in error if none did, each once, as `proofs: activations`."""
         for status in ("failed", "error", "skipped"):
-            reasons = [f"{c.name}: {c.reason}"[:SHOWN] for c in self.report.checks if c.status == status and c.reason]
+            reasons = [
+                f"{c.name}: {c.reason}"[:NAME_LENGTH] for c in self.report.checks if c.status == status and c.reason
+            ]
             if reasons:
                 return tuple(dict.fromkeys(reasons))
         return ()
@@ -120,7 +122,7 @@ def _tokens(field: object) -> int:
 
 
 def _text(value: object) -> str | None:
-    return value[:SHOWN] if isinstance(value, str) and value else None
+    return value[:NAME_LENGTH] if isinstance(value, str) and value else None
 
 
 def _chunk(item: dict[str, Any]) -> ChunkFigures:

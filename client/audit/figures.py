@@ -11,7 +11,8 @@ def ratio(pair: tuple[float, float]) -> float:
     return 0.0 if figure == 0 else float("inf")
 
 
-def shown(pair: tuple[float, float] | None) -> str:
+def of_bound(pair: tuple[float, float] | None) -> str:
+    """A figure and its bound, as `36 of 12`."""
     return "-" if pair is None else f"{number(pair[0])} of {number(pair[1])}"
 
 

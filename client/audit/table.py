@@ -9,7 +9,7 @@ from toploc.report import printable
 
 from .alarms import Alarms
 from .entry import FIGURES, UNKNOWN
-from .figures import ratio, shown
+from .figures import of_bound, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,7 +59,7 @@ class Row:
     def cells(self) -> list[str]:
         """In the order of `HEAD`."""
         counts = [self.responses, self.tokens, *(self.verdicts[verdict] for verdict in VERDICTS)]
-        return [self.model, self.day, *(f"{count:,}" for count in counts), *(shown(pair) for pair in self.worst)]
+        return [self.model, self.day, *(f"{count:,}" for count in counts), *(of_bound(pair) for pair in self.worst)]
 
     def to_json(self) -> dict[str, Any]:
         worst = {

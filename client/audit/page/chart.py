@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ..figures import counted, number, shown
+from ..figures import counted, number, of_bound
 from .distributions import LAST, STEPS
 
 if TYPE_CHECKING:
@@ -63,16 +63,21 @@ class Chart:
 
 
 def chart_of(distribution: Distribution) -> Chart:
+    """Bars of a distribution that has chunks.
+
+    1. The axis ends at the first of `ENDS` that holds every chunk within it.
+    2. Bins are joined to bars that are wide enough to see; what lies beyond the axis has a bar of its own.
+    3. Figures are in their own units where all chunks have one bound, and multiples of it elsewhere.
+    """
     inside = [place for place in distribution.bins if place < LAST]
     furthest = (max(inside, default=0) + 1) / STEPS
-    end = next(end for end in ENDS if end >= furthest)
-    step = STEPS // 20 if end <= 2 else STEPS // 10
+    end = next(end for end in ENDS if end >= furthest)  # 1
+    step = STEPS // 20 if end <= 2 else STEPS // 10  # 2
     counts: dict[int, int] = {}
     for place in inside:
         counts[place // step] = counts.get(place // step, 0) + distribution.bins[place]
-    most = max(*counts.values(), distribution.bins[LAST], 1) if counts else max(distribution.bins[LAST], 1)
-    span = WIDTH - 2 * OVERFLOW
-    only = next(iter(distribution.bounds)) if len(distribution.bounds) == 1 else None
+    most = max([*counts.values(), distribution.bins[LAST], 1])
+    only = next(iter(distribution.bounds)) if len(distribution.bounds) == 1 else None  # 3
 
     def spelled(share: float) -> str:
         return f"{share:.3g}\N{MULTIPLICATION SIGN}" if only is None else f"{share * only:.3g}"
@@ -80,22 +85,25 @@ def chart_of(distribution: Distribution) -> Chart:
     def high(count: int) -> float:
         return HEIGHT * math.log10(1 + count) / math.log10(1 + most)
 
+    def bar(x: float, width: float, low: float, reach: str, count: int) -> Bar:
+        return Bar(x, HEIGHT - high(count), width - 1, high(count), low >= 1, f"{reach}: {counted(count, 'chunk')}")
+
+    span = WIDTH - 2 * OVERFLOW
     width = span * step / STEPS / end
     bars = []
     for place, count in sorted(counts.items()):
         low, top = place * step / STEPS, (place + 1) * step / STEPS
-        label = f"{'0' if place == 0 else 'above ' + spelled(low)} to {spelled(top)}: {counted(count, 'chunk')}"
-        bars.append(Bar(place * width + 0.5, HEIGHT - high(count), width - 1, high(count), low >= 1, label))
+        reach = f"{'0' if place == 0 else 'above ' + spelled(low)} to {spelled(top)}"
+        bars.append(bar(place * width + 0.5, width, low, reach, count))
     if count := distribution.bins[LAST]:
-        label = f"above {spelled(LAST / STEPS)}: {counted(count, 'chunk')}"
-        bars.append(Bar(WIDTH - OVERFLOW, HEIGHT - high(count), OVERFLOW - 1, high(count), True, label))
+        bars.append(bar(WIDTH - OVERFLOW, OVERFLOW, LAST / STEPS, f"above {spelled(LAST / STEPS)}", count))
     stride = 0.25 if end <= 1.5 else 0.5 if end <= 3 else 1
     shares = [place * stride for place in range(int(end / stride) + 1)]
     return Chart(
         title=TITLES[distribution.name],
         chunks=distribution.chunks,
         beyond=distribution.beyond,
-        worst=shown(distribution.worst),
+        worst=of_bound(distribution.worst),
         bounds=_bounds(distribution),
         bound_at=span / end,
         bars=tuple(bars),

@@ -15,7 +15,7 @@ from toploc.evidence.strict_json import load_json
 
 from ...share import lot
 from ..entry import FIGURES
-from ..figures import ratio, shown
+from ..figures import of_bound, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,7 +147,7 @@ def shown_of(entry: Entry, evidence: Path) -> Shown:
         checks=tuple(_check(check) for check in entry.report.checks[: 8 * MOST_CHOICES]),
         choices=tuple(_choice(entry, answer) for answer in answers[:MOST_CHOICES]),
         request=request,
-        worst=f"{name} {shown(pair)}" if pair else None,
+        worst=f"{name} {of_bound(pair)}" if pair else None,
         rank=(entry.report.verdict != "rejected", -ratio(pair) if pair else 0.0, entry.line),
     )
 
