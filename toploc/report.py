@@ -13,7 +13,7 @@ VERSION: Final = 1
 
 CheckName = Literal["evidence", "model", "prompt", "proofs", "pooled", "tokens", "text", "finish", "receipt"]
 Status = Literal["passed", "failed", "skipped", "error"]
-Verdict = Literal["accepted", "rejected", "error"]
+ReportVerdict = Literal["accepted", "rejected", "error"]
 
 REQUIRED: Final = ("model", "prompt", "proofs")
 """What has to have passed for an answer to be accepted. The others may be skipped, with a reason."""
@@ -52,7 +52,7 @@ class Report(_Frozen):
     """The checks of one answer, and the verdict, which `of` derives from them."""
 
     version: Literal[1] = VERSION
-    verdict: Verdict
+    verdict: ReportVerdict
     model: str | None = Field(default=None, description="the served name in the evidence")
     checks: tuple[Check, ...]
 
@@ -67,7 +67,7 @@ class Report(_Frozen):
         """
         done = tuple(checks)
         statuses = {check.status for check in done}
-        verdict: Verdict = "error"
+        verdict: ReportVerdict = "error"
         if "failed" in statuses:  # 1
             verdict = "rejected"
         elif "error" not in statuses and all(_passed(done, name) for name in REQUIRED):  # 2, 3

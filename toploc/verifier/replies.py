@@ -32,10 +32,11 @@ MAX_REPORT: Final = 32 * 2**20
 AGAIN: Final = (429, 502, 503, 504)
 """Statuses of a server that is busy, restarting or behind a proxy that does not reach it."""
 
-Evidence = bytes | str | Mapping[str, Any]
+EvidenceLike = bytes | str | Mapping[str, Any]
+"""Evidence that nobody has read yet: JSON, or the mapping that it says."""
 
 
-def to_json(evidence: Evidence) -> bytes:
+def to_json(evidence: EvidenceLike) -> bytes:
     """Raises MalformedEvidence for what JSON cannot say."""
     if isinstance(evidence, bytes):
         return evidence
@@ -54,8 +55,8 @@ class Again(Exception):
         self.seconds = seconds
 
 
-class Server:
-    """What both verifiers know of the server and make of its replies."""
+class Remote:
+    """The server that is asked: where it is, how long it may take, and what its replies mean."""
 
     def __init__(self, url: str, api_key: str | None, timeout: float, retries: int) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
@@ -82,7 +83,7 @@ class Server:
         if time.monotonic() > deadline:
             raise Again(f"no reply within {self.timeout:g} s")
 
-    def batch(self, items: Sequence[Evidence]) -> bytes:
+    def batch(self, items: Sequence[EvidenceLike]) -> bytes:
         if not 0 < len(items) <= MAX_ITEMS:
             raise ToplocError(f"items: expected 1 to {MAX_ITEMS:,}, got {len(items):,}")
         return b'{"items":[' + b",".join(to_json(item) for item in items) + b"]}"
@@ -103,12 +104,12 @@ class Server:
 
     def description(self, response: httpx.Response) -> dict[str, Any]:
         try:
-            found = response.json() if response.is_success else None
+            description = response.json() if response.is_success else None
         except ValueError:
-            found = None
-        if not isinstance(found, dict) or "scheme" not in found:
+            description = None
+        if not isinstance(description, dict) or "scheme" not in description:
             self.unavailable(f"HTTP {response.status_code}, which is no `toploc serve`")
-        return found
+        return description
 
     def wait(self, attempt: int, again: Again, deadline: float) -> float:
         """Seconds until the next attempt; raises VerifierUnavailable after the last, or where time would be up."""
@@ -126,8 +127,8 @@ class Server:
 class Lines:
     """Lines of NDJSON out of parts of any size. After the first, nothing is asked again: the caller has it already."""
 
-    def __init__(self, server: Server, count: int) -> None:
-        self._server, self._count = server, count
+    def __init__(self, remote: Remote, count: int) -> None:
+        self._remote, self._count = remote, count
         self._rest = bytearray()
         self._seen: set[int] = set()
 
@@ -136,41 +137,41 @@ class Lines:
         *lines, rest = self._rest.split(b"\n")
         self._rest = rest
         if len(rest) > MAX_REPORT:
-            self._server.unavailable(f"a report is longer than {MAX_REPORT:,} bytes")
+            self._remote.unavailable(f"a report is longer than {MAX_REPORT:,} bytes")
         for line in lines:
             if line.strip():
                 yield self._line(bytes(line))
 
     def _line(self, line: bytes) -> tuple[int, Report | ToplocError]:
         try:
-            found = json.loads(line)
-            index = found["index"]
-            error = found.get("error")
+            reply = json.loads(line)
+            index = reply["index"]
+            error = reply.get("error")
             if not isinstance(index, int) or not 0 <= index < self._count or index in self._seen:
-                self._server.unavailable(f"a reply for item {str(index)[:20]}, which was not asked for")
+                self._remote.unavailable(f"a reply for item {str(index)[:20]}, which was not asked for")
             self._seen.add(index)
             result: Report | ToplocError
             if error is None:
-                result = Report.model_validate(found["report"])
+                result = Report.model_validate(reply["report"])
             elif error.get("code") == "malformed_evidence":
                 result = malformed("malformed", str(error["message"]))
             else:
-                result = ToplocError(f"{self._server.url}: {str(error['message'])[:200]}")
+                result = ToplocError(f"{self._remote.url}: {str(error['message'])[:200]}")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            raise VerifierUnavailable(self._server.url, "the reply has a line that is no report") from None
+            raise VerifierUnavailable(self._remote.url, "the reply has a line that is no report") from None
         return index, result
 
     def broke(self, problem: str) -> None:
         if not self._seen:
             raise Again(problem)
-        self._server.unavailable(problem)
+        self._remote.unavailable(problem)
 
     def end(self) -> None:
         if len(self._seen) < self._count:
             self.broke(f"{self._count - len(self._seen)} of {self._count} reports did not come")
 
 
-def said(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 

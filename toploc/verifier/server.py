@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import httpx
 
-from .replies import Again, Evidence, Lines, Server, said, to_json
+from .replies import Again, EvidenceLike, Lines, Remote, reason_of, to_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -37,12 +37,12 @@ class Verifier:
     def __init__(
         self, url: str, *, api_key: str | None = None, timeout: float = TIMEOUT, retries: int = RETRIES
     ) -> None:
-        self._server = Server(url, api_key, timeout, retries)
-        self._http = httpx.Client(timeout=self._server.patience(), headers=self._server.headers)
+        self._remote = Remote(url, api_key, timeout, retries)
+        self._http = httpx.Client(timeout=self._remote.patience(), headers=self._remote.headers)
 
     @property
     def url(self) -> str:
-        return self._server.url
+        return self._remote.url
 
     def __enter__(self) -> Self:
         return self
@@ -53,64 +53,64 @@ class Verifier:
     def close(self) -> None:
         self._http.close()
 
-    def verify(self, evidence: Evidence) -> Report:
+    def verify(self, evidence: EvidenceLike) -> Report:
         """The report on a request and its response: `{"request": …, "response": …}`, as JSON or as a mapping.
 
         What the server finds malformed is a report with verdict `error`. Raises VerifierUnavailable where it gives no
         report after its last retry.
         """
-        content, deadline = to_json(evidence), self._server.deadline()
-        for attempt in range(self._server.retries + 1):
+        content, deadline = to_json(evidence), self._remote.deadline()
+        for attempt in range(self._remote.retries + 1):
             try:
-                return self._server.report(*self._post(content, deadline))
+                return self._remote.report(*self._post(content, deadline))
             except Again as again:
-                time.sleep(self._server.wait(attempt, again, deadline))
+                time.sleep(self._remote.wait(attempt, again, deadline))
         raise AssertionError  # `wait` has raised
 
-    def verify_many(self, items: Sequence[Evidence]) -> Iterator[tuple[int, Report | ToplocError]]:
+    def verify_many(self, items: Sequence[EvidenceLike]) -> Iterator[tuple[int, Report | ToplocError]]:
         """Reports, or what kept an item from one, each with its item's index, as they are done. At most 1,000 items.
 
         Raises VerifierUnavailable where the server cannot be reached, and where it leaves before the last item; those
         that came stand.
         """
-        content, deadline = self._server.batch(items), self._server.deadline()
-        for attempt in range(self._server.retries + 1):
+        content, deadline = self._remote.batch(items), self._remote.deadline()
+        for attempt in range(self._remote.retries + 1):
             try:
                 yield from self._lines(content, len(items))
                 return
             except Again as again:
-                time.sleep(self._server.wait(attempt, again, deadline))
+                time.sleep(self._remote.wait(attempt, again, deadline))
 
     def describe(self) -> dict[str, Any]:
         """What `GET /v1/toploc` says: versions, models, thresholds, keys, limits. Raises VerifierUnavailable."""
         try:
-            response = self._http.get(self._server.home, timeout=min(self._server.timeout, 30))
+            response = self._http.get(self._remote.home, timeout=min(self._remote.timeout, 30))
         except httpx.HTTPError as error:
-            self._server.unavailable(said(error))
-        return self._server.description(response)
+            self._remote.unavailable(reason_of(error))
+        return self._remote.description(response)
 
     def _post(self, content: bytes, deadline: float) -> tuple[httpx.Response, bytes]:
-        timeout = self._server.patience(deadline)
+        timeout = self._remote.patience(deadline)
         try:
-            with self._http.stream("POST", self._server.path, content=content, timeout=timeout) as response:
+            with self._http.stream("POST", self._remote.path, content=content, timeout=timeout) as response:
                 parts = bytearray()
                 for part in response.iter_bytes():
                     parts += part
-                    self._server.check(len(parts), deadline)
+                    self._remote.check(len(parts), deadline)
                 return response, bytes(parts)
         except httpx.HTTPError as error:
-            raise Again(said(error)) from None
+            raise Again(reason_of(error)) from None
 
     def _lines(self, content: bytes, count: int) -> Iterator[tuple[int, Report | ToplocError]]:
-        reader = Lines(self._server, count)
+        reader = Lines(self._remote, count)
         try:
-            with self._http.stream("POST", self._server.path, content=content) as response:
+            with self._http.stream("POST", self._remote.path, content=content) as response:
                 if not response.is_success:
-                    self._server.report(response, response.read())
+                    self._remote.report(response, response.read())
                 for part in response.iter_bytes():
                     yield from reader.feed(part)
         except httpx.HTTPError as error:
-            reader.broke(said(error))
+            reader.broke(reason_of(error))
         reader.end()
 
 
@@ -120,12 +120,12 @@ class AsyncVerifier:
     def __init__(
         self, url: str, *, api_key: str | None = None, timeout: float = TIMEOUT, retries: int = RETRIES
     ) -> None:
-        self._server = Server(url, api_key, timeout, retries)
-        self._http = httpx.AsyncClient(timeout=self._server.patience(), headers=self._server.headers)
+        self._remote = Remote(url, api_key, timeout, retries)
+        self._http = httpx.AsyncClient(timeout=self._remote.patience(), headers=self._remote.headers)
 
     @property
     def url(self) -> str:
-        return self._server.url
+        return self._remote.url
 
     async def __aenter__(self) -> Self:
         return self
@@ -136,56 +136,56 @@ class AsyncVerifier:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def verify(self, evidence: Evidence) -> Report:
+    async def verify(self, evidence: EvidenceLike) -> Report:
         """See `Verifier.verify`."""
-        content, deadline = to_json(evidence), self._server.deadline()
-        for attempt in range(self._server.retries + 1):
+        content, deadline = to_json(evidence), self._remote.deadline()
+        for attempt in range(self._remote.retries + 1):
             try:
-                return self._server.report(*await self._post(content, deadline))
+                return self._remote.report(*await self._post(content, deadline))
             except Again as again:
-                await asyncio.sleep(self._server.wait(attempt, again, deadline))
+                await asyncio.sleep(self._remote.wait(attempt, again, deadline))
         raise AssertionError  # `wait` has raised
 
-    async def verify_many(self, items: Sequence[Evidence]) -> AsyncIterator[tuple[int, Report | ToplocError]]:
+    async def verify_many(self, items: Sequence[EvidenceLike]) -> AsyncIterator[tuple[int, Report | ToplocError]]:
         """See `Verifier.verify_many`."""
-        content, deadline = self._server.batch(items), self._server.deadline()
-        for attempt in range(self._server.retries + 1):
+        content, deadline = self._remote.batch(items), self._remote.deadline()
+        for attempt in range(self._remote.retries + 1):
             try:
                 async for line in self._lines(content, len(items)):
                     yield line
                 return
             except Again as again:
-                await asyncio.sleep(self._server.wait(attempt, again, deadline))
+                await asyncio.sleep(self._remote.wait(attempt, again, deadline))
 
     async def describe(self) -> dict[str, Any]:
         """See `Verifier.describe`."""
         try:
-            response = await self._http.get(self._server.home, timeout=min(self._server.timeout, 30))
+            response = await self._http.get(self._remote.home, timeout=min(self._remote.timeout, 30))
         except httpx.HTTPError as error:
-            self._server.unavailable(said(error))
-        return self._server.description(response)
+            self._remote.unavailable(reason_of(error))
+        return self._remote.description(response)
 
     async def _post(self, content: bytes, deadline: float) -> tuple[httpx.Response, bytes]:
-        timeout = self._server.patience(deadline)
+        timeout = self._remote.patience(deadline)
         try:
-            async with self._http.stream("POST", self._server.path, content=content, timeout=timeout) as response:
+            async with self._http.stream("POST", self._remote.path, content=content, timeout=timeout) as response:
                 parts = bytearray()
                 async for part in response.aiter_bytes():
                     parts += part
-                    self._server.check(len(parts), deadline)
+                    self._remote.check(len(parts), deadline)
                 return response, bytes(parts)
         except httpx.HTTPError as error:
-            raise Again(said(error)) from None
+            raise Again(reason_of(error)) from None
 
     async def _lines(self, content: bytes, count: int) -> AsyncIterator[tuple[int, Report | ToplocError]]:
-        reader = Lines(self._server, count)
+        reader = Lines(self._remote, count)
         try:
-            async with self._http.stream("POST", self._server.path, content=content) as response:
+            async with self._http.stream("POST", self._remote.path, content=content) as response:
                 if not response.is_success:
-                    self._server.report(response, await response.aread())
+                    self._remote.report(response, await response.aread())
                 async for part in response.aiter_bytes():
                     for line in reader.feed(part):
                         yield line
         except httpx.HTTPError as error:
-            reader.broke(said(error))
+            reader.broke(reason_of(error))
         reader.end()
