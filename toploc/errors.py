@@ -1,4 +1,21 @@
-"""Every error that the three packages raise on purpose; one root, so that callers can catch them all."""
+"""The errors that the three packages raise on purpose: one root, so that callers can catch them all.
+
+    ToplocError                 whatever the person who started a command has to act on
+    ├── MalformedProof          bytes of a prover
+    ├── MalformedEvidence       a request and response
+    ├── InvalidActivations      tensors of the caller
+    ├── InvalidThresholds       a file or value of the verifier
+    ├── InvalidKey              a file of the provider or the verifier
+    ├── UnsupportedEngine       the engine, or an option of it
+    ├── VerifierUnavailable     a server that verifies
+    ├── ProofUnavailable        one answer, in the server; never leaves it
+    ├── RejectedResponse        one answer, in the client (`toploc_client.errors`)
+    └── MissingProofs           one answer, in the client (`toploc_client.errors`)
+
+Errors that one folder alone raises and catches stand where they are raised, under the same root: `TooFewAnswers`
+(calibration), `TooMany` and `TooLarge` (the verify route), `Unrenderable` (rehearsal), `ReceiptStoreError`. What never
+leaves its file is no error of ours but a way out of a function: `Again` (replies of a verifier), `_Failed` (responder).
+"""
 
 from __future__ import annotations
 
