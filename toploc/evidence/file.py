@@ -10,6 +10,7 @@ import json
 import os
 import threading
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -79,10 +80,7 @@ def read_lines(path: str | os.PathLike[str], offset: int = 0, number: int = 1) -
     try:
         with Path(path).open("rb") as file:
             file.seek(offset)
-            while line := file.readline(MAX_BYTES + 1):
-                size = len(line)
-                while not line.endswith(b"\n") and (rest := file.readline(MAX_BYTES)):
-                    size, line = size + len(rest), rest
+            for line, size in _lines(file):
                 text = line.strip()
                 if size > MAX_BYTES:
                     yield Line(number, offset, None, f"longer than {MAX_BYTES:,} bytes")
@@ -121,16 +119,22 @@ def items(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
     Nothing longer than the limit of evidence is held; what is longer is cut a byte above, where it is refused.
     """
-    first = stream.readline(MAX_BYTES + 1)
+    lines = _lines(stream)
+    first, _ = next(lines, (b"", 0))
     if not (first.strip().startswith(b"{") and first.strip().endswith(b"}")):
         whole = first + stream.read(MAX_BYTES + 1 - len(first))
         if whole.strip():
             yield 1, whole
         return
-    number, line = 1, first
-    while line:
+    for number, (line, _) in enumerate(chain([(first, 0)], lines), 1):
         if line.strip():
             yield number, line
-        while line and not line.endswith(b"\n"):  # the rest of a line that is too long
-            line = stream.readline(MAX_BYTES + 1)
-        number, line = number + 1, stream.readline(MAX_BYTES + 1)
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Each line, cut a byte above the limit of evidence, and the length that it has."""
+    while line := stream.readline(MAX_BYTES + 1):
+        size, rest = len(line), line
+        while not rest.endswith(b"\n") and (rest := stream.readline(MAX_BYTES)):
+            size += len(rest)
+        yield line, size
