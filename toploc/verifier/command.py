@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         "--backend",
         choices=["transformers"],
         default="transformers",
-        help="what computes the prefill (default: transformers)",
+        help="what prefills (default: transformers)",
     )
     where = made.add_mutually_exclusive_group(required=True)
     where.add_argument("--model", metavar="PATH", help="the claimed model's weights, or its name on the hub")

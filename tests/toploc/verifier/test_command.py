@@ -156,11 +156,11 @@ def test_nothing_is_said_when_its_reader_goes(tmp_path: Path) -> None:
     file = tmp_path / "many.jsonl"
     file.write_text("{}\n" * 5000)
     command = [sys.executable, "-m", "toploc", "verify", str(file), *MODEL]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    said = process.stderr.read()
-    assert process.wait(120) == 141
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 141
     assert b"Traceback" not in said
     assert b"Broken" not in said
