@@ -58,8 +58,8 @@ def main(arguments: Sequence[str]) -> None:
     _configure_logging(args)
     refuse_unsupported(args)
     check_signing(args)
-    serve.validate(args)
     require(*reliances.API_SERVER)
+    serve.validate(args)
     with channel_directory() as channel:
         settings = settings_from(args, channel)
         settings.to_environ()
