@@ -172,6 +172,12 @@ def test_one_rejected_answer_and_one_error(browser: Chrome, server: Server, tmp_
 
 def test_on_a_phone(phone: Chrome, reports: tuple[Path, Path]) -> None:
     opened(phone, reports[0] / "index.html")
+    for selector, name in {
+        "#table tbody td:first-child": "meta-llama/Llama-3.1-8B-Instruct",
+        "#reasons td:last-child": "proofs: malformed_proof.coefficient",
+    }.items():
+        for cell in all_of(phone, selector):
+            phone.execute_script("arguments[0].textContent = arguments[1]", cell, name)
     assert phone.execute_script("return document.documentElement.scrollWidth") <= 400
     heads = words(phone, "#table .wide th")
     for name in ("accepted", "rejected"):
