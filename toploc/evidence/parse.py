@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -45,6 +46,42 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
     `defaults` are the sampling options of the model's generation_config.json. Raises MalformedEvidence.
     """
     walk(value)  # 1
+    body, sent = _request_and_response(value)
+    route = _route(body, sent)  # 2
+    if FIELD_NAME not in sent:
+        fail(f"response.{FIELD_NAME}", "missing: the answer carries no proofs")
+    proofs = _parse_proofs(sent[FIELD_NAME])
+    form = _form(route, body, sent, proofs)  # 3
+    kind: type[Chat | Completion] = Completion if route == "completion" else Chat
+    request = _parse(kind, form.body, "request")
+    sampling = _parse_sampling(form.body, defaults)
+    response = _parse(Response, form.sent, "response")
+    expected = "text_completion" if route == "completion" else "chat.completion"
+    if response.object != expected:
+        fail("response.object", f"expected {expected!r} for this request, got {response.object!r}")
+    prompts = _prompts(request) if isinstance(request, Completion) else ()
+    answers = _answers(response, proofs, chat=isinstance(request, Chat))  # 4
+    asked = (len(prompts) or len(form.conversations) or 1) * (request.n or 1) * form.turns
+    if proofs.error is None and len(answers) != asked:
+        fail("response.choices", f"expected {asked}, as the request asks for, got {len(answers)}")
+    if sum(len(a.token_ids) + a.prompt.num_tokens for a in answers) > MAX_TOKENS:
+        fail(f"response.{FIELD_NAME}.choices", f"more than {MAX_TOKENS:,} tokens with their prompts")
+    return Evidence(
+        route,
+        request,
+        sampling,
+        tuple(name for name in (request.model, response.model, proofs.model) if name is not None),
+        proofs,
+        answers,
+        prompts,
+        form.conversations,
+        source=(body, sent),
+        renderable=form.renderable,
+        bodies=form.bodies,
+    )
+
+
+def _request_and_response(value: object) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(value, dict):
         fail("", f"expected an object, got {short(value)}")
     for name in ("request", "response"):
@@ -52,60 +89,44 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
             fail(name, "expected an object" if name in value else "missing")
     if unknown := value.keys() - {"request", "response"}:
         fail(short(min(unknown)), "unknown; evidence has `request` and `response`")
-    body, sent = value["request"], value["response"]
-    route = _route(body, sent)  # 2
-    if FIELD_NAME not in sent:
-        fail(f"response.{FIELD_NAME}", "missing: the answer carries no proofs")
-    proofs = _parse_proofs(sent[FIELD_NAME])
-    source, renderable, turns = (body, sent), True, 1
-    bodies: tuple[dict[str, Any], ...] = (body,)
-    if route in ("response", "message"):
-        form: ResponseRequest | MessageRequest
-        if route == "response":
-            form = _parse(ResponseRequest, body, "request")  # 3
-            made = _parse(ResponseObject, sent, "response").chat(len(proofs.choices or ()))
-            turns = len(made["choices"])
+    return value["request"], value["response"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """Request and response of any route as those of a chat or of a completion, and what that form does not say.
+
+    `turns`: choices that one prompt led to, one after another. The others are as in `Evidence`.
+    """
+
+    body: dict[str, Any]
+    sent: dict[str, Any]
+    bodies: tuple[dict[str, Any], ...]
+    turns: int = 1
+    renderable: bool = True
+    conversations: tuple[list[dict[str, Any]], ...] = ()
+
+
+def _form(route: Route, body: dict[str, Any], sent: dict[str, Any], proofs: ToplocProofs) -> _Form:
+    match route:
+        case "batch":
+            conversations = _conversations(body["messages"])
+            return _Form({**body, "messages": conversations[0]}, sent, (body,), conversations=conversations)
+        case "response":
+            asked = _parse(ResponseRequest, body, "request")
+            chat = _parse(ResponseObject, sent, "response").chat(len(proofs.choices or ()))
+            turns = len(chat["choices"])
             if turns > MAX_TURNS:
                 fail("response.output", f"more than {MAX_TURNS} turns")
-            bodies = tuple(form.turns(body, sent["output"]))
-        else:
-            form = _parse(MessageRequest, body, "request")
-            made = _parse(MessageObject, sent, "response").chat()
-        renderable = form.renderable and turns == 1
-        body, sent = form.chat(body), {**made, FIELD_NAME: sent[FIELD_NAME]}
-    conversations: tuple[list[dict[str, Any]], ...] = ()
-    if route == "batch":
-        conversations = _conversations(body["messages"])
-        body = {**body, "messages": conversations[0]}
-    kind: type[Chat | Completion] = Completion if route == "completion" else Chat
-    expected = "text_completion" if route == "completion" else "chat.completion"
-    request = _parse(kind, body, "request")  # 3
-    sampling = _parse_sampling(body, defaults)
-    response = _parse(Response, sent, "response")
-    if response.object != expected:
-        fail("response.object", f"expected {expected!r} for this request, got {response.object!r}")
-    prompts = _prompts(request) if isinstance(request, Completion) else ()
-    answers = _answers(response, proofs, chat=isinstance(request, Chat))  # 4
-    asked = (len(prompts) or len(conversations) or 1) * (request.n or 1) * turns
-    if proofs.error is None and len(answers) != asked:
-        fail("response.choices", f"expected {asked}, as the request asks for, got {len(answers)}")
-    tokens = sum(len(a.token_ids) + a.prompt.num_tokens for a in answers)
-    if tokens > MAX_TOKENS:
-        fail(f"response.{FIELD_NAME}.choices", f"more than {MAX_TOKENS:,} tokens with their prompts")
-    names = [name for name in (request.model, response.model, proofs.model) if name is not None]
-    return Evidence(
-        route,
-        request,
-        sampling,
-        tuple(names),
-        proofs,
-        answers,
-        prompts,
-        conversations,
-        source,
-        renderable,
-        bodies,
-    )
+            bodies = tuple(asked.turns(body, sent["output"]))
+            said = {**chat, FIELD_NAME: sent[FIELD_NAME]}
+            return _Form(asked.chat(body), said, bodies, turns, renderable=asked.renderable and turns == 1)
+        case "message":
+            message = _parse(MessageRequest, body, "request")
+            said = {**_parse(MessageObject, sent, "response").chat(), FIELD_NAME: sent[FIELD_NAME]}
+            return _Form(message.chat(body), said, (body,), renderable=message.renderable)
+        case "chat" | "completion":
+            return _Form(body, sent, (body,))
 
 
 def _route(body: Mapping[str, Any], sent: Mapping[str, Any]) -> Route:
@@ -149,19 +170,16 @@ def _answers(response: Response, proofs: ToplocProofs, *, chat: bool) -> tuple[A
         fail(field, f"{len(proven)} choices with proofs, {len(seen)} in the response")
     answers = []
     for index in range(len(seen)):
-        choice, made = seen[index], proven[index]
-        if not made.token_ids:
+        choice, proof = seen[index], proven[index]
+        if not proof.token_ids:
             fail(f"{field}[{index}].token_ids", "expected at least one token")
         if chat and choice.message is None:
             fail(f"response.choices[{index}].message", "missing")
         if not chat and choice.text is None:
             fail(f"response.choices[{index}].text", "missing")
         message = choice.message or Message(content=choice.text)
-        answers.append(
-            Answer(
-                index, message.content, choice.finish_reason, made, made.prompt or proofs.prompt, _restructured(message)
-            )
-        )
+        prompt = proof.prompt or proofs.prompt
+        answers.append(Answer(index, message.content, choice.finish_reason, proof, prompt, _restructured(message)))
     return tuple(answers)
 
 
@@ -172,10 +190,10 @@ def _restructured(message: Message) -> str | None:
 
 
 def _by_index(choices: Sequence[C], field: str) -> dict[int, C]:
-    found = {choice.index: choice for choice in choices}
-    if sorted(found) != list(range(len(choices))):
+    by_index = {choice.index: choice for choice in choices}
+    if sorted(by_index) != list(range(len(choices))):
         fail(field, f"expected each index from 0 to {len(choices) - 1} once")
-    return found
+    return by_index
 
 
 def _prompts(request: Completion) -> tuple[str | TokenIds, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import rfc8785
 from pydantic import ValidationError
@@ -97,29 +97,21 @@ def check_receipts(
     trusted = {key.key_id: key for key in keys}
     if not proofs.choices:
         return (ReceiptResult(None, "skipped", "no_receipt", "an answer without proofs has no receipt"),)
-    body = digest(request) if any(choice.receipt for choice in proofs.choices) else None
+    request_sha256 = digest(request) if any(choice.receipt for choice in proofs.choices) else None
     results = []
     for choice in proofs.choices:
         receipt, prompt = choice.receipt, choice.prompt or proofs.prompt
         if receipt is None or prompt is None:
             results.append(ReceiptResult(choice.index, "skipped", "no_receipt", "the server did not sign the answer"))
             continue
-        statement = receipt.statement
-        key = trusted.get(statement.key_id)
-        found = _stated(proofs, choice, prompt, response, shown_in(response, choice.index))
-        problem: tuple[str, str] | None = None
-        if trusted and key is None:  # 1
-            problem = "unknown_key", f"signed with key {statement.key_id}, which is not trusted"
-        elif key is not None and not key.verifies(receipt.signature, canonical(statement)):  # 2
-            problem = "signature", f"the signature is not by key {key.key_id} over this statement"
-        elif key is not None and key.expired_at(statement.issued_at):  # 3
-            problem = "key_expired", f"issued after the time of key {key.key_id}"
-        elif body != statement.request_sha256:  # 4
-            problem = "request_differs", "the receipt is for another request"
-        else:
-            problem = _difference(statement, found, prompt)
-            if problem is None and response.get("model", statement.model) != statement.model:
-                problem = "response_differs", "the response names another model than the receipt"
+        statement, key = receipt.statement, trusted.get(receipt.statement.key_id)
+        problem = _untrusted(receipt, key) if trusted else None  # 1-3
+        if problem is None:
+            actual = {
+                "request_sha256": request_sha256,
+                **_stated(proofs, choice, prompt, response, shown_in(response, choice.index)),
+            }
+            problem = _another_answer(statement, actual, prompt, response)  # 4
         if problem is not None:
             results.append(ReceiptResult(choice.index, "failed", *problem, statement))
         elif key is None:
@@ -130,6 +122,35 @@ def check_receipts(
             message = f"signed with key {key.key_id}{covered}"
             results.append(ReceiptResult(choice.index, "passed", None, message, statement))
     return tuple(results)
+
+
+def _untrusted(receipt: Receipt, key: PublicKey | None) -> tuple[str, str] | None:
+    """The reason and the message, where `key`, the trusted one that it names, did not sign a receipt."""
+    statement = receipt.statement
+    if key is None:  # 1
+        return "unknown_key", f"signed with key {statement.key_id}, which is not trusted"
+    if not key.verifies(receipt.signature, canonical(statement)):  # 2
+        return "signature", f"the signature is not by key {key.key_id} over this statement"
+    if key.expired_at(statement.issued_at):  # 3
+        return "key_expired", f"issued after the time of key {key.key_id}"
+    return None
+
+
+def _another_answer(
+    statement: Statement, actual: Mapping[str, Any], prompt: PromptDigest, response: Mapping[str, Any]
+) -> tuple[str, str] | None:
+    """The reason and the message, where a statement is about another answer than that of which all is `actual`."""
+    for name, reason in DIFFERENCES.items():
+        stated = getattr(statement, name)
+        if actual[name] != stated and not (name == "output_sha256" and stated is None):
+            what = "request" if reason == "request_differs" else f"answer: its {name} is not this one's"
+            return reason, f"the receipt is for another {what}"
+    ids: Sequence[int] | None = prompt.token_ids
+    if ids is not None and token_ids_sha256(ids) != prompt.sha256:
+        return "prompt_differs", "the prompt's token ids are not those of its digest"
+    if response.get("model", statement.model) != statement.model:
+        return "response_differs", "the response names another model than the receipt"
+    return None
 
 
 def canonical(statement: Statement) -> bytes:
@@ -194,7 +215,8 @@ def _seconds(value: object) -> int | None:
     return value if isinstance(value, int) else None
 
 
-DIFFERENCES = {
+DIFFERENCES: Final = {
+    "request_sha256": "request_differs",
     "response_id": "response_differs",
     "created": "response_differs",
     "finish_reason": "response_differs",
@@ -212,14 +234,3 @@ DIFFERENCES = {
     "output_sha256": "output_differs",
 }
 """The reason, where the evidence has another value than the statement."""
-
-
-def _difference(statement: Statement, found: Mapping[str, Any], prompt: PromptDigest) -> tuple[str, str] | None:
-    for name, reason in DIFFERENCES.items():
-        stated = getattr(statement, name)
-        if found[name] != stated and not (name == "output_sha256" and stated is None):
-            return reason, f"the receipt is for another answer: its {name} is not this one's"
-    ids: Sequence[int] | None = prompt.token_ids
-    if ids is not None and token_ids_sha256(ids) != prompt.sha256:
-        return "prompt_differs", "the prompt's token ids are not those of its digest"
-    return None
