@@ -138,8 +138,8 @@ def build_proofs_bytes(
     dtypes or shapes.
     """
     proof_dtype(activations)
-    found = find_points(split(activations, decode_batching_size, skip_prefill), topk)
-    return encode_chunks(found.indices, found.patterns)
+    points = find_points(split(activations, decode_batching_size, skip_prefill), topk)
+    return encode_chunks(points.indices, points.patterns)
 
 
 def build_proofs(

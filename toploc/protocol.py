@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from array import array
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,10 +17,11 @@ from .scheme import CHUNK_SIZE, SCHEME, TOPK, VERSION
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+FIELD_NAME: Final = "toploc_proofs"
+"""Of a response: the extension."""
 
-FIELD_NAME = "toploc_proofs"
-
-OPTIONS_NAME = "toploc"
+OPTIONS_NAME: Final = "toploc"
+"""Of a request: `RequestOptions`."""
 
 TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 

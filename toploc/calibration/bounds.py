@@ -26,12 +26,19 @@ if TYPE_CHECKING:
 ROWS: Final = (1, 2, 4, 8, 32)
 """The fewer rows, the noisier the figures (docs/evidence.md): a chunk's bounds are those of the largest entry that it
 reaches."""
+
 LEAST: Final = 20
 """Chunks of a length from which bounds are taken: below, the tail is a single chunk."""
+
 TAIL: Final = 0.1
-"""Share of the values that the tail has at most, and `EXCESSES` the number, if that is less."""
+"""Share of the values that the tail has at most."""
+
 EXCESSES: Final = 50
+"""Values that the tail has at most, if that is less."""
+
 RESAMPLES: Final = 500
+"""Of whole answers, for the confidence of a bound."""
+
 FIGURES: Final = {"mismatches": 1.0, "mantissa_mean": 0.0, "mantissa_median": 1.0}
 """The figures that are calibrated, and what each rises by at least, where it is a whole number."""
 
@@ -45,7 +52,7 @@ def bounds_of(samples: Sequence[Sample], thresholds: Thresholds, *, target: floa
 
     `thresholds` are of the samples' dtype and top-k. Raises TooFewAnswers for fewer than `LEAST` chunks of a length.
     """
-    found = []
+    bounds = []
     for rows in ROWS:
         chosen = [sample for sample in samples if group(sample.rows) == rows]
         if len(chosen) < LEAST:
@@ -56,8 +63,8 @@ def bounds_of(samples: Sequence[Sample], thresholds: Thresholds, *, target: floa
         verdicts = [sample.judge(sample.proof, thresholds) for sample in chosen]
         figures = {name: np.array([getattr(verdict, name) for verdict in verdicts], float) for name in FIGURES}
         answers = np.array([sample.answer for sample in chosen])
-        found.append(bounds_from(rows, figures, answers, target=target, confidence=confidence))
-    return found
+        bounds.append(bounds_from(rows, figures, answers, target=target, confidence=confidence))
+    return bounds
 
 
 def bounds_from(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PAIRS: Final = 2000
 """Of each kind: with none accepted, the rate is below 0.18 % (95 %)."""
+
 KNOWN: Final = 16
 """Chunks of other answers that a forger has seen."""
 

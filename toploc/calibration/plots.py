@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .samples import Sample
 
 FORMATS: Final = ("png", "svg")
+"""Endings of the files of each picture."""
 
 
 def draw(folder: Path, samples: Mapping[str, Sequence[Sample]], thresholds: Thresholds) -> list[Path]:

@@ -29,10 +29,16 @@ if TYPE_CHECKING:
     Answers = Sequence[tuple[int, list[float]]]
 
 AUDITS: Final = 1000
+"""Audited answers within which an honest provider is to raise no alarm."""
+
 FALSE_ALARM: Final = 0.01
+"""Share of honest providers that raise one within `AUDITS` at most."""
+
 SHARES: Final = (1.0, 0.5, 0.3, 0.1)
 """Of the traffic that is altered, in what `Gain.audits` is about."""
+
 MOST_AUDITS: Final = 5000
+"""After which a simulated test ends without an alarm."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ def samples_of(
     `strict`: the server answered the request's own prompt; a copy may have another template. `progress` is called after
     each line. Raises ToplocError naming the line that cannot be used.
     """
-    found: list[Sample] = []
+    samples: list[Sample] = []
     answers = 0
     with path.open("rb") as stream:
         for line, data in items(stream):
@@ -75,14 +75,14 @@ def samples_of(
                 if evidence.proofs.error is not None:
                     raise ToplocError(f"no proofs: {evidence.proofs.error.code}")
                 for answer in evidence.answers:
-                    found += _of_answer(evidence, answer, answers, verifier, strict=strict)
+                    samples += _of_answer(evidence, answer, answers, verifier, strict=strict)
                     answers += 1
             except (MalformedEvidence, MalformedProof, ToplocError) as error:
                 raise ToplocError(f"{path}:{line}: {error}") from None
             progress()
-    if not found:
+    if not samples:
         raise ToplocError(f"{path}: no answers with proofs")
-    return found
+    return samples
 
 
 def _of_answer(
@@ -100,10 +100,10 @@ def _of_answer(
     points = computed.points
     if len(proofs) != len(points.rows):
         raise ToplocError(f"{len(proofs)} proofs for {len(points.rows)} chunks")
-    made = []
+    samples = []
     tokens = 0
     for proof, rows, indices, patterns in zip(proofs, points.rows, points.indices, points.patterns, strict=True):
         tokens += rows
         text = repr((computed.prompt, answer.token_ids[:tokens]))
-        made.append(Sample(number, sha256(text.encode()).hexdigest(), rows, proof, indices, patterns))
-    return made
+        samples.append(Sample(number, sha256(text.encode()).hexdigest(), rows, proof, indices, patterns))
+    return samples

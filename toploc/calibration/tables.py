@@ -25,7 +25,7 @@ def bounds_table(
     head = ["chunks of", "honest", "mismatches", "mantissa mean", "mantissa median", "refused of others"]
     rows = []
     for entry in bounds:
-        alarms, found = tried[entry.rows]
+        alarms, accepted = tried[entry.rows]
         rows.append(
             [
                 span(entry.rows),
@@ -34,7 +34,7 @@ def bounds_table(
                 f"{entry.mantissa_mean:g}",
                 f"{entry.mantissa_median:g}",
                 str(alarms),
-                *(f"{found[kind].count:,} of {found[kind].total:,}" for kind in kinds),
+                *(f"{accepted[kind].count:,} of {accepted[kind].total:,}" for kind in kinds),
             ]
         )
     return _markdown([*head, *(f"accepted: {kind}" for kind in kinds)], rows)
@@ -66,9 +66,9 @@ def pooled_table(bounds: PooledBounds, gains: Mapping[str, Gain]) -> str:
     head = ["answers of", f"beyond {bounds.bound:g} standard deviations", "alarm at"]
     head += [f"{share:.0%} of the traffic" for share in SHARES]
     rows = []
-    for name, found in gains.items():
+    for name, gain in gains.items():
         limit = f"{bounds.copies[name].threshold:.4g}" if name in bounds.copies else "-"
-        rows.append([name, str(found.refused), limit, *(audits_cells(found.audits) or ["-"] * len(SHARES))])
+        rows.append([name, str(gain.refused), limit, *(audits_cells(gain.audits) or ["-"] * len(SHARES))])
     return (
         "By the mean error over an answer's whole chunks, and pooled over answers: audited answers until the alarm, "
         f"median / 95 %, for at most {FALSE_ALARM:.0%} of honest providers in {AUDITS:,} audits; more: than "

@@ -20,10 +20,12 @@ RESPONSE_PROMPT: Final = frozenset(
     """background include input instructions max_output_tokens max_tool_calls metadata previous_response_id prompt
     prompt_cache_key reasoning text tools truncation""".split()  # noqa: SIM905
 )
+"""Options of `/v1/responses` that change the prompt, the length or nothing; the others keep their names in a chat."""
+
 MESSAGE_PROMPT: Final = frozenset(
     ("max_tokens", "messages", "metadata", "stop_sequences", "system", "thinking", "tools")
 )
-"""Options that change the prompt, the length or nothing; the others are a chat's and keep their names."""
+"""Those of `/v1/messages`."""
 
 STOP_REASONS: Final = {
     "end_turn": "stop",
@@ -31,7 +33,7 @@ STOP_REASONS: Final = {
     "tool_use": "tool_calls",
     "max_tokens": "length",
 }
-
+"""What a chat calls the reasons of a message to stop."""
 
 MAX_TURNS: Final = 32
 """Each is rendered with all that came before it. Stops small bodies that ask for thousands of long prompts."""
@@ -68,8 +70,8 @@ class ResponseRequest(_Strict):
         for item in output:
             if item.get("type") == "mcp_call" and isinstance(item.get("output"), str):
                 call = {"call_id": str(item.get("id"))}
-                made = {"type": "function_call", "name": item.get("name"), "arguments": item.get("arguments")}
-                items += [{**made, **call}, {"type": "function_call_output", "output": item["output"], **call}]
+                asked = {"type": "function_call", "name": item.get("name"), "arguments": item.get("arguments")}
+                items += [{**asked, **call}, {"type": "function_call_output", "output": item["output"], **call}]
                 yield {**body, "input": [*items]}
             else:
                 items.append(item)

@@ -52,14 +52,14 @@ def from_parquet(path: str | os.PathLike[str]) -> Iterator[bytes]:
 
 def _row(line: Line) -> dict[str, Any] | None:
     try:
-        found = json.loads(line.data or b"")
-        response = found["response"]
+        item = json.loads(line.data or b"")
+        response = item["response"]
         created = response.get("created") or response.get("created_at")
         return {
             "id": response.get("id"),
             "model": response.get("model"),
             "created": int(created) if isinstance(created, int | float) else None,
-            "request": json.dumps(found["request"], ensure_ascii=False),
+            "request": json.dumps(item["request"], ensure_ascii=False),
             "response": json.dumps(response, ensure_ascii=False),
         }
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):

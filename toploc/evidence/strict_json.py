@@ -77,10 +77,10 @@ def _path(place: _Place) -> str:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Of two equal keys, one reader takes the first and another the last: so none may take either."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
         raise ValueError("an object has the same key twice")
-    return found
+    return entries
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -6,13 +6,14 @@ traffic.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 import triton
 import triton.language as tl
 
-BLOCK = 1024
+BLOCK: Final = 1024
+"""Tokens of the vocabulary for which a program makes words."""
 
 
 @triton.jit

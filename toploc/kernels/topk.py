@@ -7,7 +7,7 @@ as many equal ones as are missing. Ties therefore go to the lower index, as on a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import triton
 import triton.language as tl
@@ -15,9 +15,11 @@ import triton.language as tl
 if TYPE_CHECKING:
     import torch
 
-# Elements a program looks at in one go; a power of two.
-BLOCK = 4096
-NUM_WARPS = 8
+BLOCK: Final = 4096
+"""Elements a program looks at in one go; a power of two."""
+
+NUM_WARPS: Final = 8
+"""Of a program that takes a chunk."""
 
 
 @triton.jit

@@ -73,5 +73,5 @@ class ProofBuilder:
         return self._encode([chunk])
 
     def _encode(self, chunks: list[torch.Tensor]) -> list[bytes]:
-        found = find_points(((chunk.reshape(-1), len(chunk)) for chunk in chunks), self.topk)
-        return encode_chunks(found.indices, found.patterns)
+        points = find_points(((chunk.reshape(-1), len(chunk)) for chunk in chunks), self.topk)
+        return encode_chunks(points.indices, points.patterns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_DTYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "bfloat16"}
+_DTYPES: Final = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "bfloat16"}
+"""The dtype of the patterns that are proven of a tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,11 @@ def proof_dtype(activations: torch.Tensor | Sequence[torch.Tensor]) -> tuple[str
     tensors = [activations] if isinstance(activations, torch.Tensor) else activations
     if not isinstance(tensors, list | tuple):
         raise InvalidActivations(f"expected a tensor or a list of tensors, got {type(tensors).__name__}")
-    found = {tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor) for tensor in tensors}
-    if not found:
+    dtypes = {tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor) for tensor in tensors}
+    if not dtypes:
         return "bfloat16", False
-    if len(found) > 1 or not found <= _DTYPES.keys():
-        names = ", ".join(sorted(map(str, found)))
+    if len(dtypes) > 1 or not dtypes <= _DTYPES.keys():
+        names = ", ".join(sorted(map(str, dtypes)))
         raise InvalidActivations(f"expected tensors of one dtype, bfloat16, float16 or float32, got {names}")
     if any(tensor.is_meta for tensor in tensors):
         raise InvalidActivations("meta tensors have no values")
@@ -99,9 +100,9 @@ def state_points(states: torch.Tensor, topk: int) -> Points:
     if sizes[-1] * states.shape[1] < topk:
         raise InvalidActivations(f"top-{topk} of a chunk of {sizes[-1] * states.shape[1]} elements")
     patterns = (states.to(torch.bfloat16) if states.dtype == torch.float32 else states).contiguous().view(torch.int16)
-    found = torch.empty(len(sizes), 2 * topk, dtype=torch.int32, device=states.device)
-    top_k_rows(patterns, CHUNK_SIZE, topk, found, found[:, topk:])
-    values = found.cpu().numpy()
+    points = torch.empty(len(sizes), 2 * topk, dtype=torch.int32, device=states.device)
+    top_k_rows(patterns, CHUNK_SIZE, topk, points, points[:, topk:])
+    values = points.cpu().numpy()
     return Points(values[:, :topk].copy(), values[:, topk:].astype(np.uint16), tuple(sizes))
 
 

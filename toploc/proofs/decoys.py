@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 from math import exp, lgamma, log, log1p
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from .format import Proof
 
-DECOYS = 256
+DECOYS: Final = 256
 """Positions tried per chunk. With 256 a forger's best chance to pass both the bound of 38 mismatches of 128
 and the derived hit bound is below 1e-7 for up to 8 exponents in float16, less in bfloat16; with 128 it is
 1.4e-4."""
 
-FALSE_ALARM = 1e-9
+FALSE_ALARM: Final = 1e-9
 """The chance, per chunk, that an honest polynomial exceeds the derived hit bound."""
 
 

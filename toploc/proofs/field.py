@@ -10,7 +10,7 @@ The kernels call each other and therefore share one file: numba's disk cache see
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -19,11 +19,14 @@ from ..kernels.jit import kernel, sum_kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-PRIME = 65497
+PRIME: Final = 65497
 """The field's size, the original library's choice; 16-bit patterns from 65497 up fold onto 0 to 38."""
 
-_RECIPROCAL = float(np.nextafter(np.nextafter(1.0 / PRIME, 1.0), 1.0))
-_STEP = 16  # powers a point keeps; one reduction per 16 terms
+_RECIPROCAL: Final = float(np.nextafter(np.nextafter(1.0 / PRIME, 1.0), 1.0))
+"""A little above 1 / PRIME: see above."""
+
+_STEP: Final = 16
+"""Powers that a point keeps: one reduction for 16 terms."""
 
 
 def modulus_floor(topk: int) -> int:
@@ -71,7 +74,7 @@ def _inverse_table() -> NDArray[np.float64]:
     return table
 
 
-INVERSES = _inverse_table()
+INVERSES: Final = _inverse_table()
 """INVERSES[v] * v = 1 in the field; float64[65497]. Handed to the kernels, so as not to be compiled in."""
 
 

@@ -6,7 +6,7 @@ absolute values, with NaN above infinity above the rest, for bfloat16 and float1
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_BLOCK = 64
-_MAGNITUDE = 0x7FFF
+_BLOCK: Final = 64
+"""Elements whose largest magnitude is found at once."""
+
+_MAGNITUDE: Final = 0x7FFF
+"""The bits of a pattern without its sign."""
 
 
 @kernel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
     from .chunks import Points
 
-MANTISSA_BITS = {"bfloat16": 7, "float16": 10}
+MANTISSA_BITS: Final = {"bfloat16": 7, "float16": 10}
+"""Of a pattern, by dtype; above them the exponent and the sign."""
 
-NOTHING_EQUAL = 2.0**64
+NOTHING_EQUAL: Final = 2.0**64
 """Mantissa mean and median where no point has an equal exponent: the original's figure, above any bound."""
 
 
@@ -137,8 +138,8 @@ def verify_points(
        negated values pass it, and so do constant polynomials where the top-k lie close together.
     4. Where exponents are equal, take mean and upper median of the mantissas' absolute difference.
     5. Count decoys that show an exponent of the verifier's top-k; the bound is derived for this chunk.
-    6. The verifier's own activations are finite.
-    7. Every figure is within its bound for a chunk of `rows` rows.
+    6. Every figure is within its bound for a chunk of `rows` rows.
+    7. The verifier's own activations are finite.
 
     `secret` is the verifier's own and keeps the decoys unknown to a prover until the verdict is out.
     Raises InvalidThresholds or InvalidActivations where 1 fails.
@@ -161,14 +162,14 @@ def verify_points(
     if most_hits is None:
         most_hits = decoy_bound(len(decoys), hit_patterns, proof.topk, proof.modulus)
         bounds = _with_decoy_bound(bounds, most_hits)
-    figures = {  # 7
+    figures = {  # 6
         "mismatches": (mismatches, bounds.mismatches),
         "mantissa_mean": (mean, bounds.mantissa_mean),
         "mantissa_median": (median, bounds.mantissa_median),
         "decoy_hits": (hits, most_hits),
     }
     reasons = [reason for reason, (figure, bound) in figures.items() if figure > bound]
-    if not finite:  # 6
+    if not finite:  # 7
         reasons.append("non_finite")
     return ChunkVerdict(mismatches, exponent_mismatches, mean, median, hits, len(decoys), bounds, tuple(reasons))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .keys import SigningKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DESCRIPTION = """\
+DESCRIPTION: Final = """\
 Makes an Ed25519 key for `toploc serve --toploc-signing-key FILE`, in a new file that its user alone can read.
 Prints the public half as JSON: what auditors give to `toploc verify --trusted-keys`.
 """

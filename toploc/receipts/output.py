@@ -69,10 +69,10 @@ def _call(call: object) -> object:
     if not isinstance(call, Mapping):
         return call
     function = call.get("function", call)
-    found = {"id": call.get("id")}
+    fields = {"id": call.get("id")}
     if isinstance(function, Mapping):
-        found |= {"name": function.get("name"), "arguments": function.get("arguments")}
-    return {name: value for name, value in found.items() if value is not None}
+        fields |= {"name": function.get("name"), "arguments": function.get("arguments")}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _objects(value: object) -> list[Mapping[str, Any]]:

@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -19,7 +19,8 @@ from ..errors import InvalidThresholds
 from .pooled import PooledBounds
 from .tokens import TokenBounds
 
-DTYPES = ("bfloat16", "float16")
+DTYPES: Final = ("bfloat16", "float16")
+"""In which proofs are made."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -185,7 +186,7 @@ def choose_thresholds(wanted: str | None, model: str, dtype: str) -> Thresholds:
     folder = resources.files("toploc.configs") / "thresholds"
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         if file.name.endswith(".yaml"):
-            found = Thresholds.load(file.name.removesuffix(".yaml"))
-            if found.model in (model, name) and found.dtype == dtype:
-                return found
+            bundled = Thresholds.load(file.name.removesuffix(".yaml"))
+            if bundled.model in (model, name) and bundled.dtype == dtype:
+                return bundled
     return Thresholds.paper(dtype)

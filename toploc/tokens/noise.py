@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MASK32: Final = 0xFFFFFFFF
-LEAST_SEED, MOST_SEED = -(2**63), 2**63 - 1
+"""The bits of a word, in arithmetic of 64."""
+
+LEAST_SEED: Final = -(2**63)
+"""vLLM keeps seeds as int64."""
+
+MOST_SEED: Final = 2**63 - 1
 """vLLM keeps seeds as int64."""
 
 

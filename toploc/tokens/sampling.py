@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 GREEDY_BELOW: Final = 1e-5
+"""vLLM takes lower temperatures for 0 (vllm/sampling_params.py)."""
+
 LEAST_TEMPERATURE: Final = 1e-2
-"""vLLM takes lower temperatures for 0, and raises those between to the second (vllm/sampling_params.py)."""
+"""vLLM raises those between `GREEDY_BELOW` and this to this (vllm/sampling_params.py)."""
 
 MOST_BIAS: Final = 100.0
 """vLLM clips `logit_bias` to this (vllm/sampling_params.py)."""
@@ -26,8 +28,8 @@ HARMLESS: Final = frozenset(
 )
 """Options that change the prompt, the text or nothing, but not the choice among tokens."""
 
-
 NO_OPTIONS: Final = frozenset({"sampler", "other"})
+"""Fields of `Sampling` that no request sets."""
 
 
 class Sampling(BaseModel):

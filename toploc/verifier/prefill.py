@@ -16,6 +16,7 @@ LOGITS_ROWS: Final = 32
 """Rows of logits held at once; 512 tokens of a vocabulary of 128,000 would be 260 MB."""
 
 PROBE_TOKENS: Final = 8
+"""On which `has_logits` is tried."""
 
 
 class TransformersPrefill:

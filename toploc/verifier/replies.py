@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 PATH: Final = "/v1/toploc/verify"
+"""Where evidence goes."""
 
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds to connect. Stops an address that swallows packets from taking all of `timeout`."""

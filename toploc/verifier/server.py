@@ -23,6 +23,7 @@ TIMEOUT: Final = 660.0
 """Seconds for a report; the server itself gives up after 600."""
 
 RETRIES: Final = 4
+"""Attempts after the first."""
 
 
 class Verifier:
