@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from statistics import fmean
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..pooling.spread import chunk_scores
@@ -11,7 +13,7 @@ from ..report import Check
 from ..scheme import CHUNK_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from pydantic import JsonValue
 
@@ -31,21 +33,7 @@ def check_pooled(proofs: Check, bounds: PooledBounds, name: str) -> Check:
     `name` is that of the thresholds. Reasons: `pooled_error`; skipped: `not_compared`, `no_whole_chunk`, `no_bound`.
     """
 
-    def result(status: Status, reason: str | None, message: str, **figures: JsonValue) -> Check:
-        alarms: dict[str, JsonValue] = {
-            copy: {"threshold": of.threshold, "audits": of.audits, "false_alarm": of.false_alarm}
-            for copy, of in bounds.copies.items()
-        }
-        return Check(
-            name="pooled",
-            status=status,
-            choice=proofs.choice,
-            reason=reason,
-            message=message,
-            figures=figures,
-            thresholds={"name": name, "provenance": bounds.provenance, "bound": bounds.bound, "alarms": alarms},
-        )
-
+    result = partial(_check, proofs.choice, bounds, name)
     if proofs.status not in ("passed", "failed"):  # 1
         return result("skipped", "not_compared", "the chunks were not compared")
     scores = chunk_scores(_whole_chunks(proofs))
@@ -61,11 +49,35 @@ def check_pooled(proofs: Check, bounds: PooledBounds, name: str) -> Check:
         f"deviations {'above' if deviations >= 0 else 'below'} the honest {math.exp(bounds.honest.mean):.3g}"
     )
     if bounds.bound is None:
-        return result("skipped", "no_bound", message, **figures)
+        return result("skipped", "no_bound", message, figures)
     message += f", at most {bounds.bound:g} above allowed"
     if deviations > bounds.bound:
-        return result("failed", "pooled_error", message, **figures)
-    return result("passed", None, message, **figures)
+        return result("failed", "pooled_error", message, figures)
+    return result("passed", None, message, figures)
+
+
+def _check(
+    choice: int | None,
+    bounds: PooledBounds,
+    name: str,
+    status: Status,
+    reason: str | None,
+    message: str,
+    figures: Mapping[str, JsonValue] = MappingProxyType({}),
+) -> Check:
+    alarms: dict[str, JsonValue] = {
+        copy: {"threshold": of.threshold, "audits": of.audits, "false_alarm": of.false_alarm}
+        for copy, of in bounds.copies.items()
+    }
+    return Check(
+        name="pooled",
+        status=status,
+        choice=choice,
+        reason=reason,
+        message=message,
+        figures={**figures},
+        thresholds={"name": name, "provenance": bounds.provenance, "bound": bounds.bound, "alarms": alarms},
+    )
 
 
 def _whole_chunks(proofs: Check) -> Iterator[float]:

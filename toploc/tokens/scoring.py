@@ -57,17 +57,7 @@ def score_tokens(
     for part in logits:
         chosen = torch.tensor(token_ids[first : first + len(part)], device=part.device)
         if has_kernels(part) and noise is None and _changes_nothing(sampling, first):
-            from ..kernels.scores import plain_figures
-
-            figures = plain_figures(
-                part,
-                chosen,
-                divisor=sampling.divisor,
-                greedy=sampling.greedy,
-                powers=POWERS,
-                farthest=FARTHEST,
-            )
-            parts.append(_table(figures))
+            parts.append(_table(_plain_figures(part, chosen, sampling)))
             first += len(part)
             continue
         history = history or _History(prompt, part.shape[1], part.device)
@@ -123,6 +113,14 @@ def _forbid_ends(block: torch.Tensor, first: int, sampling: Sampling, eos_token_
     if rows > 0:
         ends = [token for token in {*eos_token_ids, *sampling.stop_token_ids} if 0 <= token < block.shape[1]]
         block[:rows, ends] = -torch.inf
+
+
+def _plain_figures(logits: torch.Tensor, chosen: torch.Tensor, sampling: Sampling) -> dict[str, torch.Tensor]:
+    """`_figures` of logits that no option changes, on a GPU."""
+    from ..kernels.scores import plain_figures
+
+    divisor, greedy = sampling.divisor, sampling.greedy
+    return plain_figures(logits, chosen, divisor=divisor, greedy=greedy, powers=POWERS, farthest=FARTHEST)
 
 
 def _figures(
