@@ -110,7 +110,7 @@ class VllmEngine:
 
 def finalize(worker: Any, wanted: list[tuple[str, list[int]]]) -> list[list[bytes]]:
     """Runs in the worker: the proofs of answers, by nonce and the tokens that went in."""
-    from toploc_proxy.capture.chunks import Key  # imports numba, which must not come before the worker
+    from toploc_proxy.channel.tag import Key
 
     recorder = worker.model_runner.toploc_worker._recorder
     outcomes: list[Any] = recorder.finalize_all([(Key(nonce, 0), inputs) for nonce, inputs in wanted])

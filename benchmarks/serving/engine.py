@@ -21,8 +21,7 @@ from typing import Any
 # The recorder is reached from here, so the engine has to run in this process.
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_PLUGINS": "toploc"}
 
-from toploc_proxy.capture.chunks import Key
-from toploc_proxy.channel.tag import EXTRA_ARG, Tag
+from toploc_proxy.channel.tag import EXTRA_ARG, Key, Tag
 from toploc_proxy.settings import Settings
 
 PROMPT_TOKENS = 128

@@ -10,7 +10,7 @@ import numpy as np
 
 from toploc.scheme import CHUNK_SIZE
 
-from .chunks import Capture, Chunk
+from .chunks import Capture, EncodedChunk
 from .ring import ChunkRefs, Rows
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ class Batch:
 
     @classmethod
     def of(cls, request_ids: Sequence[str], by_request: Mapping[str, Capture], table: Slots) -> Batch:
-        found = list(map(by_request.get, request_ids))
-        members = [i for i, capture in enumerate(found) if capture is not None]
-        return cls(list(request_ids), members, [capture for capture in found if capture is not None], table)
+        captures = list(map(by_request.get, request_ids))
+        members = [i for i, capture in enumerate(captures) if capture is not None]
+        return cls(list(request_ids), members, [capture for capture in captures if capture is not None], table)
 
     def rows(self, first_rows: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> Rows:
         """`counts[i]` rows of each member from `first_rows[i]` on."""
@@ -89,9 +89,9 @@ class Reducing:
     refs: ChunkRefs
     owners: Sequence[tuple[Capture, int]]
 
-    def chunks(self) -> list[Chunk]:
+    def chunks(self) -> list[EncodedChunk]:
         """Waits for the reduction if need be."""
-        return Chunk.all_of(self.refs, self.reduction.features())
+        return EncodedChunk.all_of(self.refs, self.reduction.features())
 
     def encode(self) -> None:
         chunks = iter(self.chunks())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,18 +17,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from ..channel.tag import Key
     from .ring import ChunkRefs, Features
 
 
-class Key(NamedTuple):
-    """Names a capture: the nonce of the call of `generate` and the index of the choice."""
-
-    nonce: str
-    child: int
-
-
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class EncodedChunk:
     """A chunk that was reduced and encoded. It holds bytes and no views: those would keep alive the arrays of all the
     chunks that were reduced with it.
 
@@ -43,7 +37,7 @@ class Chunk:
     missing: int | None
 
     @classmethod
-    def all_of(cls, refs: ChunkRefs, features: Features) -> list[Chunk]:
+    def all_of(cls, refs: ChunkRefs, features: Features) -> list[EncodedChunk]:
         """The chunks that `refs` names, from their features; encoded in one go, without the GIL."""
         proofs = _encode(features)
         rows = np.arange(CHUNK_SIZE)
@@ -74,7 +68,7 @@ class Capture:
     slot: int
     epoch: int
     request_id: str = ""
-    chunks: list[Chunk] = field(default_factory=list)
+    chunks: list[EncodedChunk] = field(default_factory=list)
     finished_at: float | None = None
 
     def finish(self) -> None:
@@ -85,7 +79,7 @@ class Capture:
         return self.finished_at is not None and time.monotonic() - self.finished_at > ttl
 
 
-def proofs_of(chunks: Sequence[Chunk], start: int, inputs: Sequence[int]) -> list[bytes]:
+def proofs_of(chunks: Sequence[EncodedChunk], start: int, inputs: Sequence[int]) -> list[bytes]:
     """An answer's proofs, once its rows are seen to be those of the tokens that they are about to vouch for.
 
     Every misalignment that was seen in practice (a shifted row, another request's slot, a stale draft) puts a wrong
@@ -103,9 +97,9 @@ def proofs_of(chunks: Sequence[Chunk], start: int, inputs: Sequence[int]) -> lis
     if missing is not None:
         raise ProofUnavailable("rows_missing", f"the hidden state at position {missing} was not captured")
     expected = np.array(inputs, dtype=np.int64)
-    found = b"".join(chunk.input_ids for chunk in chunks)
-    if found != expected.tobytes():
-        wrong = np.flatnonzero(np.frombuffer(found, dtype=np.int64) != expected)
+    captured = b"".join(chunk.input_ids for chunk in chunks)
+    if captured != expected.tobytes():
+        wrong = np.flatnonzero(np.frombuffer(captured, dtype=np.int64) != expected)
         raise ProofUnavailable(
             "rows_mismatch",
             f"the hidden state at position {start + wrong[0]} belongs to another token than the answer's",

@@ -7,7 +7,7 @@ A reduction is one launch: the kernel reads from pinned memory which chunks, and
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -27,14 +27,15 @@ if TYPE_CHECKING:
     from .ring import Reduction, Rows
     from .step import Step
 
-COPY_BLOCK = 1024
+COPY_BLOCK: Final = 1024
+"""Elements of a row that a program copies at once."""
 
-# A reduction is one launch, however many chunks it has, and 64 requests complete two chunks a step. The rows of a chunk
-# are overwritten 32 rows after it is complete.
-LAG = 16
+LAG: Final = 16
+"""A reduction is one launch, however many chunks it has, and 64 requests complete two chunks a step. The rows of a
+chunk are overwritten 32 rows after it is complete."""
 
-# Of a step's own rows, which lie in no ring: more than any step has.
-NO_RING = 1 << 30
+NO_RING: Final = 1 << 30
+"""Of a step's own rows, which lie in no ring: more than any step has."""
 
 
 class DeviceRing:

@@ -10,16 +10,16 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from toploc.errors import ProofUnavailable
 from toploc.scheme import CHUNK_SIZE
 
-from ..channel.tag import Tag
+from ..channel.tag import Key, Tag
 from .batch import Batch, Reducing, Slots
-from .chunks import Capture, Key, proofs_of
+from .chunks import Capture, proofs_of
 from .ring import ChunkRefs
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from .ring import Ring
     from .step import Step
 
-# Bounds what requests beyond the slots can leave behind when nobody asks for their proofs.
-MAX_REFUSALS = 4096
+MAX_REFUSALS: Final = 4096
+"""Bounds what requests beyond the slots can leave behind when nobody asks for their proofs."""
 
-# An answer's proofs are asked for within milliseconds of its end, or, in a stream, when its client has read up to
-# there. Stops clients that do not read from taking every slot, and with them everybody else's proofs.
-UNREAD_SECONDS = 5.0
+UNREAD_SECONDS: Final = 5.0
+"""An answer's proofs are asked for within milliseconds of its end, or, in a stream, when its client has read up to
+there. Stops clients that do not read from taking every slot, and with them everybody else's proofs."""
 
 
 class Recorder:

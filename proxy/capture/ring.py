@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     Ints = npt.NDArray[np.int64]
 
-# A position is stored with the epoch of its slot's owner above it, so that a row left by a former owner never
-# passes for one of the present owner's.
-EPOCH_SHIFT = 32
+EPOCH_SHIFT: Final = 32
+"""A position is stored with the epoch of its slot's owner above it, so that a row left by a former owner never passes
+for one of the present owner's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ Decoding is typed: anything that is not one of these is refused before it is loo
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
-PROTOCOL = 1
+PROTOCOL: Final = 1
+"""Of these messages. API servers and workers of one server have to have the same."""
 
 
 class Hello(msgspec.Struct, tag="hello", frozen=True):
@@ -64,7 +65,7 @@ class Welcome(msgspec.Struct, tag="welcome", frozen=True):
     """What the worker captures and how."""
 
     protocol: int
-    vllm_version: str
+    engine_version: str
     runner: str
     hidden_size: int
     dtype: Literal["bfloat16", "float16"]
@@ -116,9 +117,9 @@ class Examined(msgspec.Struct, tag="examined", frozen=True):
 
 Reply = Welcome | Proofs | Refusal | Done | Slots | Examined
 
-encode = msgspec.msgpack.Encoder().encode
-decode_request = msgspec.msgpack.Decoder(Request).decode
-decode_reply = msgspec.msgpack.Decoder(Reply).decode
+encode: Final = msgspec.msgpack.Encoder().encode
+decode_request: Final = msgspec.msgpack.Decoder(Request).decode
+decode_reply: Final = msgspec.msgpack.Decoder(Reply).decode
 
-# What bytes that are no message raise: msgspec's own errors are ValueErrors too, and so are those of bad UTF-8.
-UNREADABLE = (ValueError, RecursionError)
+UNREADABLE: Final = (ValueError, RecursionError)
+"""What bytes that are no message raise: msgspec's own errors are ValueErrors too, and so are those of bad UTF-8."""

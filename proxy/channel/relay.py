@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 import zmq
@@ -27,19 +27,19 @@ from .addresses import identity, worker_address
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Names the callback that decides who may connect.
-DOMAIN = "toploc"
+DOMAIN: Final = "toploc"
+"""Names the callback that decides who may connect."""
 
-# Against guessing the secret from a recorded handshake.
-MIN_SECRET = 32
+MIN_SECRET: Final = 32
+"""Characters. Against guessing the secret from a recorded handshake."""
 
-# Against a peer that claims a frame as long as memory: a million tokens to prove take 5 MB.
-MAX_MESSAGE_BYTES = 64 * 2**20
+MAX_MESSAGE_BYTES: Final = 64 * 2**20
+"""Against a peer that claims a frame as long as memory: a million tokens to prove take 5 MB."""
 
-# A connection that a network lost without a word is given up after this, so that the worker can come back.
-HEARTBEAT_MILLISECONDS = 5_000
+HEARTBEAT_MILLISECONDS: Final = 5_000
 
-HEARTBEAT_TIMEOUT_MILLISECONDS = 30_000
+HEARTBEAT_TIMEOUT_MILLISECONDS: Final = 30_000
+"""A connection that a network lost without a word is given up after this, so that the worker can come back."""
 
 
 def read_secret(path: str) -> str:
@@ -94,7 +94,7 @@ def _configure(socket: zmq.Socket[bytes], address: str) -> None:
     socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MILLISECONDS
 
 
-class Workers:
+class WorkerCredentials:
     """The only peers that may connect (pyzmq's callback for ZAP, https://rfc.zeromq.org/spec/27/)."""
 
     def __init__(self, secret: str) -> None:
@@ -117,7 +117,7 @@ class Relay:
         self._fronts: dict[bytes, zmq.Socket[bytes]] = {}
         self._authenticator = ThreadAuthenticator(self._context)
         self._authenticator.start()
-        self._authenticator.configure_curve_callback(DOMAIN, Workers(secret))
+        self._authenticator.configure_curve_callback(DOMAIN, WorkerCredentials(secret))
         self._workers.curve_server = True
         self._workers.curve_secretkey = KeyPair.derive(secret, "head").private
         self._workers.zap_domain = DOMAIN.encode()

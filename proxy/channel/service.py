@@ -1,16 +1,15 @@
-"""The worker's end of the side channel: a thread that answers API servers from the recorder."""
+"""The worker's end of the side channel: a thread that answers API servers from what was captured."""
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
 import zmq
 
 from toploc.errors import ProofUnavailable
 
-from ..capture.chunks import Key
 from ..log import logger
 from .messages import (
     UNREADABLE,
@@ -27,19 +26,54 @@ from .messages import (
     decode_request,
     encode,
 )
+from .tag import Key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from ..capture.recorder import Recorder
-    from ..examine.examiner import Examiner
     from .messages import Reply, Request
 
-# Each time this thread wakes, the engine's may have to wait for the interpreter.
-HOUSEKEEPING_SECONDS = 1
-EXAMINED = "inproc://examined"
-# Answers proven together: more than end in one step of any batch.
-ROUND = 1024
+HOUSEKEEPING_SECONDS: Final = 1
+"""Each time this thread wakes, the engine's may have to wait for the interpreter."""
+
+EXAMINED: Final = "inproc://examined"
+"""Where the examiner's replies come from its thread to this one."""
+
+ROUND: Final = 1024
+"""Answers proven together: more than end in one step of any batch."""
+
+
+class Captures(Protocol):
+    """Hidden states of answers, by `Key` (`capture.recorder.Recorder`)."""
+
+    @property
+    def slots_in_use(self) -> int:
+        """Captures held now."""
+
+    def encode(self) -> None:
+        """Encodes the chunks that are ready."""
+
+    def finalize_all(self, wanted: Sequence[tuple[Key, Sequence[int]]]) -> Sequence[list[bytes] | ProofUnavailable]:
+        """Proofs of the tokens generated from these inputs, or why there are none; releases the captures."""
+
+    def discard(self, key: Key) -> None:
+        """Forgets a capture."""
+
+    def expire(self, ttl: float) -> int:
+        """Forgets what nobody asked about for `ttl` seconds; returns how many."""
+
+
+class Examinations(Protocol):
+    """Prefills that verify answers, by nonce (`examine.examiner.Examiner`)."""
+
+    def submit(self, request: Examine, reply: Callable[[Reply], object]) -> None:
+        """Calls `reply` once, from another thread."""
+
+    def discard(self, nonce: str) -> None:
+        """Forgets a prefill."""
+
+    def expire(self, ttl: float) -> int:
+        """Forgets what nobody asked about for `ttl` seconds; returns how many."""
 
 
 class Service:
@@ -53,16 +87,16 @@ class Service:
     def __init__(
         self,
         address: str,
-        recorder: Recorder,
+        captures: Captures,
         welcome: Welcome,
         *,
         capture_ttl: float,
-        examiner: Examiner | None = None,
+        examiner: Examinations | None = None,
         connect: Callable[[zmq.Socket[bytes]], None] | None = None,
     ) -> None:
         self._address = address
         self._connect = connect
-        self._recorder = recorder
+        self._captures = captures
         self._welcome = welcome
         self._capture_ttl = capture_ttl
         self._examiner = examiner
@@ -93,9 +127,9 @@ class Service:
             if time.monotonic() >= next_housekeeping:
                 next_housekeeping = time.monotonic() + HOUSEKEEPING_SECONDS
                 self._encode()
-                expired = self._recorder.expire(self._capture_ttl)
+                expired = self._captures.expire(self._capture_ttl)
                 if self._examiner is not None:
-                    expired += self._examiner.prefills.expire(self._capture_ttl)
+                    expired += self._examiner.expire(self._capture_ttl)
                 if expired:
                     logger.warning("toploc: dropped %d captures whose proofs nobody asked for", expired)
             ready = dict(poller.poll(HOUSEKEEPING_SECONDS * 1000))
@@ -107,7 +141,7 @@ class Service:
 
     def _encode(self) -> None:
         try:
-            self._recorder.encode()
+            self._captures.encode()
         except Exception:
             # The thread must outlive any one answer; this one's proofs are refused when they are asked for.
             logger.exception("toploc: encoding chunks failed")
@@ -126,7 +160,7 @@ class Service:
 
     def _finalize(self, requests: list[Finalize]) -> list[Reply]:
         try:
-            outcomes = self._recorder.finalize_all([(Key(r.nonce, r.child), r.inputs) for r in requests])
+            outcomes = self._captures.finalize_all([(Key(r.nonce, r.child), r.inputs) for r in requests])
         except Exception:
             # The thread must outlive any one answer.
             logger.exception("toploc: building proofs failed")
@@ -152,12 +186,12 @@ class Service:
                 return self._welcome
             case Discard(nonce, children):
                 for child in children:
-                    self._recorder.discard(Key(nonce, child))
+                    self._captures.discard(Key(nonce, child))
                 if self._examiner is not None:
-                    self._examiner.prefills.discard(nonce)
+                    self._examiner.discard(nonce)
                 return Done()
             case CountSlots():
-                return Slots(self._welcome.slots, self._recorder.slots_in_use)
+                return Slots(self._welcome.slots, self._captures.slots_in_use)
 
 
 def _receive(socket: zmq.Socket[bytes]) -> Iterator[tuple[list[bytes], Request | None]]:

@@ -10,10 +10,17 @@ import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, NamedTuple, Self
 
-# The key in `extra_args`; a client's own value under it is dropped before a request is tagged.
-EXTRA_ARG = "toploc"
+EXTRA_ARG: Final = "toploc"
+"""The key in `extra_args`; a client's own value under it is dropped before a request is tagged."""
+
+
+class Key(NamedTuple):
+    """Names a capture: the nonce of the call of `generate` and the index of the choice."""
+
+    nonce: str
+    child: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
 
@@ -21,11 +21,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..channel.messages import Examine, Reply
-    from ..engines.vllm.head import Head
     from .prefills import Prefills
 
-# Rows of logits held at once: 131 MB of bfloat16 at 128,000 tokens. The head's weights, 1 GB there, are read for each.
-LOGITS_ROWS = 512
+LOGITS_ROWS: Final = 512
+"""Rows of logits held at once: 131 MB of bfloat16 at 128,000 tokens. The head's weights, 1 GB there, are read for
+each."""
+
+
+class Head(Protocol):
+    """A model's output head, apart from the engine's steps."""
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits [n, vocabulary] of hidden states [n, hidden]."""
+
+    def fits(self, adapter: int | None) -> bool:
+        """Whether the logits are now the model's under the adapter of this number."""
 
 
 class Examiner:
@@ -43,6 +53,14 @@ class Examiner:
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._waiting: queue.SimpleQueue[tuple[Examine, Callable[[Reply], object]]] = queue.SimpleQueue()
+
+    def discard(self, nonce: str) -> None:
+        """Nobody will ask about this prefill."""
+        self.prefills.discard(nonce)
+
+    def expire(self, ttl: float) -> int:
+        """See `Prefills.expire`."""
+        return self.prefills.expire(ttl)
 
     @property
     def has_scores(self) -> bool:

@@ -10,7 +10,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
     from ..capture.step import Step
 
-
-# On the GPU, of all prefills together; beyond them rows wait in main memory. 32,768 rows of a hidden size of 4,096.
-DEVICE_BYTES = 2**28
+DEVICE_BYTES: Final = 2**28
+"""On the GPU, of all prefills together; beyond them rows wait in main memory. 32,768 rows of a hidden size of 4,096."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +65,18 @@ class Prefill:
         count = len(inputs)
         device = self.blocks[0].states.device
         # One more, for rows that are not wanted.
-        found = torch.full((count + 1,), -1, dtype=torch.int64, device=device)
+        input_ids = torch.full((count + 1,), -1, dtype=torch.int64, device=device)
         states = self.blocks[0].states.new_empty(count + 1, self.blocks[0].states.shape[1])
         for block in self.blocks:
             at = block.positions.to(device).long() - self.start
             at = torch.where((at >= 0) & (at < count), at, count)
             states.index_copy_(0, at, block.states.to(device))
-            found.index_copy_(0, at, block.input_ids.to(device).long())
-        states, found = states[:count], found[:count].cpu()
-        if (found < 0).any():
-            missing = self.start + int((found < 0).nonzero()[0])
+            input_ids.index_copy_(0, at, block.input_ids.to(device).long())
+        states, input_ids = states[:count], input_ids[:count].cpu()
+        if (input_ids < 0).any():
+            missing = self.start + int((input_ids < 0).nonzero()[0])
             raise ProofUnavailable("rows_missing", f"the hidden state at position {missing} was not captured")
-        if not torch.equal(found, torch.tensor(inputs, dtype=torch.int64)):
+        if not torch.equal(input_ids, torch.tensor(inputs, dtype=torch.int64)):
             raise ProofUnavailable("rows_mismatch", "a hidden state belongs to another token than the answer's")
         return states
 

@@ -18,7 +18,7 @@ class _Function(msgspec.Struct):
     arguments: str | None = None
 
 
-class _CallDelta(msgspec.Struct):
+class _ToolCallDelta(msgspec.Struct):
     index: int
     id: str | None = None
     function: _Function | None = None
@@ -28,7 +28,7 @@ class _Delta(msgspec.Struct):
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    tool_calls: list[_CallDelta] | None = None
+    tool_calls: list[_ToolCallDelta] | None = None
 
 
 class _ChoiceDelta(msgspec.Struct):
@@ -51,7 +51,7 @@ class _Block(msgspec.Struct):
 
 
 class _Event(msgspec.Struct):
-    """A chunk, or an event of /v1/messages, which has a `type`."""
+    """A part of a completion, or an event of /v1/messages, which has a `type`."""
 
     choices: list[_ChoiceDelta] = []
     type: str | None = None
@@ -60,14 +60,14 @@ class _Event(msgspec.Struct):
     delta: _Block | str | None = None
 
 
-# Strings that are not UTF-8 and nesting beyond the recursion limit raise errors that are not msgspec's.
 UNREADABLE: Final = (ValueError, RecursionError)
+"""Strings that are not UTF-8 and nesting beyond the recursion limit raise errors that are not msgspec's."""
 
 _DECODER = msgspec.json.Decoder(_Event)
 
 
 @dataclass(slots=True)
-class _Call:
+class _ToolCall:
     id: str | None = None
     name: str = ""
     arguments: list[str] = field(default_factory=list)
@@ -77,7 +77,7 @@ class _Call:
 class _Choice:
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
-    calls: dict[int, _Call] = field(default_factory=dict)
+    calls: dict[int, _ToolCall] = field(default_factory=dict)
     finish_reason: str | None = None
 
 
@@ -161,14 +161,14 @@ class Delivered:
         choice.reasoning.append(block.thinking or "")
         choice.finish_reason = block.stop_reason or choice.finish_reason
         if block.type == "tool_use":
-            choice.calls[event.index] = _Call(block.id, block.name or "")
+            choice.calls[event.index] = _ToolCall(block.id, block.name or "")
         elif block.partial_json and event.index in choice.calls:
             choice.calls[event.index].arguments.append(block.partial_json)
 
 
-def _add_calls(choice: _Choice, deltas: list[_CallDelta]) -> None:
+def _add_calls(choice: _Choice, deltas: list[_ToolCallDelta]) -> None:
     for delta in deltas:
-        call = choice.calls.setdefault(delta.index, _Call())
+        call = choice.calls.setdefault(delta.index, _ToolCall())
         function = delta.function or _Function()
         call.id = call.id or delta.id
         call.name += function.name or ""

@@ -12,7 +12,7 @@ import vllm
 from toploc.proofs.chunks import state_points
 from toploc.scheme import CHUNK_SIZE, TOPK
 
-from ...capture.chunks import Chunk
+from ...capture.chunks import EncodedChunk
 from ...capture.recorder import Recorder
 from ...capture.ring import ChunkRefs, Rows
 from ...capture.sizes import DTYPES, draft_tokens, proof_dtype
@@ -82,7 +82,7 @@ def start_worker(
     dtype, source = proof_dtype(config), config.model_config.dtype
     welcome = Welcome(
         protocol=PROTOCOL,
-        vllm_version=vllm.__version__,
+        engine_version=vllm.__version__,
         runner=runner,
         hidden_size=config.model_config.get_hidden_size(),
         dtype=DTYPES[dtype],
@@ -114,6 +114,6 @@ def warm_up(ring: Ring, states: torch.Tensor) -> None:
     for _ in range(2):
         ring.write(step, Rows(rows=zero, slots=zero, epochs=zero))
     refs = ChunkRefs(slots=zero, epochs=zero, first_positions=zero, num_rows=zero + 1)
-    Chunk.all_of(refs, ring.reduce(refs).features())
+    EncodedChunk.all_of(refs, ring.reduce(refs).features())
     ring.reduce_step(step, [0]).features()
     state_points(states, TOPK)

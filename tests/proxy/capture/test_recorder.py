@@ -14,12 +14,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toploc_proxy.capture.chunks import Key
 from toploc_proxy.capture.host_ring import HostRing
 from toploc_proxy.capture.recorder import MAX_REFUSALS, UNREAD_SECONDS, Recorder
 from toploc_proxy.capture.sizes import ring_rows
 from toploc_proxy.capture.step import Step
-from toploc_proxy.channel.tag import EXTRA_ARG, Tag
+from toploc_proxy.channel.tag import EXTRA_ARG, Key, Tag
 
 from toploc.errors import ProofUnavailable
 from toploc.proofs.format import encode_points

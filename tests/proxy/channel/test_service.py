@@ -20,7 +20,6 @@ import torch
 import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from toploc_proxy.capture.chunks import Key
 from toploc_proxy.capture.host_ring import HostRing
 from toploc_proxy.capture.recorder import Recorder
 from toploc_proxy.capture.step import Step
@@ -41,7 +40,7 @@ from toploc_proxy.channel.messages import (
     encode,
 )
 from toploc_proxy.channel.service import Service
-from toploc_proxy.channel.tag import EXTRA_ARG, Tag
+from toploc_proxy.channel.tag import EXTRA_ARG, Key, Tag
 
 from toploc.errors import ProofUnavailable
 from toploc.proofs.format import encode_points
