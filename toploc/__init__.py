@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from .errors import InvalidActivations, InvalidThresholds, MalformedProof, ToplocError
@@ -60,7 +60,7 @@ __all__ = [
 # Modules that moved are still found under their old names.
 __path__.append(str(Path(__file__).with_name("moved")))
 
-_MODULES = (  # the cheapest to import first
+_MODULES: Final = (
     "errors",
     "utils",
     "thresholds.bounds",
@@ -69,6 +69,7 @@ _MODULES = (  # the cheapest to import first
     "proofs.builder",
     "poly",
 )
+"""Where the names are looked for: the cheapest to import first."""
 
 
 def __getattr__(name: str) -> object:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 VERSION: Final = 1
+"""Of a report, raised when its form changes."""
 
 CheckName = Literal["evidence", "model", "prompt", "proofs", "pooled", "tokens", "text", "finish", "receipt"]
 Status = Literal["passed", "failed", "skipped", "error"]

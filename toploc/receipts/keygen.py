@@ -15,6 +15,7 @@ DESCRIPTION: Final = """\
 Makes an Ed25519 key for `toploc serve --toploc-signing-key FILE`, in a new file that its user alone can read.
 Prints the public half as JSON: what auditors give to `toploc verify --trusted-keys`.
 """
+"""What `--help` says."""
 
 
 def main(arguments: Sequence[str]) -> None:

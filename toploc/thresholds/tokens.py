@@ -37,3 +37,4 @@ class TokenBounds(BaseModel):
 
 
 DEFAULT: Final = TokenBounds()
+"""Of thresholds without bounds on tokens."""
