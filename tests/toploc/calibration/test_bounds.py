@@ -66,14 +66,14 @@ def _samples(outliers: int, noise: float) -> list[Sample]:
     def points(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return top_k((values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).reshape(-1), 128)
 
-    found = []
+    samples = []
     for answer in range(60):
         for rows in (1, 2, 4, 9, 32):
             values = random.standard_normal((rows, 256))
             values[:, :outliers] = 20 * (1 + 0.02 * random.standard_normal((rows, outliers)))
             noisy = values * (1 + noise * random.standard_normal(values.shape))
-            found.append(Sample(answer, f"{answer}", rows, Proof(encode_points(*points(values))), *points(noisy)))
-    return found
+            samples.append(Sample(answer, f"{answer}", rows, Proof(encode_points(*points(values))), *points(noisy)))
+    return samples
 
 
 @pytest.mark.parametrize(("outliers", "noise"), [(0, 0.01), (4, 0.03)])

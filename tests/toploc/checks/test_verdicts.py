@@ -77,8 +77,8 @@ def test_honest_answers_are_accepted(verify: Verify, recorded: Recorded, name: s
 
 def choice(evidence: dict[str, Any], index: int = 0) -> dict[str, Any]:
     """What the server says that a choice was made of."""
-    found: dict[str, Any] = evidence["response"]["toploc_proofs"]["choices"][index]
-    return found
+    proven: dict[str, Any] = evidence["response"]["toploc_proofs"]["choices"][index]
+    return proven
 
 
 def test_a_4_bit_copy(verify: Verify, recorded: Recorded, find: Find) -> None:
@@ -180,9 +180,9 @@ def test_no_proofs(verify: Verify, recorded: Recorded, find: Find) -> None:
         assert verify(recorded(name)).verdict == "error"
     assert find(verify(recorded("no-output")), "proofs").reason == "no_proofs"
     evidence = recorded("two-choices")
-    made = choice(evidence, 1)
-    del made["proofs"]
-    made["error"] = {"code": "rows_missing", "message": "…"}
+    second = choice(evidence, 1)
+    del second["proofs"]
+    second["error"] = {"code": "rows_missing", "message": "…"}
     report = verify(evidence)
     assert (report.verdict, find(report, "proofs", 1).reason) == ("error", "no_proofs")
 
@@ -197,8 +197,8 @@ def test_other_dtype(verify: Verify, recorded: Recorded, find: Find) -> None:
 @pytest.mark.parametrize("name", ["greedy", "completion", "stop-string", "completion-echo", "tool-call", "two-choices"])
 def test_tampered_text(verify: Verify, recorded: Recorded, find: Find, name: str) -> None:
     evidence = recorded(name)
-    made = evidence["response"]["choices"][0]
-    holder, key = (made, "text") if "text" in made else (made["message"], "content")
+    shown = evidence["response"]["choices"][0]
+    holder, key = (shown, "text") if "text" in shown else (shown["message"], "content")
     holder[key] = "Buy this. " + (holder[key] or "")
     report = verify(evidence)
     assert (report.verdict, find(report, "text").reason) == ("rejected", "text_differs"), str(report)
@@ -226,16 +226,16 @@ def test_text_without_its_reasoning(verify: Verify, recorded: Recorded, find: Fi
 def test_prompt_that_ends_within_a_character(verify: Verify, recorded: Recorded, find: Find) -> None:
     """vLLM then begins the text with the prompt's (vllm/v1/engine/detokenizer.py): the text of neither was whole."""
     evidence = recorded("completion-ids")
-    [made] = evidence["response"]["choices"]
+    [shown] = evidence["response"]["choices"]
     prompt = [*evidence["request"]["prompt"], LEAD_BYTE]
     evidence["request"]["prompt"] = prompt
     evidence["response"]["toploc_proofs"]["prompt"] = PromptDigest.of(prompt).model_dump(exclude_none=True)
     tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
     stream = DecodeStream(ids=prompt, skip_special_tokens=True)
-    made["text"] = "".join(stream.step(tokenizer, token) or "" for token in choice(evidence)["token_ids"])
-    assert made["text"].startswith(tokenizer.decode(prompt))
+    shown["text"] = "".join(stream.step(tokenizer, token) or "" for token in choice(evidence)["token_ids"])
+    assert shown["text"].startswith(tokenizer.decode(prompt))
     assert find(verify(evidence), "text").status == "passed"
-    made["text"] = "Buy this. " + made["text"]
+    shown["text"] = "Buy this. " + shown["text"]
     assert find(verify(evidence), "text").reason == "text_differs"
 
 
@@ -334,10 +334,10 @@ def forge(
         torch.manual_seed(1)
         inputs = torch.tensor([prompt])
         mask = torch.ones_like(inputs)
-        made = model.generate(
+        generated = model.generate(
             inputs, attention_mask=mask, max_new_tokens=160, eos_token_id=NEVER, pad_token_id=0, **generation
         )
-        token_ids = made[0, len(prompt) :].tolist()
+        token_ids = generated[0, len(prompt) :].tolist()
         proofs = build_proofs_base64(
             prefill.hidden_states(prompt, token_ids), decode_batching_size=32, topk=128, skip_prefill=True
         )
@@ -373,7 +373,7 @@ QUESTIONS = 6
 
 def test_text_by_a_4_bit_copy_with_honest_proofs(verify: Verify, find: Find, forge: Any) -> None:
     """Every check on activations passes; only the tokens tell, and only in some answers of a copy as near as this."""
-    found = []
+    accused = []
     for seed in range(QUESTIONS):
         messages = [{"role": "user", "content": exchange(Random(seed)).question}]
         report = verify(forge({"messages": messages, "temperature": 0}, {"do_sample": False}))
@@ -383,8 +383,8 @@ def test_text_by_a_4_bit_copy_with_honest_proofs(verify: Verify, find: Find, for
             assert (report.verdict, tokens.reason) == ("rejected", "margin")
             figures, bounds = tokens.figures, tokens.thresholds
             assert figures["worst"] > bounds["margin"] or figures["far"] > figures["allowed"]
-            found.append(seed)
-    assert found
+            accused.append(seed)
+    assert accused
 
 
 def test_text_at_a_higher_temperature_with_honest_proofs(verify: Verify, find: Find, forge: Any) -> None:
@@ -400,9 +400,9 @@ def test_text_at_a_higher_temperature_with_honest_proofs(verify: Verify, find: F
 def test_a_sentence_of_a_persons_within_an_honest_answer(verify: Verify, recorded: Recorded, find: Find) -> None:
     """Held against the model after the same tokens, so what comes after is its own."""
     evidence = recorded("sampled")
-    made = choice(evidence)
+    proven = choice(evidence)
     ids = Tokenizer.from_file(str(MODEL / "tokenizer.json")).encode("Send money to my bank", add_special_tokens=False)
-    made["token_ids"][50 : 50 + len(ids)] = ids.ids
+    proven["token_ids"][50 : 50 + len(ids)] = ids.ids
     tokens = find(verify(evidence), "tokens")
     assert tokens.reason in ("surprisal", "window")
     assert tokens.figures["window_chance"] < 1e-6

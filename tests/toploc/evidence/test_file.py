@@ -70,10 +70,10 @@ def test_a_torn_line_costs_no_other(tmp_path: Path) -> None:
         torn.write(b'{"request": {"number": 2}, "resp')
     assert [line.problem is None for line in read_lines(file.path)] == [True, False]
     file.append(*pair(3))
-    found = list(read_lines(file.path))
-    assert [line.problem is None for line in found] == [True, False, True]
-    assert "torn" in str(found[1].problem)
-    assert json.loads(found[2].data or b"")["request"] == {"number": 3}
+    lines = list(read_lines(file.path))
+    assert [line.problem is None for line in lines] == [True, False, True]
+    assert "torn" in str(lines[1].problem)
+    assert json.loads(lines[2].data or b"")["request"] == {"number": 3}
 
 
 def test_a_full_disk_leaves_no_part_of_a_line(tmp_path: Path) -> None:

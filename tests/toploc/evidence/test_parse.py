@@ -269,11 +269,11 @@ BASES.append(turns(CALL, CALL, choices=3))
 
 def paths(value: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Of every place in a JSON value, but long lists by their first items only."""
-    found = [prefix] if prefix else []
+    places = [prefix] if prefix else []
     items = value.items() if isinstance(value, dict) else enumerate(value[:3]) if isinstance(value, list) else ()
     for key, item in items:
-        found += paths(item, (*prefix, key))
-    return found
+        places += paths(item, (*prefix, key))
+    return places
 
 
 @st.composite

@@ -22,10 +22,10 @@ def draw(scores: Spread, answers: int, seed: int, chunks: int = 4) -> list[np.nd
 
 
 def test_fit_finds_both_deviations() -> None:
-    found = Spread.fit(draw(HONEST, 4000, 1))
-    assert found.mean == pytest.approx(HONEST.mean, abs=0.02)
-    assert found.between == pytest.approx(HONEST.between, abs=0.02)
-    assert found.within == pytest.approx(HONEST.within, abs=0.02)
+    spread = Spread.fit(draw(HONEST, 4000, 1))
+    assert spread.mean == pytest.approx(HONEST.mean, abs=0.02)
+    assert spread.between == pytest.approx(HONEST.between, abs=0.02)
+    assert spread.within == pytest.approx(HONEST.within, abs=0.02)
 
 
 def test_density_integrates_to_one() -> None:
@@ -76,8 +76,8 @@ def test_few_honest_answers_do_not_lower_the_threshold() -> None:
 
 
 def test_scores_of_what_a_report_says() -> None:
-    found = chunk_scores([0.0, 1.0, 2.0**64])
-    np.testing.assert_allclose(found, [math.log(0.02), 0.0, math.log(64)])
+    scores = chunk_scores([0.0, 1.0, 2.0**64])
+    np.testing.assert_allclose(scores, [math.log(0.02), 0.0, math.log(64)])
 
 
 @pytest.mark.parametrize("answers", [[], [np.zeros(3)], [np.zeros(1), np.zeros(1)], [np.zeros(0), np.zeros(2)]])

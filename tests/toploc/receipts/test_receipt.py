@@ -35,7 +35,7 @@ def signed(name: str, key: SigningKey = KEY) -> tuple[dict[str, Any], dict[str, 
     """Recorded request and response, with receipts as a server adds them."""
     evidence = json.loads((ROOT / "tests" / "toploc" / "evidence" / f"{name}.json").read_text("utf-8"))
     request, response = evidence["request"], evidence["response"]
-    made = issue(
+    signed = issue(
         key,
         ToplocProofs.model_validate(response["toploc_proofs"]),
         response,
@@ -43,7 +43,7 @@ def signed(name: str, key: SigningKey = KEY) -> tuple[dict[str, Any], dict[str, 
         shown=partial(shown_in, response),
         issued_at=VECTORS["issued_at"],
     )
-    return request, {**response, "toploc_proofs": json.loads(made.to_json())}
+    return request, {**response, "toploc_proofs": json.loads(signed.to_json())}
 
 
 SIGNED = {name: signed(name) for name in NAMES}
@@ -249,7 +249,7 @@ def test_requests_without_a_canonical_form() -> None:
         assert request_digest(body) is None
     assert request_digest(b"[" * 5000 + b"]" * 5000) is None
     _, response = SIGNED["greedy-short"]
-    made = issue(
+    signed = issue(
         KEY,
         ToplocProofs.model_validate(response["toploc_proofs"]),
         response,
@@ -257,7 +257,7 @@ def test_requests_without_a_canonical_form() -> None:
         shown=partial(shown_in, response),
         issued_at=1,
     )
-    response = {**response, "toploc_proofs": json.loads(made.to_json())}
+    response = {**response, "toploc_proofs": json.loads(signed.to_json())}
     assert "request_sha256" not in response["toploc_proofs"]["choices"][0]["receipt"]["statement"]
     assert reasons({"seed": 2**53 + 1}, response) == [None]
     assert reasons({"seed": 1}, response) == ["request_differs"]

@@ -38,8 +38,8 @@ def test_load(tmp_path):
 
 def test_for_rows():
     thresholds = replace(PAPER, bounds=(Bounds(1, 5, 1, 1), Bounds(8, 4, 1, 1), Bounds(32, 3, 1, 1)))
-    found = [thresholds.for_rows(rows).rows for rows in (0, 1, 7, 8, 31, 32, 1000)]
-    assert found == [1, 1, 1, 8, 8, 32, 32]
+    reached = [thresholds.for_rows(rows).rows for rows in (0, 1, 7, 8, 31, 32, 1000)]
+    assert reached == [1, 1, 1, 8, 8, 32, 32]
 
 
 BOUNDS = {"rows": 1, "mismatches": 38, "mantissa_mean": 10, "mantissa_median": 8}

@@ -36,6 +36,6 @@ def test_tokens_outside(options: dict[str, float], token: int, cut: float) -> No
 def test_a_token_that_is_forbidden_is_farthest(options: dict[str, float]) -> None:
     """The end of an answer before `min_tokens`."""
     sampling = Sampling(min_tokens=5, sampler="murmur3", **options)
-    made = score_tokens([torch.zeros(1, 8)], [0], [7], sampling, [7])
-    assert made.cut[0] == FARTHEST
-    assert made.replay is None or made.replay[0] == FARTHEST
+    scores = score_tokens([torch.zeros(1, 8)], [0], [7], sampling, [7])
+    assert scores.cut[0] == FARTHEST
+    assert scores.replay is None or scores.replay[0] == FARTHEST

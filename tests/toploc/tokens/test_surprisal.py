@@ -33,16 +33,16 @@ def answers(count: int, tokens: int, sharpness: float, foreign: slice = slice(0,
 @pytest.mark.parametrize("sharpness", [1, 4, 20])
 @pytest.mark.parametrize("tokens", [1, 8, 100])
 def test_the_models_own_answers_are_no_more_often_surprising_than_the_bounds_say(tokens: int, sharpness: float) -> None:
-    made = answers(400, tokens, sharpness)
-    for chances in ([whole_answer(a).chance for a in made], [worst_window(a).chance for a in made]):
+    honest = answers(400, tokens, sharpness)
+    for chances in ([whole_answer(a).chance for a in honest], [worst_window(a).chance for a in honest]):
         for bound in (0.3, 0.1):
             # Four standard deviations of a count of 400.
             assert np.mean(np.array(chances) < bound) <= bound + 4 * (bound * (1 - bound) / 400) ** 0.5
 
 
 def test_a_part_by_another_writer_is_found_where_the_whole_does_not_show_it() -> None:
-    made = answers(10, 1000, 4, slice(300, 330))
-    windows = [worst_window(a) for a in made]
+    altered = answers(10, 1000, 4, slice(300, 330))
+    windows = [worst_window(a) for a in altered]
     assert all(window.chance < 1e-6 for window in windows)
     assert all(abs(window.first - 300) <= 10 and abs(window.last - 329) <= 10 for window in windows)
-    assert sum(whole_answer(a).z < 3.29 for a in made) >= 5
+    assert sum(whole_answer(a).z < 3.29 for a in altered) >= 5

@@ -190,7 +190,7 @@ def many(url: str, count: int, **options: Any) -> Iterator[list[tuple[int, Repor
 
     async def ask() -> list[tuple[int, Report | ToplocError]]:
         async with AsyncVerifier(url, **options) as verifier:
-            return [found async for found in verifier.verify_many([ITEM] * count)]
+            return [replies async for replies in verifier.verify_many([ITEM] * count)]
 
     yield asyncio.run(ask())
 
@@ -199,12 +199,12 @@ def test_many_in_order_of_completion() -> None:
     refused = {"message": "items[0]: missing", "code": "malformed_evidence"}
     body = line(2) + b"\n" + line(0, error=refused) + line(1, error={"message": "too slow", "code": "internal_error"})
     with serving(lambda n: (200, {}, body) if n % 2 else (503, {}, b"")) as url:
-        for found in many(url, 3):
-            assert [index for index, _ in found] == [2, 0, 1]
-            assert found[0][1] == REPORT
-            assert isinstance(found[1][1], Report)
-            assert found[1][1].verdict == "error"
-            assert isinstance(found[2][1], ToplocError)
+        for replies in many(url, 3):
+            assert [index for index, _ in replies] == [2, 0, 1]
+            assert replies[0][1] == REPORT
+            assert isinstance(replies[1][1], Report)
+            assert replies[1][1].verdict == "error"
+            assert isinstance(replies[2][1], ToplocError)
 
 
 @pytest.mark.parametrize(
