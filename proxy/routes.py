@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import vllm
 from fastapi import APIRouter, Request, Response
 
 from toploc.scheme import CHUNK_SIZE, SCHEME, TOPK, VERSION
@@ -15,10 +14,7 @@ from .receipts.store import ReceiptStoreError
 from .verify.route import description
 
 if TYPE_CHECKING:
-    from starlette.datastructures import State
-
-    from .channel.messages import Welcome
-    from .receipts.signing import Signer
+    from .server import Server
 
 router = APIRouter()
 
@@ -26,41 +22,43 @@ router = APIRouter()
 @router.get("/v1/toploc")
 async def describe(request: Request) -> dict[str, Any]:
     """What this server proves, and with which versions."""
-    state = request.app.state
-    welcome: Welcome = state.toploc_welcome
+    server: Server = request.app.state.toploc
+    welcome = server.welcome
+    name, version = server.engine
     return {
         "version": VERSION,
         "scheme": SCHEME,
         "chunk_size": CHUNK_SIZE,
         "topk": TOPK,
-        "model": state.toploc_served.model,
+        "model": server.served.model,
         "dtype": welcome.dtype,
         "hidden_size": welcome.hidden_size,
-        "keys": published_keys(state),
-        **description(state),
-        "engine": {"name": "vllm", "version": vllm.__version__, "model_runner": welcome.runner},
+        "keys": published_keys(server),
+        **description(server),
+        "engine": {"name": name, "version": version, "model_runner": welcome.runner},
     }
 
 
 @router.get("/v1/toploc/receipts/{response_id}")
 async def receipts(response_id: str, request: Request) -> Response:
     """The recent receipts of a response: digests and names, no text of anybody's."""
-    signer: Signer | None = request.app.state.toploc_signer
+    server: Server = request.app.state.toploc
+    signer = server.signer
     if signer is None:
         return _error(404, "this server does not sign answers", "not_signing")
     try:
-        found = await signer.store.get(response_id)
+        documents = await signer.store.get(response_id)
     except ReceiptStoreError:
         logger.exception("toploc: receipts cannot be read")
         return _error(503, "the receipts cannot be read", "receipts_unavailable")
-    if not found:
+    if not documents:
         return _error(404, "no recent receipt is of this response", "receipt_not_found")
-    return Response(b'{"receipts":[' + ",".join(found).encode() + b"]}", media_type="application/json")
+    return Response(b'{"receipts":[' + ",".join(documents).encode() + b"]}", media_type="application/json")
 
 
-def published_keys(state: State) -> list[dict[str, Any]]:
-    signer: Signer | None = state.toploc_signer
-    return [key.model_dump(mode="json", exclude_none=True) for key in signer.keys] if signer else []
+def published_keys(server: Server) -> list[dict[str, Any]]:
+    keys = server.signer.keys if server.signer else ()
+    return [key.model_dump(mode="json", exclude_none=True) for key in keys]
 
 
 def _error(status: int, message: str, code: str) -> Response:

@@ -1,39 +1,41 @@
-"""Spans of proofs and verifications, through vLLM's own tracing (`--otlp-traces-endpoint`)."""
+"""Spans of proofs and verifications; each engine's `tracing.py` hands them to its own tracing."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from vllm.tracing import extract_trace_context, instrument_manual
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 PROOFS: Final = "toploc_proofs"
+"""The span of a choice's proofs."""
+
 VERIFICATION: Final = "toploc_verification"
+"""The span of a verification."""
+
 REQUEST_ID: Final = "gen_ai.request.id"
 """As on vLLM's span `llm_request` (vllm/tracing/utils.py)."""
 
 Attributes = dict[str, str | int]
 
+Emit = Callable[[str, int, int, Attributes, Mapping[str, str] | None], None]
+"""Name, start and end in nanoseconds of the wall clock, attributes, and the headers of the client's request."""
+
 
 class Spans:
-    """Makes spans below what the client's `traceparent` names.
+    """Times what happens, and hands it to `emit`; does nothing without."""
 
-    vLLM's span of the request is there too, and not above: vLLM makes it in one go at the request's end, and nobody
-    learns its id (vllm/v1/engine/output_processor.py, do_tracing). Both carry the request's id.
-    """
-
-    def __init__(self, *, enabled: bool = False) -> None:
-        self._enabled = enabled
+    def __init__(self, emit: Emit | None = None) -> None:
+        self._emit = emit
 
     @contextmanager
     def span(self, name: str, headers: Mapping[str, str] | None) -> Iterator[Attributes]:
         """Yields the span's attributes, to be filled in before its end."""
         attributes: Attributes = {}
-        if not self._enabled:
+        if self._emit is None:
             yield attributes
             return
         # One reading of the wall clock, which may jump: a span's length is the monotonic clock's.
@@ -41,5 +43,4 @@ class Spans:
         try:
             yield attributes
         finally:
-            end = start + time.monotonic_ns() - began
-            instrument_manual(name, start, end, attributes, extract_trace_context(headers))
+            self._emit(name, start, start + time.monotonic_ns() - began, attributes, headers)

@@ -7,7 +7,7 @@ passes through byte for byte, message for message.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 from pydantic import ValidationError
@@ -25,13 +25,23 @@ if TYPE_CHECKING:
 
     from ..receipts.signing import Signer
     from ..settings import Settings
+    from .context import Served
+
+
+class Server(Protocol):
+    """What answers need of `app.state.toploc` (`server.Server`)."""
+
+    @property
+    def served(self) -> Served:
+        """What all answers have in common."""
+
+    @property
+    def signer(self) -> Signer | None:
+        """None if answers are not signed."""
 
 
 class ProofMiddleware:
-    """Wraps an application whose `generate` is a `ProvingGenerate`.
-
-    `served` is set once the engine is up, before the first request.
-    """
+    """Wraps an application whose `generate` proves; `app.state.toploc` is there before the first request."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
@@ -61,10 +71,10 @@ class ProofMiddleware:
         if not enabled:
             await self.app(scope, replayed, send)
             return
-        state = scope["app"].state
-        context = RequestContext(state.toploc_served, options, _refusal(body))
-        signer: Signer | None = getattr(state, "toploc_signer", None)
-        signature = None if signer is None else Signature(signer, data)
+        server: Server = scope["app"].state.toploc
+        context = RequestContext(server.served, options, _refusal(body))
+        signer = server.signer
+        signature = None if signer is None else Signature(signer, data, lambda: context.request_id)
         token = current.set(context)
         try:
             await self.app(scope, replayed, Responder(context, send, self._settings.on_error, signature))

@@ -53,6 +53,7 @@ class Recorder:
         self._ring = ring
         self._secret = secret
         self._draft_tokens = draft_tokens
+        # Positions by which a step's first may still turn out too high.
         self._unsettled = 2 * draft_tokens
         self._lock = threading.Lock()
         self._free = list(range(ring.num_slots))
@@ -138,15 +139,24 @@ class Recorder:
         return True
 
     def _record(self, step: Step, batch: Batch) -> None:
-        first = step.first_positions[batch.members].astype(np.int64)
+        """Any step. All arrays are int64 [members], a number for each captured request of the batch.
+
+        1. Which positions the step has, `first` up to `end`, and which of them are wanted: those from `wanted` on,
+           `counts` many. A position plus `base` is its row in the step.
+        2. How many of the wanted rows go into the ring, `heads`; all but those of a prefill that fill whole chunks.
+           Up to which position, `settled`, no later step can change a row of the ring.
+        3. The ring takes them, and reduces the chunks below `settled`.
+        4. What is left of a prefill is reduced where it lies.
+        """
+        first = step.first_positions[batch.members].astype(np.int64)  # 1
         end = first + step.num_rows[batch.members]
         wanted = np.maximum(first, batch.floors)
         counts = np.maximum(end - wanted, 0)
         base = step.offsets[batch.members] - first
 
         # Only prefill runs more rows of a request than a step of speculative decoding, and its positions are exact.
-        # Its rows may be more than the ring holds.
-        wide = np.flatnonzero(counts > self._draft_tokens + 1)
+        # Its rows may be more than the ring holds. Indices of such members, int64 [at most members].
+        wide = np.flatnonzero(counts > self._draft_tokens + 1)  # 2
         heads = counts
         settled = end if self._draft_tokens == 0 else first - self._unsettled
         if wide.size:
@@ -155,15 +165,15 @@ class Recorder:
             heads, settled = counts.copy(), settled.copy()
             heads[wide] = np.minimum(counts[wide], -into_chunk % CHUNK_SIZE)
             settled[wide] = wanted[wide] + heads[wide]
-        self._ring.write(step, batch.rows(base + wanted, heads))
+        self._ring.write(step, batch.rows(base + wanted, heads))  # 3
         # A prefill's next chunk goes on where this one ended.
         self._reduce_ring(batch, settled, lag=0 if wide.size else self._ring.lag)
         if wide.size:
-            self._record_prefill(step, batch, wide, base, settled, end)
+            self._record_prefill(step, batch, wide, base, settled, end)  # 4
 
     def _reduce_ring(self, batch: Batch, settled: npt.NDArray[np.int64], lag: int) -> None:
         """Reduces the chunks of the ring that end at or below `settled`, all in one go, once one of them is `lag` rows
-        behind."""
+        behind. `settled`: a position of each member, int64 [members]."""
         ahead = settled - batch.floors
         if ahead.max() >= CHUNK_SIZE + lag:
             due = np.maximum(ahead // CHUNK_SIZE, 0)
@@ -179,7 +189,14 @@ class Recorder:
         position: npt.NDArray[np.int64],
         end: npt.NDArray[np.int64],
     ) -> None:
-        """Reduces the whole chunks among a prefill's rows from `position` on where they lie, and stores the rest."""
+        """Reduces the whole chunks among a prefill's rows from `position` on where they lie, and stores the rest.
+
+        Args:
+            wide: indices of the members that prefill, int64 [at most members].
+            base: added to a position gives its row in the step, int64 [members].
+            position, end: the first position that is not in the ring yet, and the one after the step's last, int64
+                [members].
+        """
         due = np.zeros_like(end)
         first_rows: list[int] = []
         for i in map(int, wide):
@@ -240,7 +257,7 @@ class Recorder:
                 self.discard(key)
 
     def _claim(self, wanted: Sequence[tuple[Key, Sequence[int]]]) -> tuple[list[_Claim | ProofUnavailable], ChunkRefs]:
-        """Each answer's claim, and all their chunks whose reduction has not begun."""
+        """Each answer's claim, and all their chunks whose reduction has not begun, in the answers' order."""
         claims: list[_Claim | ProofUnavailable] = []
         rest: list[tuple[int, int, int, int]] = []
         for key, inputs in wanted:

@@ -15,7 +15,6 @@ from toploc.receipts.output import shown_in
 from toploc.receipts.receipt import issue, request_digest
 
 from .. import metrics
-from ..answers.context import current
 from ..log import RequestLogger
 from .delivered import Delivered
 from .store import MemoryStore, SqliteStore
@@ -55,11 +54,17 @@ class Signer:
 
 
 class Signature:
-    """Makes the receipts of one HTTP request's answer. Whatever goes wrong here, the answer is delivered."""
+    """Makes the receipts of one HTTP request's answer. Whatever goes wrong here, the answer is delivered.
 
-    def __init__(self, signer: Signer, body: bytes) -> None:
+    Args:
+        body: the request's.
+        request_id: the engine's, for the log, once there is one.
+    """
+
+    def __init__(self, signer: Signer, body: bytes, request_id: Callable[[], str]) -> None:
         self._signer = signer
         self._body = body
+        self._request_id = request_id
         self._delivered = Delivered()
         self._request_sha256: str | None = None
         self._digested = False
@@ -112,6 +117,5 @@ class Signature:
 
     def _failed(self, proofs: ToplocProofs) -> ToplocProofs:
         metrics.RECEIPTS.labels("failed").inc()
-        context = current.get()
-        RequestLogger(context.request_id if context else "").exception("signing an answer failed")
+        RequestLogger(self._request_id()).exception("signing an answer failed")
         return proofs

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
-from vllm.tracing import extract_trace_headers
 
 from toploc.errors import MalformedEvidence
 from toploc.evidence.strict_json import load_json
@@ -19,20 +19,19 @@ from toploc.scheme import MAX_ITEMS
 from ..asgi.errors import error_body
 from ..log import SHOWN, logger
 from ..metrics import VERIFICATION_LATENCY, VERIFICATIONS
-from ..tracing import REQUEST_ID, VERIFICATION, Spans
+from ..tracing import REQUEST_ID, VERIFICATION
 from .limits import TooLarge, TooMany
 from .schema import OPENAPI
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
-    from starlette.datastructures import State
     from starlette.types import Receive, Scope, Send
 
     from toploc.report import Report
 
     from ..settings import Settings
+    from ..tracing import Spans
     from .verifier import EngineVerifier
 
     ReportOn = Callable[[object], Awaitable[Report]]
@@ -43,51 +42,58 @@ BODY_SECONDS: Final = 60.0
 router = APIRouter()
 
 
+class Server(Protocol):
+    """What verifications need of `app.state.toploc` (`server.Server`)."""
+
+    @property
+    def verifier(self) -> EngineVerifier:
+        """Judges evidence."""
+
+    @property
+    def spans(self) -> Spans:
+        """Where what is traced goes."""
+
+    @property
+    def settings(self) -> Settings:
+        """What the operator chose."""
+
+
 @router.post("/v1/toploc/verify", openapi_extra=OPENAPI, response_class=Response)
 async def verify(request: Request) -> Response:
     """Is this answer what the model says to this request? One prefill for each choice."""
-    verifier: EngineVerifier = request.app.state.toploc_verifier
-    place = verifier.places.request()
-    try:
-        hold = place.__enter__()
-    except TooMany as error:
-        return _refusal(error)
-    streaming = False
-    try:
-        value = await verifier.in_thread(partial(load_json, await _body(request, verifier.places.body_bytes, hold)))
-        items = _items(value)
-        report_on = partial(_report, verifier, request.app.state.toploc_spans, extract_trace_headers(request.headers))
-        if items is not None:
-            streaming = True
-            # At most half of the prefills are this request's.
-            return _Reports(_stream(report_on, items, max(1, verifier.places.size // 2)), place)
-        report = await _unless_gone(request, report_on(value))
-        return Response(report.model_dump_json() if report else b"", media_type="application/json")
-    except Exception as error:
-        return _refusal(error)
-    finally:
-        if not streaming:
-            place.__exit__(None, None, None)
+    server: Server = request.app.state.toploc
+    verifier = server.verifier
+    with ExitStack() as stack:
+        try:
+            hold = stack.enter_context(verifier.places.request())
+            value = await verifier.in_thread(partial(load_json, await _body(request, verifier.places.body_bytes, hold)))
+            items = _items(value)
+            report_on = partial(_report, verifier, server.spans, request.headers)
+            if items is not None:
+                # At most half of the prefills are this request's.
+                reports = _stream(report_on, items, max(1, verifier.places.size // 2))
+                return _Reports(reports, stack.pop_all())
+            report = await _unless_gone(request, report_on(value))
+            return Response(report.model_dump_json() if report else b"", media_type="application/json")
+        except Exception as error:
+            return _refusal(error)
 
 
 class _Reports(StreamingResponse):
     """Gives its place back at its end, also where the client is gone before the first line."""
 
-    def __init__(self, lines: AsyncIterator[bytes], place: AbstractContextManager[object]) -> None:
+    def __init__(self, lines: AsyncIterator[bytes], place: ExitStack) -> None:
         super().__init__(lines, media_type="application/x-ndjson")
         self._place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
+        with self._place:
             await super().__call__(scope, receive, send)
-        finally:
-            self._place.__exit__(None, None, None)
 
 
-def description(state: State) -> dict[str, Any]:
+def description(server: Server) -> dict[str, Any]:
     """What `GET /v1/toploc` says of verification."""
-    verifier: EngineVerifier = state.toploc_verifier
-    settings: Settings = state.toploc_settings
+    verifier, settings = server.verifier, server.settings
     thresholds = verifier.policy.thresholds
     return {
         "role": settings.role.value,
@@ -197,14 +203,14 @@ async def _stream(report_on: ReportOn, items: Sequence[object], at_once: int) ->
         for index, item in waiting:
             lines.put_nowait(await _line(report_on, index, item))
 
-    workers = [asyncio.create_task(work()) for _ in range(min(len(items), at_once))]
+    tasks = [asyncio.create_task(work()) for _ in range(min(len(items), at_once))]
     try:
         for _ in items:
             yield await lines.get()
     finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _line(report_on: ReportOn, index: int, item: object) -> bytes:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import secrets
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
-from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from toploc.errors import ProofUnavailable
 from toploc.evidence.parse import read_evidence
@@ -27,81 +24,59 @@ from toploc.verifier.judge import Computed, Policy, beyond_the_model, judge, not
 from ..channel.client import in_background
 from ..channel.messages import Examine
 from ..channel.tag import EXTRA_ARG, Tag
-from ..engines.vllm.rehearsal import Rehearsal, Unrenderable
 from ..metrics import RUNNING
+from .engine import Unrenderable
 from .limits import Places, TooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-
-    from starlette.datastructures import State
-    from vllm.engine.protocol import EngineClient
-    from vllm.outputs import RequestOutput
+    from collections.abc import Callable, Coroutine, Sequence
 
     from toploc.evidence.evidence import Answer, Evidence
     from toploc.report import Check, Report
 
     from ..channel.client import Channel
     from ..channel.messages import Examined, Welcome
-    from ..engines.vllm.rehearsal import Call
     from ..settings import Settings
+    from .engine import Engine, Health, Rendered
 
 T = TypeVar("T")
 
-# Parsing and judging hold the GIL for milliseconds; two threads keep one long item from delaying all others.
 THREADS: Final = 2
+"""Parsing and judging hold the GIL for milliseconds; two threads keep one long item from delaying all others."""
 
-# Seconds for one item, most of it spent behind other requests in the engine's queue.
 TIMEOUT: Final = 600.0
+"""Seconds for one item, most of it spent behind other requests in the engine's queue."""
 
-# Seconds between looks at whether the engine is alive.
 ALIVE_SECONDS: Final = 1.0
+"""Between looks at whether the engine is alive."""
 
 
 class EngineVerifier:
     """Judges evidence by the engine that this server runs.
 
     Args:
-        generate: the engine's own, not the one that proves.
-        state: the application's, whose routes render prompts.
+        channel, welcome: to the workers, and what they say of themselves.
+        names: that the model is served under.
     """
 
     def __init__(
-        self,
-        engine: EngineClient,
-        generate: Callable[..., AsyncGenerator[RequestOutput, None]],
-        channel: Channel,
-        welcome: Welcome,
-        settings: Settings,
-        state: State,
-        names: Sequence[str],
+        self, engine: Engine, channel: Channel, welcome: Welcome, settings: Settings, names: Sequence[str]
     ) -> None:
-        config = engine.vllm_config
         self._engine = engine
-        self._generate = generate
         self._channel = channel
         self._secret = settings.secret
-        self._rehearsal = Rehearsal(state)
-        self._models = getattr(state, "openai_serving_models", None)
-        self._priority = settings.verify_priority if config.scheduler_config.policy == "priority" else 0
         self._has_scores = welcome.scores
         self._dtype = welcome.dtype
-        self._vocabulary = int(config.model_config.get_vocab_size())
-        defaults = config.model_config.get_diff_sampling_param()
-        self._defaults = {name: value for name, value in defaults.items() if name in Sampling.model_fields}
+        self._defaults = {name: value for name, value in engine.defaults.items() if name in Sampling.model_fields}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="toploc-verify")
         self.names = tuple(names)
         self.places = Places(settings.verify_concurrency, settings.verify_tokens, settings.verify_body_bytes)
-        # Routes use the engine's tokenizer at the same time, and a tokenizer is not to be shared between threads.
-        tokenizer = copy.deepcopy(engine.renderer.get_tokenizer())
-        ends = config.model_config.try_get_generation_config().get("eos_token_id")
-        listed = ends if isinstance(ends, list) else [ends]
         self.policy = Policy(
             names=self.names,
-            thresholds=choose_thresholds(settings.thresholds, config.model_config.model, welcome.dtype),
-            decode=lambda token_ids, skip: tokenizer.decode(list(token_ids), skip_special_tokens=skip),
-            eos_token_ids=frozenset(int(i) for i in (*listed, tokenizer.eos_token_id) if i is not None),
-            context_length=int(config.model_config.max_model_len),
+            thresholds=choose_thresholds(settings.thresholds, engine.model, welcome.dtype),
+            decode=engine.decode,
+            eos_token_ids=engine.eos_token_ids,
+            context_length=engine.context_length,
             secret=secrets.token_bytes(16),
             trusted_keys=load_trusted_keys(settings.trusted_keys) if settings.trusted_keys else (),
         )
@@ -123,18 +98,18 @@ class EngineVerifier:
             Exception: whatever the engine raises.
         """
         async with asyncio.timeout(TIMEOUT):
-            calls: list[Call] = []
+            prompts: list[Rendered] = []
             problem = "the response does not say what the tool before this turn gave"
             try:
                 for body in evidence.bodies:
-                    calls += await self._rehearsal.calls(evidence.route, body)
+                    prompts += await self._engine.render(evidence.route, body)
             except Unrenderable as error:
                 problem = str(error)
             computed: list[Computed | Check] = []
             for answer in evidence.answers:
                 place = answer.index // evidence.choices_per_prompt
-                if place < len(calls):
-                    computed.append(await self._compute(evidence, answer, calls[place]))
+                if place < len(prompts):
+                    computed.append(await self._compute(evidence, answer, prompts[place]))
                 else:
                     computed.append(
                         not_computable(answer, "prompt", "unrenderable", f"this server cannot render it: {problem}")
@@ -145,7 +120,7 @@ class EngineVerifier:
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def _compute(self, evidence: Evidence, answer: Answer, call: Call) -> Computed | Check:
+    async def _compute(self, evidence: Evidence, answer: Answer, rendered: Rendered) -> Computed | Check:
         """What the checks need of one choice, or why there is nothing.
 
         1. The prompt is made of tokens.
@@ -153,17 +128,17 @@ class EngineVerifier:
         3. One prefill; what the worker says of it.
         """
         try:  # 1
-            prompt = call.token_ids
+            prompt = rendered.token_ids
         except Unrenderable as error:
             return not_computable(answer, "prompt", "unrenderable", str(error))
         token_ids = answer.token_ids
         beyond = beyond_the_model(  # 2
-            answer, prompt, vocab_size=self._vocabulary, context_length=self.policy.context_length
+            answer, prompt, vocab_size=self._engine.vocab_size, context_length=self.policy.context_length
         )
         if beyond is not None:
             return beyond
         try:  # 3
-            examined = await self._examine(evidence.sampling_of(answer), prompt, token_ids, call)
+            examined = await self._examine(evidence.sampling_of(answer), prompt, token_ids, rendered)
         except ProofUnavailable as error:
             return not_computable(answer, "proofs", "not_computed", f"{error.code}: {error}")
         points = Points(
@@ -175,15 +150,15 @@ class EngineVerifier:
         return Computed(tuple(prompt), points, self._dtype, scores)
 
     async def _examine(
-        self, sampling: Sampling, prompt: Sequence[int], token_ids: Sequence[int], call: Call
+        self, sampling: Sampling, prompt: Sequence[int], token_ids: Sequence[int], rendered: Rendered
     ) -> Examined:
         tokens = min(len(prompt) + len(token_ids), self.places.tokens)
         async with self.places.prefill(tokens):
             with RUNNING.track_inprogress():
-                return await self._examine_now(sampling, prompt, token_ids, call)
+                return await self._examine_now(sampling, prompt, token_ids, rendered)
 
     async def _examine_now(
-        self, sampling: Sampling, prompt: Sequence[int], token_ids: Sequence[int], call: Call
+        self, sampling: Sampling, prompt: Sequence[int], token_ids: Sequence[int], rendered: Rendered
     ) -> Examined:
         tag = Tag.new(start=len(prompt) - 1)
         wanted = self._has_scores and not sampling.other
@@ -193,45 +168,25 @@ class EngineVerifier:
             list(token_ids),
             sampling.model_dump_json() if wanted else None,
             sorted(self.policy.eos_token_ids),
-            call.lora_request.lora_int_id if call.lora_request else None,
+            self._engine.adapter_of(rendered),
         )
         try:
-            await self._prefill([*prompt, *token_ids[:-1]], tag, call)
-            return await unless_dead(self._engine, self._channel.examine(request, TIMEOUT))
+            # The last token goes into nothing.
+            extra_args = {EXTRA_ARG: tag.seal(self._secret)}
+            await self._engine.prefill(f"toploc-{tag.nonce}", [*prompt, *token_ids[:-1]], rendered, extra_args)
+            return await unless_dead(self._engine.health, self._channel.examine(request, TIMEOUT))
         except BaseException:
             # Not waited for: the worker may be gone.
             in_background(self._channel.discard(tag.nonce, [0]))
             raise
 
-    async def _prefill(self, ids: list[int], tag: Tag, call: Call) -> None:
-        """Runs the engine over the ids; what it says next is nobody's concern."""
-        params = SamplingParams(
-            max_tokens=1,
-            temperature=0.0,
-            detokenize=False,
-            # Rows of a cached prefix would never be computed.
-            skip_reading_prefix_cache=True,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            extra_args={EXTRA_ARG: tag.seal(self._secret)},
-        )
-        outputs = self._generate(
-            {"type": "token", "prompt_token_ids": ids},
-            params,
-            f"toploc-{tag.nonce}",
-            lora_request=call.lora_request,
-            priority=self._priority,
-        )
-        async with aclosing(outputs):
-            async for _ in outputs:
-                pass
-
     def served_names(self) -> list[str]:
         """Of the model and its adapters, which may be loaded while the server runs."""
-        return [*self.names, *getattr(self._models, "lora_requests", ())]
+        return [*self.names, *self._engine.adapters()]
 
 
-async def unless_dead(engine: EngineClient, work: Coroutine[Any, Any, T]) -> T:
-    """What the worker answers. vLLM tells of an engine that died to those who wait for its outputs, and no one else:
+async def unless_dead(engine: Health, work: Coroutine[Any, Any, T]) -> T:
+    """What the worker answers. An engine that died is told to those who wait for its outputs, and no one else:
     without this, requests would stay open for `TIMEOUT`, and with them the server, which waits for them at its end.
 
     Raises the engine's `dead_error`.

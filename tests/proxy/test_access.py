@@ -17,14 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.datastructures import State
 from starlette.routing import Route
-from toploc_proxy.answers.context import Served
-from toploc_proxy.engines.vllm.rehearsal import Rehearsal, Unrenderable
+from states import server
+from toploc_proxy.engines.vllm.rehearsal import Rehearsal
 from toploc_proxy.engines.vllm.serve.command import make_parser
 from toploc_proxy.engines.vllm.serve.plugins import plugin_allow_list
 from toploc_proxy.receipts.signing import Signer
 from toploc_proxy.receipts.store import MemoryStore, SqliteStore
 from toploc_proxy.settings import ENVIRONMENT_VARIABLE, Role, Settings
-from toploc_proxy.tracing import Spans
+from toploc_proxy.verify.engine import Unrenderable
 from toploc_proxy.verify.limits import Places
 from vllm.entrypoints.launchers.app import build_app
 
@@ -68,11 +68,8 @@ def application(
         patch.setenv("VLLM_PLUGINS", plugin_allow_list(None))
         patch.setenv(ENVIRONMENT_VARIABLE, ours.model_dump_json())
         app: FastAPI = build_app(make_parser()[1].parse_args(["serve", "model", *arguments]), ("generate",))
-    app.state.toploc_settings = ours
-    app.state.toploc_served = Served("model", "bfloat16", None)
-    app.state.toploc_signer = signer
-    app.state.toploc_spans = Spans()
-    app.state.toploc_verifier = verifier or Verifier(Places(1, 100, 2000), MalformedEvidence("request", "missing"))
+    verifier = verifier or Verifier(Places(1, 100, 2000), MalformedEvidence("request", "missing"))
+    app.state.toploc = server(settings=ours, signer=signer, verifier=verifier)
     return app
 
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
-from toploc.errors import ToplocError
-
+from ...verify.engine import Unrenderable
 from . import reliances
 from .guards import load, method
 
@@ -32,10 +31,6 @@ sanitize_message: Final = load(reliances.SANITIZE_MESSAGE)
 
 # Where an answer is left to be fetched, or sent piece by piece: no part of what is asked.
 DELIVERY: Final = ("stream", "stream_options", "store", "background")
-
-
-class Unrenderable(ToplocError):
-    """The server's own route does not take the request. The message is its own."""
 
 
 class Handler(NamedTuple):

@@ -104,17 +104,17 @@ FRONT_END: Final = (
     REQUESTS_END,
     Reliance.on(
         "vllm.engine.protocol:EngineClient",
-        "startup endpoint early shutdown proxy/verify/verifier",
+        "startup endpoint early shutdown prefill proxy/verify/engine",
         members="vllm_config renderer generate errored dead_error is_tracing_enabled",
     ),
     Reliance.on(
         "vllm.v1.engine.async_llm:AsyncLLM.generate",
-        "generate proxy/verify/verifier",
+        "generate prefill",
         parameters="self prompt sampling_params request_id",
         keywords="lora_request priority trace_headers",
     ),
     Reliance.on("vllm.v1.engine.async_llm:AsyncLLM.shutdown", "shutdown", parameters="self timeout"),
-    Reliance.on("vllm.renderers:BaseRenderer", "proxy/verify/verifier", members="get_tokenizer"),
+    Reliance.on("vllm.renderers:BaseRenderer", "prefill", members="get_tokenizer"),
     Reliance.on("vllm.v1.engine.output_processor:RequestState", "early", attributes="detokenizer"),
     Reliance.on("vllm.v1.engine.detokenizer:IncrementalDetokenizer", "early", attributes="output_token_ids"),
     Reliance.on("vllm.v1.engine:EngineCoreRequest", "early", members="request_id prompt_token_ids sampling_params"),
@@ -130,28 +130,27 @@ FRONT_END: Final = (
 REQUESTS: Final = (
     Reliance.on(
         "vllm.sampling_params:SamplingParams",
-        "generate proxy/verify/verifier rehearsal",
+        "generate prefill rehearsal",
         members="n seed temperature max_tokens detokenize output_kind extra_args skip_reading_prefix_cache "
         "sampling_type",
     ),
-    Reliance.on("vllm.sampling_params:RequestOutputKind", "generate proxy/verify/verifier", members="DELTA FINAL_ONLY"),
-    Reliance.on("vllm.outputs:RequestOutput", "generate proxy/verify/verifier", attributes="outputs prompt_token_ids"),
+    Reliance.on("vllm.sampling_params:RequestOutputKind", "generate prefill", members="DELTA FINAL_ONLY"),
+    Reliance.on("vllm.outputs:RequestOutput", "generate prefill", attributes="outputs prompt_token_ids"),
     Reliance.on("vllm.outputs:CompletionOutput", "generate", members="index token_ids finish_reason"),
-    Reliance.on("vllm.lora.request:LoRARequest", "generate proxy/verify/verifier", members="lora_name lora_int_id"),
+    Reliance.on("vllm.lora.request:LoRARequest", "generate prefill", members="lora_name lora_int_id"),
     Reliance.on(
         "vllm.inputs.engine:TokensInput",
-        "proxy/verify/verifier rehearsal",
+        "prefill rehearsal",
         members="type prompt_token_ids",
         texts="token",
     ),
     Reliance.on("vllm.inputs.engine:EmbedsInput", "generate", texts="embeds"),
     Reliance.on("vllm.inputs.engine:MultiModalInput", "generate", texts="multimodal"),
     Reliance.on("vllm.inputs.engine:EncoderDecoderInput", "generate", texts="enc_dec"),
-    Reliance.on("vllm.tracing:extract_trace_context", "proxy/tracing", parameters="headers"),
+    Reliance.on("vllm.tracing:extract_trace_context", "tracing", parameters="headers"),
     Reliance.on(
-        "vllm.tracing:instrument_manual", "proxy/tracing", parameters="span_name start_time end_time attributes context"
+        "vllm.tracing:instrument_manual", "tracing", parameters="span_name start_time end_time attributes context"
     ),
-    Reliance.on("vllm.tracing:extract_trace_headers", "proxy/verify/route", parameters="headers"),
 )
 
 # Routes, which render prompts
@@ -210,12 +209,12 @@ ROUTES: Final = (
     Reliance.on(
         "vllm.entrypoints.launchers.api_server.app_state:init_app_state "
         "vllm.entrypoints.openai.api_server:init_app_state",
-        "proxy/verify/verifier",
+        "prefill",
         attributes="openai_serving_models",
     ),
     Reliance.on(
         "vllm.entrypoints.openai.models.serving:OpenAIServingModels",
-        "proxy/verify/verifier",
+        "prefill",
         attributes="lora_requests",
     ),
     CHAT,
@@ -230,12 +229,12 @@ ROUTES: Final = (
 CONFIGURATION: Final = (
     Reliance.on(
         "vllm.config:VllmConfig",
-        "worker startup head sampler runners/lifecycle proxy/capture/sizes proxy/verify/verifier",
+        "worker startup head sampler runners/lifecycle prefill",
         members="model_config parallel_config scheduler_config speculative_config lora_config",
     ),
     Reliance.on(
         "vllm.config:ModelConfig",
-        "worker head proxy/capture/sizes proxy/verify/verifier",
+        "worker head prefill",
         members="model dtype max_model_len get_hidden_size get_vocab_size get_diff_sampling_param "
         "try_get_generation_config",
     ),
@@ -245,16 +244,14 @@ CONFIGURATION: Final = (
         members="tensor_parallel_size data_parallel_size data_parallel_size_local data_parallel_index "
         "data_parallel_hybrid_lb data_parallel_external_lb",
     ),
-    Reliance.on(
-        "vllm.config:SchedulerConfig", "proxy/capture/sizes proxy/verify/verifier", members="max_num_seqs policy"
-    ),
-    Reliance.on("vllm.config:SpeculativeConfig", "proxy/capture/sizes", members="num_speculative_tokens"),
+    Reliance.on("vllm.config:SchedulerConfig", "worker prefill", members="max_num_seqs policy"),
+    Reliance.on("vllm.config:SpeculativeConfig", "worker", members="num_speculative_tokens"),
 )
 
 # A worker's process
 
 WORKER: Final = (
-    Reliance.on("vllm:__version__", "worker guards proxy/routes proxy/doctor/engine"),
+    Reliance.on("vllm:__version__", "worker guards startup proxy/doctor/engine"),
     Reliance.on("vllm._version:__version__", "version", without="`toploc --version` does not name vLLM's"),
     Reliance.on("vllm.triton_utils:HAS_TRITON", "plugin"),
     Reliance.on("vllm.platforms:current_platform", "serve/refusals proxy/doctor/engine"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import vllm
 
 from toploc.errors import UnsupportedEngine
 
@@ -15,6 +17,7 @@ from ...log import logger
 from ...metrics import SLOTS, SLOTS_IN_USE
 from ...receipts.signing import Signer
 from ...routes import router
+from ...server import Server
 from ...settings import Role
 from ...tracing import Spans
 from ...verify.role import VerifierOnly
@@ -22,21 +25,26 @@ from ...verify.route import router as verify_router
 from ...verify.verifier import EngineVerifier
 from .early import EarlyQuestions
 from .generate import ProvingGenerate
+from .prefill import PrefillEngine
 from .shutdown import end_requests_at_shutdown
+from .tracing import emit
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from fastapi import FastAPI
     from starlette.datastructures import State
+    from vllm.config import ParallelConfig
     from vllm.engine.protocol import EngineClient
 
     from ...channel.messages import Welcome
     from ...settings import Settings
 
-HANDSHAKE_TIMEOUT = 60.0
+HANDSHAKE_TIMEOUT: Final = 60.0
+"""Seconds for every worker to say who it is."""
 
-POLL_SECONDS = 1.0
+POLL_SECONDS: Final = 1.0
+"""Between two looks at the workers' slots."""
 
 
 def attach(app: FastAPI, settings: Settings) -> None:
@@ -49,38 +57,36 @@ def attach(app: FastAPI, settings: Settings) -> None:
 
 
 async def connect(engine_client: EngineClient, state: State, args: Namespace, settings: Settings) -> None:
-    """Asks every worker who it is, then takes over `generate`.
+    """Puts what is ours around vLLM's, once the engine is up.
+
+    1. Every worker says who it is.
+    2. `state.toploc` has what requests share from here on.
+    3. `generate` proves, and `shutdown` ends what runs.
 
     Raises:
-        UnsupportedEngine: a worker does not answer, or not as expected.
+        UnsupportedEngine: a worker does not answer, or not as expected; or what an operator asked for cannot be had.
     """
-    parallel = engine_client.vllm_config.parallel_config
-    # Behind a load balancer that is not vLLM's own, a front end has the engines of its node alone
-    # (vllm/v1/engine/core_client.py, engine_ranks_managed).
-    local = parallel.data_parallel_hybrid_lb or parallel.data_parallel_external_lb
-    engines = parallel.data_parallel_size_local if local else parallel.data_parallel_size
-    first = parallel.data_parallel_index if local else 0
-    channel = Channel.connect(settings.channel, engines, settings.finalize_timeout, first=first)
+    channel = connect_workers(engine_client.vllm_config.parallel_config, settings)  # 1
     welcome = await handshake(channel)
     if settings.seed_requests and welcome.sampler is None:
         raise UnsupportedEngine(
             "toploc: what this engine's sampler draws from a seed cannot be replayed (speculation, or a sampler that "
             "this version does not know); leave out --toploc-seed-requests"
         )
-    model = args.served_model_name[0] if args.served_model_name else args.model
-    state.toploc_channel = channel
-    # Kept, since the event loop itself would let go of it.
-    state.toploc_watch = asyncio.create_task(watch_slots(channel))
-    state.toploc_welcome = welcome
-    state.toploc_signer = Signer.of(settings)
-    state.toploc_served = Served(model, welcome.dtype, welcome.rounded_from, welcome.sampler)
     names = args.served_model_name or [args.model]
-    state.toploc_spans = Spans(enabled=await engine_client.is_tracing_enabled())
-    state.toploc_settings = settings
-    state.toploc_verifier = EngineVerifier(
-        engine_client, engine_client.generate, channel, welcome, settings, state, names
+    engine = PrefillEngine(engine_client, engine_client.generate, state, settings.verify_priority)
+    state.toploc = server = Server(  # 2
+        settings=settings,
+        served=Served(names[0], welcome.dtype, welcome.rounded_from, welcome.sampler),
+        channel=channel,
+        welcome=welcome,
+        signer=Signer.of(settings),
+        verifier=EngineVerifier(engine, channel, welcome, settings, names),
+        spans=Spans(emit if await engine_client.is_tracing_enabled() else None),
+        engine=("vllm", vllm.__version__),
+        watch=asyncio.create_task(watch_slots(channel)),
     )
-    early = EarlyQuestions(channel)
+    early = EarlyQuestions(channel)  # 3
     early.attach(engine_client)
     engine_client.generate = ProvingGenerate(
         engine_client.generate,
@@ -88,19 +94,37 @@ async def connect(engine_client: EngineClient, state: State, args: Namespace, se
         settings.secret,
         early=early,
         seed_requests=settings.seed_requests,
-        spans=state.toploc_spans,
+        spans=server.spans,
     )
     end_requests_at_shutdown(engine_client)
+    log_start(server)
+
+
+def connect_workers(parallel: ParallelConfig, settings: Settings) -> Channel:
+    """To the workers of the engines that this front end has.
+
+    Behind a load balancer that is not vLLM's own, those are the engines of its node alone
+    (vllm/v1/engine/core_client.py, engine_ranks_managed).
+    """
+    local = parallel.data_parallel_hybrid_lb or parallel.data_parallel_external_lb
+    engines = parallel.data_parallel_size_local if local else parallel.data_parallel_size
+    first = parallel.data_parallel_index if local else 0
+    return Channel.connect(settings.channel, engines, settings.finalize_timeout, first=first)
+
+
+def log_start(server: Server) -> None:
+    """One line on what is proven, and how."""
+    settings, welcome, signer = server.settings, server.welcome, server.signer
     does = "verifying" if settings.role is Role.VERIFIER else "proving" if settings.proofs else "proving on request"
     logger.info(
         "toploc: %s %s with %s hidden states of %d, model runner %s, %d slots a worker, %s",
         does,
-        model,
+        server.served.model,
         welcome.dtype,
         welcome.hidden_size,
         welcome.runner,
         welcome.slots,
-        f"signed by {state.toploc_signer.key.public.key_id}" if state.toploc_signer else "not signed",
+        f"signed by {signer.key.public.key_id}" if signer else "not signed",
     )
 
 

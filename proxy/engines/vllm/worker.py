@@ -15,7 +15,7 @@ from toploc.scheme import CHUNK_SIZE, TOPK
 from ...capture.chunks import EncodedChunk
 from ...capture.recorder import Recorder
 from ...capture.ring import ChunkRefs, Rows
-from ...capture.sizes import DTYPES, draft_tokens, proof_dtype
+from ...capture.sizes import DTYPES, Shape
 from ...capture.step import Step
 from ...channel.addresses import worker_address
 from ...channel.messages import PROTOCOL, Welcome
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from .head import Head
 
 
-class Worker:
-    """The adapters' view of the recorder: what they call before and after a forward pass."""
+class StepObserver:
+    """What the adapters call before and after a forward pass: tells recorder and prefills of it."""
 
     def __init__(self, recorder: Recorder, prefills: Prefills) -> None:
         self._recorder = recorder
@@ -64,6 +64,17 @@ class Worker:
         self._prefills.record(step)
 
 
+def shape_of(config: VllmConfig) -> Shape:
+    """What the ring of a worker with this configuration has to be made for."""
+    speculative = config.speculative_config
+    return Shape(
+        hidden_size=config.model_config.get_hidden_size(),
+        dtype=config.model_config.dtype,
+        sequences=config.scheduler_config.max_num_seqs,
+        draft_tokens=int(speculative.num_speculative_tokens) if speculative is not None else 0,
+    )
+
+
 def start_worker(
     settings: Settings,
     config: VllmConfig,
@@ -72,26 +83,26 @@ def start_worker(
     device: torch.device,
     head: Head | None,
     sampler: str | None,
-) -> Worker:
+) -> StepObserver:
     """Answers on the side channel from here on. `head`: the model's, where it has one apart from the engine's steps.
     `sampler`: its name, if its noise can be replayed."""
-    recorder = Recorder(ring, settings.secret, draft_tokens=draft_tokens(config))
+    shape = shape_of(config)
+    recorder = Recorder(ring, settings.secret, draft_tokens=shape.draft_tokens)
     prefills = Prefills(settings.secret)
     examiner = Examiner(prefills, head, device)
     examiner.start()
-    dtype, source = proof_dtype(config), config.model_config.dtype
     welcome = Welcome(
         protocol=PROTOCOL,
         engine_version=vllm.__version__,
         runner=runner,
-        hidden_size=config.model_config.get_hidden_size(),
-        dtype=DTYPES[dtype],
-        rounded_from=None if dtype is source else "float32",
+        hidden_size=shape.hidden_size,
+        dtype=DTYPES[shape.proof_dtype],
+        rounded_from=None if shape.proof_dtype is shape.dtype else "float32",
         slots=ring.num_slots,
         scores=examiner.has_scores,
         sampler=sampler,
     )
-    warm_up(ring, torch.zeros(CHUNK_SIZE, config.model_config.get_hidden_size(), dtype=source, device=device))
+    warm_up(ring, torch.zeros(CHUNK_SIZE, shape.hidden_size, dtype=shape.dtype, device=device))
     engine = config.parallel_config.data_parallel_index
     connect: Callable[[zmq.Socket[bytes]], None] | None = None
     if settings.remote is not None:
@@ -99,7 +110,7 @@ def start_worker(
     address = worker_address(settings.channel, engine)
     service = Service(address, recorder, welcome, capture_ttl=settings.capture_ttl, examiner=examiner, connect=connect)
     service.start()
-    return Worker(recorder, prefills)
+    return StepObserver(recorder, prefills)
 
 
 def warm_up(ring: Ring, states: torch.Tensor) -> None:

@@ -13,7 +13,8 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from toploc_proxy.answers.context import Call, Served, current
+from states import server
+from toploc_proxy.answers.context import Call, current
 from toploc_proxy.answers.middleware import ProofMiddleware
 from toploc_proxy.settings import OnError, Settings
 
@@ -78,7 +79,7 @@ def application(settings: Settings = SETTINGS, **routes: Callable[..., Any]) -> 
         routes=[Route(f"/{name}", endpoint, methods=methods) for name, endpoint in endpoints.items()],
         middleware=[Middleware(ProofMiddleware, settings=settings)],
     )
-    app.state.toploc_served = Served("model", "bfloat16", None)
+    app.state.toploc = server()
     return app
 
 

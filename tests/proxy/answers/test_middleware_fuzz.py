@@ -14,7 +14,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from toploc_proxy.answers.context import Call, Served, current
+from states import server
+from toploc_proxy.answers.context import Call, current
 from toploc_proxy.answers.middleware import ProofMiddleware
 from toploc_proxy.receipts import delivered
 from toploc_proxy.receipts.signing import Signer
@@ -50,7 +51,7 @@ def generate(choices: int) -> None:
 
 
 def scope_of(path: str = "/chat", method: str = "POST", **more: Any) -> dict[str, Any]:
-    state = SimpleNamespace(toploc_served=Served("model", "bfloat16", None), toploc_signer=None)
+    state = SimpleNamespace(toploc=server())
     headers = [(b"content-type", b"application/json")]
     return {
         "type": "http",
@@ -204,7 +205,7 @@ def test_only_the_field_is_added(
 
     scope = scope_of()
     if signed:
-        scope["app"].state.toploc_signer = Signer(KEY, (KEY.public,), MemoryStore())
+        scope["app"].state.toploc = server(signer=Signer(KEY, (KEY.public,), MemoryStore()))
     request = {"type": "http.request", "body": b"{}"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(delivered, "FOLD", 2)

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 from starlette.requests import Request  # noqa: TC002 (FastAPI reads it)
 from starlette.responses import JSONResponse, StreamingResponse
-from toploc_proxy.answers.context import Call, Served, current
+from states import server
+from toploc_proxy.answers.context import Call, current
 from toploc_proxy.answers.middleware import ProofMiddleware
 from toploc_proxy.metrics import RECEIPTS
 from toploc_proxy.receipts import signing
@@ -94,8 +95,7 @@ def application(signer: Signer | None, on_error: OnError = OnError.REPORT) -> Fa
     app.add_api_route("/chat", chat, methods=["POST"])
     app.add_api_route("/messages", messages, methods=["POST"])
     app.add_middleware(ProofMiddleware, settings=Settings(channel="/nowhere", on_error=on_error))
-    app.state.toploc_served = Served("model", "bfloat16", None)
-    app.state.toploc_signer = signer
+    app.state.toploc = server(signer=signer)
     return app
 
 
@@ -178,13 +178,13 @@ def test_no_key_no_receipt() -> None:
     app = application(None)
     response = ask(app, {}).json()
     assert reasons({}, response) == ["no_receipt"]
-    assert published_keys(app.state) == []
+    assert published_keys(app.state.toploc) == []
     [receipts] = send(app, ("GET", "/v1/toploc/receipts/chatcmpl-1", b""))
     assert (receipts.status_code, receipts.json()["error"]["code"]) == (404, "not_signing")
 
 
 def test_keys_are_published(signer: Signer) -> None:
-    published = published_keys(application(signer).state)
+    published = published_keys(application(signer).state.toploc)
     assert parse_keys(json.loads(json.dumps({"keys": published}))) == (KEY.public, OLD)
 
 

@@ -10,9 +10,9 @@ import httpx
 import prometheus_client
 import pytest
 from fastapi import FastAPI
+from states import server
 from toploc_proxy.channel.client import Channel
 from toploc_proxy.channel.messages import Examine
-from toploc_proxy.tracing import Spans
 from toploc_proxy.verify.limits import Places
 from toploc_proxy.verify.route import router
 from toploc_proxy.verify.verifier import unless_dead
@@ -44,9 +44,7 @@ class Broken:
 def app_of(verifier: Broken) -> FastAPI:
     app = FastAPI()
     app.include_router(router)
-    app.state.toploc_verifier = verifier
-    app.state.toploc_spans = Spans()
-    app.state.toploc_settings = SimpleNamespace(verify_body_bytes=1000)
+    app.state.toploc = server(verifier=verifier)
     return app
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ....settings import Settings
-    from ..worker import Worker
+    from ..worker import StepObserver
 
 
 def wrap_lifecycle(runner_class: Any, settings: Settings, name: str, check: Callable[[Any], None]) -> None:
@@ -60,7 +60,6 @@ def _take_memory(runner: Any, settings: Settings) -> int:
     if runner.toploc_loaded or runner.is_pooling_model:
         return 0
     runner.toploc_loaded = True
-    from ....capture.sizes import make_ring
     from .ranks import is_last_stage
 
     taken = 0
@@ -72,12 +71,15 @@ def _take_memory(runner: Any, settings: Settings) -> int:
         runner.toploc_head = make_head(runner.get_model(), config, copied=settings.copy_head, adapters=adapters)
         taken += runner.toploc_head.num_bytes if runner.toploc_head else 0
     if _captures(runner):
-        runner.toploc_ring = make_ring(runner.vllm_config, runner.device)
+        from ....capture.sizes import make_ring
+        from ..worker import shape_of
+
+        runner.toploc_ring = make_ring(shape_of(runner.vllm_config), runner.device)
         taken += runner.toploc_ring.num_bytes
     return taken
 
 
-def _start(runner: Any, settings: Settings, name: str) -> Worker:
+def _start(runner: Any, settings: Settings, name: str) -> StepObserver:
     from ..sampler import name_sampler
     from ..worker import start_worker
 

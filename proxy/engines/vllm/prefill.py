@@ -1,0 +1,84 @@
+"""vLLM as verification asks for it: renders requests by its own routes, and runs prompts with answers."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from .rehearsal import Rehearsal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
+
+    from starlette.datastructures import State
+    from vllm.engine.protocol import EngineClient
+    from vllm.outputs import RequestOutput
+
+    from ...verify.engine import Health
+    from .rehearsal import Call
+
+
+class PrefillEngine:
+    """See `verify.engine.Engine`.
+
+    Args:
+        generate: the engine's own, not the one that proves.
+        state: the application's, whose routes render prompts.
+        priority: of prefills, for a scheduler that has priorities.
+    """
+
+    def __init__(
+        self,
+        engine: EngineClient,
+        generate: Callable[..., AsyncGenerator[RequestOutput, None]],
+        state: State,
+        priority: int,
+    ) -> None:
+        config = engine.vllm_config
+        self.health: Health = engine
+        self.model = str(config.model_config.model)
+        self.vocab_size = int(config.model_config.get_vocab_size())
+        self.context_length = int(config.model_config.max_model_len)
+        self.defaults: Mapping[str, Any] = config.model_config.get_diff_sampling_param()
+        # Routes use the engine's tokenizer at the same time, and a tokenizer is not to be shared between threads.
+        self._tokenizer = copy.deepcopy(engine.renderer.get_tokenizer())
+        ends = config.model_config.try_get_generation_config().get("eos_token_id")
+        listed = ends if isinstance(ends, list) else [ends]
+        self.eos_token_ids: Collection[int] = frozenset(
+            int(i) for i in (*listed, self._tokenizer.eos_token_id) if i is not None
+        )
+        self._generate = generate
+        self._rehearsal = Rehearsal(state)
+        self._models = getattr(state, "openai_serving_models", None)
+        self._priority = priority if config.scheduler_config.policy == "priority" else 0
+
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool, /) -> str:
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
+
+    def adapters(self) -> Iterable[str]:
+        return tuple(getattr(self._models, "lora_requests", ()))
+
+    async def render(self, route: str, body: Mapping[str, Any]) -> Sequence[Call]:
+        return await self._rehearsal.calls(route, body)
+
+    def adapter_of(self, rendered: Call) -> int | None:
+        return rendered.lora_request.lora_int_id if rendered.lora_request else None
+
+    async def prefill(self, name: str, token_ids: list[int], rendered: Call, extra_args: dict[str, Any]) -> None:
+        params = SamplingParams(
+            max_tokens=1,
+            temperature=0.0,
+            detokenize=False,
+            # Rows of a cached prefix would never be computed.
+            skip_reading_prefix_cache=True,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            extra_args=extra_args,
+        )
+        prompt = {"type": "token", "prompt_token_ids": token_ids}
+        outputs = self._generate(prompt, params, name, lora_request=rendered.lora_request, priority=self._priority)
+        async with aclosing(outputs):
+            async for _ in outputs:
+                pass

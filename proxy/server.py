@@ -1,0 +1,44 @@
+"""What all requests to one API server share, in one place: `app.state.toploc`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .answers.context import Served
+    from .channel.client import Channel
+    from .channel.messages import Welcome
+    from .receipts.signing import Signer
+    from .settings import Settings
+    from .tracing import Spans
+    from .verify.verifier import EngineVerifier
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Made once the engine is up and its workers have answered, before the first request.
+
+    Attributes:
+        settings: what the operator chose.
+        served: what all answers have in common.
+        channel: to the workers.
+        welcome: what the workers say of themselves; all say the same.
+        signer: None if answers are not signed.
+        verifier: judges evidence.
+        spans: where what is traced goes.
+        engine: name and version of the engine, as `GET /v1/toploc` has them.
+        watch: asks the workers for their slots. Kept, since the event loop itself would let go of it.
+    """
+
+    settings: Settings
+    served: Served
+    channel: Channel
+    welcome: Welcome
+    signer: Signer | None
+    verifier: EngineVerifier
+    spans: Spans
+    engine: tuple[str, str]
+    watch: asyncio.Task[None]
