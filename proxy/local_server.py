@@ -10,15 +10,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import httpx
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-START_TIMEOUT = 300.0
-STOP_TIMEOUT = 30.0
+START_TIMEOUT: Final = 300.0
+"""Seconds for a server to come up, its first compilations included."""
+
+STOP_TIMEOUT: Final = 30.0
+"""Seconds for it to end by itself, before it is killed."""
 
 
 class LocalServer:
@@ -42,7 +45,7 @@ class LocalServer:
         offline: bool = True,
         start_timeout: float = START_TIMEOUT,
     ) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = command or (sys.executable, "-m", "toploc", "serve")
         self._arguments = [*arguments, "--host", "127.0.0.1", "--port", str(self.port)]
@@ -114,7 +117,8 @@ class LocalServer:
             os.killpg(self._process.pid, number)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens on now; nothing keeps it for the caller."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

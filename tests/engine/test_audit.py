@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from toploc_client import OpenAI
+from toploc_proxy.local_server import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,9 +58,7 @@ def test_one_prover_and_two_verifiers(
     evidence: Path, server: LocalServer, verifier: LocalServer, tmp_path: Path
 ) -> None:
     out = tmp_path / "report"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        dead = f"http://127.0.0.1:{free.getsockname()[1]}"
+    dead = f"http://127.0.0.1:{free_port()}"
     servers = [part for url in (server.url, verifier.url, dead) for part in ("--verifier", url)]
     done = audit(evidence, *servers, "--out", out)
     assert done.returncode == 1, done.stderr

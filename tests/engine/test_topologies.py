@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ import pytest
 from adapter import MODEL
 from corpus import exchange
 from options import SERVE
+from toploc_proxy.local_server import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ def second_machine(secret: Path) -> Iterator[list[str]]:
     """Starts one of two engines as on a machine of its own, whose worker is reached over TCP; gives the options with
     which the other, and the front ends, meet it."""
     secret.write_text("7" * 64)
-    rpc, channel = _free_port(), _free_port()
+    rpc, channel = free_port(), free_port()
     shared = [
         *("--data-parallel-size-local", "1", "--data-parallel-address", "127.0.0.1"),
         *("--data-parallel-rpc-port", str(rpc)),
@@ -83,12 +83,6 @@ def second_machine(secret: Path) -> Iterator[list[str]]:
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(second.pid, signal.SIGKILL)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def processes(server: LocalServer) -> dict[str, psutil.Process]:

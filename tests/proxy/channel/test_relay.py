@@ -19,6 +19,7 @@ from toploc_proxy.channel.client import Channel
 from toploc_proxy.channel.messages import PROTOCOL, Welcome
 from toploc_proxy.channel.relay import KeyPair, Relay, connect_worker
 from toploc_proxy.channel.service import Service
+from toploc_proxy.local_server import free_port
 
 from toploc.errors import UnsupportedEngine
 from toploc.scheme import TOPK
@@ -32,9 +33,7 @@ WELCOME = Welcome(PROTOCOL, "0", "v1", 256, "bfloat16", None, 8)
 
 @pytest.fixture
 def address() -> str:
-    with sockets_module.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    return f"tcp://127.0.0.1:{free_port()}"
 
 
 @pytest.fixture
