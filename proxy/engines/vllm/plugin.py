@@ -5,9 +5,16 @@ In a vLLM that `toploc serve` did not start it does nothing, so having the packa
 
 from __future__ import annotations
 
+from typing import Final
+
 from toploc.errors import UnsupportedEngine
 
 from ...settings import Settings
+
+RUST_FRONT_END: Final = (
+    "the Rust front end runs no Python plugins, so its answers would carry no proofs; unset VLLM_USE_RUST_FRONTEND"
+)
+"""Why it is refused: by `toploc serve`, and where an engine is started without."""
 
 
 def register() -> None:
@@ -22,10 +29,7 @@ def register() -> None:
     import vllm.envs
 
     if getattr(vllm.envs, "VLLM_USE_RUST_FRONTEND", False):
-        raise UnsupportedEngine(
-            "toploc: the Rust front end runs no Python plugins, so its answers would carry no proofs; "
-            "unset VLLM_USE_RUST_FRONTEND"
-        )
+        raise UnsupportedEngine(f"toploc: {RUST_FRONT_END}")
     from vllm.triton_utils import HAS_TRITON
 
     from . import reliances

@@ -10,6 +10,7 @@ from toploc.errors import InvalidKey, UnsupportedEngine
 from toploc.receipts.keys import load_signing_keys, load_trusted_keys
 
 from ....log import logger
+from ..plugin import RUST_FRONT_END
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -47,10 +48,7 @@ def reasons_to_refuse(args: Namespace) -> Iterator[tuple[bool, str]]:
         bool(getattr(args, "grpc", False)),
         "the gRPC front end has no HTTP responses to carry proofs; leave out --grpc",
     )
-    yield (
-        rust not in ("", "0"),
-        "the Rust front end runs no Python plugins, so its answers would carry no proofs; unset VLLM_USE_RUST_FRONTEND",
-    )
+    yield rust not in ("", "0"), RUST_FRONT_END
     yield (
         bool(getattr(args, "kv_sharing_fast_prefill", False)),
         (
