@@ -1,5 +1,6 @@
-"""The prover: vLLM plugins that capture hidden states, and the HTTP side that delivers their proofs.
+"""The prover: plugins that capture an engine's hidden states, and the HTTP side that delivers proofs and verifies.
 
-Start with `serve.py` (the command), then follow an answer: `middleware.py` and `generate.py` in the API server,
-`channel.py` to `service.py` across the process border, `recorder.py` and `runners/` in the worker.
+Start with `engines/vllm/serve/command.py`, which is `toploc serve`. Then follow an answer: `answers/` and
+`engines/vllm/generate.py` in the API server, `channel/` across the process border, `capture/` in the worker. A
+verification begins in `verify/route.py` and ends in `examine/`.
 """

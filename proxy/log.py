@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-logger = logging.getLogger("vllm.toploc")
+logger: Final = logging.getLogger("vllm.toploc")
 
 SHOWN: Final = 100
 """Characters of a request's id. Clients may choose ids: they must not fill the log, nor begin a line of it."""

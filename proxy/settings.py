@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# One variable, so that forwarding it to remote workers (Ray) takes one name.
-ENVIRONMENT_VARIABLE = "TOPLOC_SETTINGS"
+ENVIRONMENT_VARIABLE: Final = "TOPLOC_SETTINGS"
+"""One variable, so that forwarding it to remote workers (Ray) takes one name."""
 
 
 class OnError(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from ..receipts.signing import Signature
     from .context import RequestContext
 
-# What the events that end a choice contain, and few others: chat and completions; /v1/messages; /v1/responses.
-# Inside a JSON string the quotes would be escaped, so generated text cannot look like this.
-MAY_END_CHOICE = re.compile(rb'"(?:finish_reason|stop_reason)":\s*"|"type":\s*"response\.(?:completed|incomplete)"')
+MAY_END_CHOICE: Final = re.compile(
+    rb'"(?:finish_reason|stop_reason)":\s*"|"type":\s*"response\.(?:completed|incomplete)"'
+)
+"""What the events that end a choice contain, and few others: chat and completions; /v1/messages; /v1/responses. Inside
+a JSON string the quotes would be escaped, so generated text cannot look like this."""
 
-# Wrong once the body has changed.
-BODY_HEADERS = (b"content-length", b"etag", b"content-md5", b"digest", b"content-digest", b"repr-digest")
+BODY_HEADERS: Final = (b"content-length", b"etag", b"content-md5", b"digest", b"content-digest", b"repr-digest")
+"""Wrong once the body has changed."""
 
 
 class Responder:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from itertools import pairwise
+from typing import Final
 
-# vLLM ends lines with LF; CRLF is as valid, and an unknown end would hold a whole stream back.
-END = re.compile(rb"\r?\n\r?\n")
+END: Final = re.compile(rb"\r?\n\r?\n")
+"""vLLM ends lines with LF; CRLF is as valid, and an unknown end would hold a whole stream back."""
 
 
 class EventSplitter:

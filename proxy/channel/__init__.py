@@ -1,1 +1,4 @@
-"""Between API servers and workers: `messages.py` is what is said, `client.py` asks, `service.py` answers."""
+"""Between API servers and workers. Start at `messages.py`, what is said; `client.py` asks, `service.py` answers.
+
+Nothing is imported here: numba has to come after vLLM.
+"""

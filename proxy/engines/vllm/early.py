@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ...channel.tag import EXTRA_ARG
 from ...log import logger
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ...channel.client import Asked, Channel
     from ...channel.tag import Tag
 
-UNPROVEN = frozenset({"abort", "error"})
+UNPROVEN: Final = frozenset({"abort", "error"})
 """Ends of which no proofs are asked for."""
 
 
@@ -38,13 +38,13 @@ class Early(NamedTuple):
 class _Running(NamedTuple):
     """A request in the engine: which choice of which call it makes, after which prompt."""
 
-    call: _Call
+    call: _WatchedCall
     child: int
     prompt: Sequence[int]
 
 
 @dataclass(slots=True, eq=False)
-class _Call:
+class _WatchedCall:
     """One call of `generate`, the engine's ids of its requests, and what is asked for, by choice."""
 
     tag: Tag
@@ -57,7 +57,7 @@ class EarlyQuestions:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._calls: dict[str, _Call] = {}
+        self._calls: dict[str, _WatchedCall] = {}
         self._running: dict[str, _Running] = {}
         self._states: dict[str, Any] = {}
 
@@ -92,7 +92,7 @@ class EarlyQuestions:
 
     def watch(self, tag: Tag) -> None:
         """A call of `generate` is about to send its requests."""
-        self._calls[tag.nonce] = _Call(tag)
+        self._calls[tag.nonce] = _WatchedCall(tag)
 
     def forget(self, tag: Tag) -> None:
         """It is over; nothing of it remains."""

@@ -10,7 +10,7 @@ import copy
 import secrets
 from base64 import b64encode
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vllm.sampling_params import RequestOutputKind
 
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
     from ...channel.client import Channel
 
-# Kinds of prompts (vllm/inputs) that a verifier cannot rebuild from a request and token ids.
-UNPROVABLE_PROMPTS = {
+UNPROVABLE_PROMPTS: Final = {
     "embeds": "prompts given as embeddings",
     "enc_dec": "encoder-decoder models",
     "multimodal": "prompts with images, audio or video",
 }
+"""Kinds of prompts (vllm/inputs) that a verifier cannot rebuild from a request and token ids."""
 
-CLIENTS_OWN = frozenset({"aborted", "no_output"})
+CLIENTS_OWN: Final = frozenset({"aborted", "no_output"})
 """Outcomes that clients bring about, any number of them, and that nobody has to look into."""
 
 

@@ -8,7 +8,7 @@ vllm/lora/layers/logits_processor.py), so a view of the model, which shares its 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from vllm.config import ModelConfig, VllmConfig
 
-# Of what a head computes with: its weight as it stands (vllm/model_executor/layers).
-PLAIN = ("UnquantizedEmbeddingMethod", "UnquantizedLinearMethod")
+PLAIN: Final = ("UnquantizedEmbeddingMethod", "UnquantizedLinearMethod")
+"""Of what a head computes with: its weight as it stands (vllm/model_executor/layers)."""
 
 
 class Head:
@@ -118,8 +118,8 @@ class _Apart(nn.Module):
         if weight is None and _shares_memory(layer):
             weight = layer.weight
         if weight is None:
-            found: torch.Tensor | None = self._base(layer, states, bias)
-            return found
+            of_base: torch.Tensor | None = self._base(layer, states, bias)
+            return of_base
         # Padding of the vocabulary is at the end.
         product = torch.nn.functional.linear(states, weight, bias)[..., : self._base.org_vocab_size]
         logits: torch.Tensor | None = self._after(layer, product)
