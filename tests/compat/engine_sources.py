@@ -13,7 +13,8 @@ from typing import Final
 
 REPOSITORY: Final = Path(__file__).parents[2]
 CACHE: Final = REPOSITORY / "build" / "compat"
-PLATFORMS: Final = ("manylinux_2_28_x86_64", "manylinux_2_31_x86_64", "manylinux_2_35_x86_64", "manylinux1_x86_64")
+PIP: Final = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+PLATFORMS: Final = ("manylinux_2_28_x86_64", "manylinux_2_31_x86_64", "manylinux_2_34_x86_64", "manylinux_2_35_x86_64")
 
 
 def newest_patches(floor: str) -> tuple[str, ...]:
@@ -27,12 +28,6 @@ def newest_patches(floor: str) -> tuple[str, ...]:
     return tuple(
         f"{major}.{minor}.{patch}" for (major, minor), patch in sorted(newest.items()) if (major, minor) >= first
     )
-
-
-def fetched(version: str) -> Path | None:
-    """The folder with the package, if it is there."""
-    folder = CACHE / f"vllm-{version}"
-    return folder if folder.is_dir() else None
 
 
 def fetch(version: str) -> Path:
@@ -53,6 +48,3 @@ def fetch(version: str) -> Path:
             archive.extractall(Path(temporary) / "sources", names)
         shutil.move(Path(temporary) / "sources", folder)
     return folder
-
-
-PIP: Final = (sys.executable, "-m", "pip", "--disable-pip-version-check")

@@ -8,25 +8,22 @@ import tempfile
 from pathlib import Path
 
 import vllm
-from engine_sources import CACHE, fetched
+from engine_sources import CACHE, fetch
 
 
-def overlay(version: str) -> dict[str, str] | None:
-    """Variables with which `import vllm` gets this version, None where its sources were not fetched."""
-    sources = fetched(version)
-    if sources is None:
-        return None
-    folder = CACHE / f"overlay-{version}"
+def overlay(version: str) -> dict[str, str]:
+    """Variables with which `import vllm` gets this version."""
+    folder = CACHE / f"overlay-{version}-on-{vllm.__version__}"
     if not folder.is_dir():
         # Beside the target, so that it is moved there whole or not at all.
         with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
-            _make(Path(temporary) / "overlay", sources, version)
+            _make(Path(temporary) / "overlay", version)
             (Path(temporary) / "overlay").rename(folder)
     return {"PYTHONPATH": str(folder)}
 
 
-def _make(folder: Path, sources: Path, version: str) -> None:
-    shutil.copytree(sources, folder, copy_function=os.link)
+def _make(folder: Path, version: str) -> None:
+    shutil.copytree(fetch(version), folder, copy_function=os.link)
     installed = Path(vllm.__file__).parent
     for file in installed.rglob("*"):
         target = folder / "vllm" / file.relative_to(installed)

@@ -19,7 +19,7 @@ PAGE: Final = REPOSITORY / "docs" / "vllm-versions.md"
 SUMMARY_PAGE: Final = REPOSITORY / "docs" / "operations.md"
 BEGIN: Final = "<!-- vllm versions -->\n"
 END: Final = "<!-- end -->"
-HEAD: Final = ("module", "what of it", "our files, in `proxy/`")
+HEAD: Final = ("module", "what of it")
 REFUSED: Final = "refused"
 
 INTRODUCTION: Final = """\
@@ -85,19 +85,14 @@ def listed() -> list[Reliance]:
     return list(chain.from_iterable(GROUPS.values()))
 
 
-def described(reliance: Reliance) -> tuple[str, str, str]:
-    """The cells that say what is relied on, and by which files."""
+def described(reliance: Reliance) -> tuple[str, str]:
+    """The cells that say what is relied on. Our files are left out, whose names say nothing of a version."""
     places = [f"`{module}`" for module in reliance.modules]
     where = places[0] if len(places) == 1 else ", ".join(f"{i} {place}" for i, place in enumerate(places, 1))
     taken = ", ".join([*reliance.parameters, *(f"{name}=" for name in reliance.keywords)])
     what = f"`{reliance.name}({taken})`" if taken else f"`{reliance.name}`" if reliance.name else ""
     has = words([*reliance.members, *reliance.attributes, *map(repr, reliance.texts)])
-    return where, ": ".join(filter(None, (what, has))), ", ".join(f"{file_of(user)}.py" for user in reliance.users)
-
-
-def file_of(user: str) -> str:
-    """Its path below `proxy/`."""
-    return user.removeprefix("proxy/") if user.startswith("proxy/") else f"engines/vllm/{user}"
+    return where, ": ".join(filter(None, (what, has)))
 
 
 def cell(reliance: Reliance, lacks: Lacks) -> str:

@@ -14,7 +14,7 @@ import vllm
 from compat import requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
-from reliance_table import HEAD, cell, described, file_of, listed, published, published_versions
+from reliance_table import HEAD, cell, described, listed, published, published_versions
 from source_tree import SourceTree
 from toploc_proxy.engines.reliance import Reliance
 from toploc_proxy.engines.vllm import reliances
@@ -28,8 +28,13 @@ FILES = sorted(file.relative_to(PROXY).as_posix() for file in PROXY.rglob("*.py"
 LIST = "engines/vllm/reliances.py"
 
 
+def file_of(user: str) -> str:
+    """Its path below `proxy/`."""
+    return f"{user.removeprefix('proxy/') if user.startswith('proxy/') else f'engines/vllm/{user}'}.py"
+
+
 def relied_on_by(file: str) -> list[Reliance]:
-    return [one for one in listed() if file in [f"{file_of(user)}.py" for user in one.users]]
+    return [one for one in listed() if file in map(file_of, one.users)]
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -76,7 +81,7 @@ def names_in(annotation: ast.expr) -> set[str]:
 
 @pytest.mark.parametrize("reliance", listed(), ids=lambda one: one.name or one.modules[0])
 def test_users_use_it(reliance: Reliance) -> None:
-    texts = {user: (PROXY / f"{file_of(user)}.py").read_text() for user in reliance.users}
+    texts = {user: (PROXY / file_of(user)).read_text() for user in reliance.users}
     names = (*reliance.members, *reliance.attributes, *reliance.texts)
     words = {user: set(re.findall(r"[\w.-]+", text)) | set(re.findall(r"\w+", text)) for user, text in texts.items()}
     assert set(names) - {"__str__"} <= set().union(*words.values()), "nobody uses these"
