@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-VERSION: Final = 1
-"""Of a report, raised when its form changes."""
+VERSION: Final = 2
+"""Of a report, raised when its form changes. Version 1 is read too."""
 
-CheckName = Literal["evidence", "model", "prompt", "proofs", "pooled", "tokens", "text", "finish", "receipt"]
-Status = Literal["passed", "failed", "skipped", "error"]
-ReportVerdict = Literal["accepted", "rejected", "error"]
+CheckName = Literal[
+    "evidence", "model", "prompt", "proofs", "pooled", "tokens", "text", "finish", "response", "receipt"
+]
+Status = Literal["passed", "weak", "failed", "skipped", "undecided"]
+Verdict = Literal["accepted", "rejected", "undecided"]
 
 REQUIRED: Final = ("model", "prompt", "proofs")
 """What has to have passed for an answer to be accepted. The others may be skipped, with a reason."""
+
+ORDER: Final = ("failed", "undecided", "weak", "skipped", "passed")
+"""Of checks in the text of a report: what a reader has to act on comes first."""
 
 QUOTED: Final = 40
 """Characters of an answer's text that a message repeats."""
@@ -30,9 +35,11 @@ class _Frozen(BaseModel):
 class Check(_Frozen):
     """One check of one choice, or of the whole answer where `choice` is None.
 
-    `passed`: it was done and found nothing. `failed`: it found something. `skipped`: it could not be done, or not
-    for this request. `error`: what it needs is malformed. `reason` is stable and stands in `docs/verify.md`; it is
-    None only for what passed. `message` is for people: what was found, and where.
+    `passed`: it was done and found nothing. `weak`: it was done and found nothing, and would have missed much; the
+    message says how much. `failed`: it found a contradiction. `skipped`: it does not apply, for a cause that only the
+    requester can bring about. `undecided`: this verifier cannot tell, or the prover left out what it needs. `reason`
+    is stable and stands in `docs/verify.md`; it is None only for what passed. `message` is for people: what was found;
+    `details`: where, a line each.
     """
 
     name: CheckName
@@ -40,21 +47,24 @@ class Check(_Frozen):
     choice: int | None = Field(default=None, ge=0)
     reason: str | None = None
     message: str
+    details: tuple[str, ...] = ()
     figures: dict[str, JsonValue] = {}
     thresholds: dict[str, JsonValue] = {}
 
     def __str__(self) -> str:
         place = self.name if self.choice is None else f"{self.name} of choice {self.choice}"
         reason = f" ({self.reason})" if self.reason else ""
-        return printable(f"{self.status:7} {place}: {self.message}{reason}")
+        lines = [f"{self.status:9} {place}: {self.message}{reason}", *(f"{'':10}{line}" for line in self.details)]
+        return "\n".join(printable(line) for line in lines)
 
 
 class Report(_Frozen):
     """The checks of one answer, and the verdict, which `of` derives from them."""
 
-    version: Literal[1] = VERSION
-    verdict: ReportVerdict
+    version: Literal[1, 2] = VERSION
+    verdict: Verdict
     model: str | None = Field(default=None, description="the served name in the evidence")
+    coverage: str = Field(default="", description="which checks the verdict rests on, which it lacks, and why")
     checks: tuple[Check, ...]
 
     @classmethod
@@ -62,26 +72,61 @@ class Report(_Frozen):
         """A report with its verdict.
 
         1. rejected, if any check failed.
-        2. error, if any check is in error.
+        2. undecided, if any check is undecided.
         3. accepted, if checks of all names in `REQUIRED` are there and have passed, for every choice.
-        4. error otherwise: something that had to be checked could not be.
+        4. undecided otherwise: something that had to be checked could not be.
         """
         done = tuple(checks)
         statuses = {check.status for check in done}
-        verdict: ReportVerdict = "error"
+        verdict: Verdict = "undecided"
         if "failed" in statuses:  # 1
             verdict = "rejected"
-        elif "error" not in statuses and all(_passed(done, name) for name in REQUIRED):  # 2, 3
+        elif "undecided" not in statuses and all(_passed(done, name) for name in REQUIRED):  # 2, 3
             verdict = "accepted"
-        return cls(verdict=verdict, model=model, checks=done)
+        return cls(verdict=verdict, model=model, coverage=coverage_of(done), checks=done)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, value: Any) -> Any:
+        """Version 1 said `error` for what is undecided, in verdict and checks."""
+        if not isinstance(value, dict) or value.get("version") != 1:
+            return value
+        checks = value.get("checks")
+        if isinstance(checks, list | tuple):
+            checks = [
+                {**check, "status": "undecided"} if isinstance(check, dict) and check.get("status") == "error" else check
+                for check in checks
+            ]
+        verdict = "undecided" if value.get("verdict") == "error" else value.get("verdict")
+        return {**value, "verdict": verdict, "checks": checks}
 
     @property
     def accepted(self) -> bool:
         return self.verdict == "accepted"
 
     def __str__(self) -> str:
-        head = f"{self.verdict.upper()}  {self.model or 'unknown model'}"
-        return "\n".join([printable(head), *(f"  {check}" for check in self.checks)])
+        told = self.model or ("no evidence" if any(c.name == "evidence" for c in self.checks) else "no model named")
+        checks = sorted(self.checks, key=lambda check: ORDER.index(check.status))
+        lines = [line for check in checks for line in str(check).splitlines()]
+        return "\n".join([printable(f"{self.verdict.upper()}  {told}"), *(f"  {line}" for line in lines)])
+
+
+def coverage_of(checks: Iterable[Check]) -> str:
+    """In one line: which checks were done, which weakly, and which not and why."""
+    worst: dict[str, Check] = {}
+    for check in checks:
+        before = worst.get(check.name)
+        if before is None or ORDER.index(check.status) < ORDER.index(before.status):
+            worst[check.name] = check
+    parts = []
+    for label, statuses in (("checked", ("passed", "failed")), ("weakly", ("weak",))):
+        names = [name for name, check in worst.items() if check.status in statuses]
+        if names:
+            parts.append(f"{label}: {', '.join(names)}")
+    rest = [f"{n} ({c.reason})" for n, c in worst.items() if c.status in ("skipped", "undecided")]
+    if rest:
+        parts.append(f"not checked: {', '.join(rest)}")
+    return "; ".join(parts)
 
 
 def _passed(checks: tuple[Check, ...], name: str) -> bool:
@@ -92,9 +137,15 @@ def _passed(checks: tuple[Check, ...], name: str) -> bool:
     return bool(named) and all(c.status == "passed" for c in named) and (None in covered or covered >= choices)
 
 
-def malformed(reason: str, message: str) -> Report:
-    """The report on what is no evidence at all."""
-    return Report.of([Check(name="evidence", status="error", reason=reason, message=message)])
+def malformed(reason: str, message: str, field: str = "") -> Report:
+    """The report on what is no evidence. Malformed proofs are their maker's doing: rejected. What else is wrong may be
+    the requester's, or new to this version: undecided."""
+    accuses = field.startswith("response.toploc_proofs") and not message.endswith("missing")
+    status: Status = "failed" if accuses else "undecided"
+    return Report.of([Check(name="evidence", status=status, reason=reason, message=message)])
+def refused(message: str) -> Report:
+    """The report where a verifier took the request, and refused or failed on this answer."""
+    return Report.of([Check(name="evidence", status="undecided", reason="refused", message=message)])
 
 
 def quote(text: str) -> str:

@@ -164,7 +164,7 @@ async def _report(verifier: EngineVerifier, spans: Spans, headers: Mapping[str, 
             report = await verifier.verify(evidence)
             verdict = report.verdict
             VERIFICATION_LATENCY.observe(time.monotonic() - began)
-            reasons = [check.reason for check in report.checks if check.status in ("failed", "error") and check.reason]
+            reasons = [check.reason for check in report.checks if check.status in ("failed", "undecided") and check.reason]
             span["toploc.reasons"] = " ".join(dict.fromkeys(reasons))
             return report
         except (MalformedEvidence, TooLarge):

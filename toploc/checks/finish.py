@@ -133,7 +133,7 @@ def _ended_by_length(end: _End) -> Check | None:
         return end.check("passed", None, message)
     if end.context_length is None:
         unknown = "this verifier does not know the server's context length"
-        return end.check("skipped", "context_length", f"{message}; {unknown}")
+        return end.check("undecided", "context_length", f"{message}; {unknown}")
     possible = end.max_tokens or end.context_length - end.prompt_tokens
     return end.check("failed", "too_short", f"{message}, {possible} were possible")
 
@@ -141,7 +141,7 @@ def _ended_by_length(end: _End) -> Check | None:
 def _by_another_reason(end: _End) -> Check | None:
     if end.answer.finish_reason in STOPPED:
         return None
-    return end.check("skipped", "finish_reason", "the server gives a reason of its own for the end")
+    return end.check("undecided", "finish_reason", "the server gives a reason of its own for the end")
 
 
 def _stopped_too_early(end: _End) -> Check | None:

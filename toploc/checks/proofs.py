@@ -68,10 +68,10 @@ def check_proofs(
     try:
         proofs = _decoded(answer)  # 2
         if points is None:  # 3
-            return held.check("skipped", "not_computed", "the verifier has no hidden states for this prompt and answer")
+            return held.check("undecided", "not_computed", "the verifier has no hidden states for this prompt and answer")
         verdict = verify_chunks(proofs, points, dtype=dtype, thresholds=thresholds, secret=secret)
     except MalformedProof as error:
-        return held.check("error", f"malformed_proof.{error.reason}", str(error))
+        return held.check("failed", f"malformed_proof.{error.reason}", str(error))
     figures: list[JsonValue] = [_figures(chunk, rows) for chunk, rows in zip(verdict.chunks, points.rows, strict=True)]
     return (
         _other_activations(held, verdict, figures)  # 4
@@ -88,13 +88,21 @@ class _Held:
     thresholds: Thresholds
     decode: Callable[[Sequence[int]], str]
 
-    def check(self, status: Status, reason: str | None, message: str, **figures: JsonValue) -> Check:
+    def check(
+        self,
+        status: Status,
+        reason: str | None,
+        message: str,
+        details: tuple[str, ...] = (),
+        **figures: JsonValue,
+    ) -> Check:
         return Check(
             name="proofs",
             status=status,
             choice=self.answer.index,
             reason=reason,
             message=message,
+            details=details,
             figures=figures,
             thresholds={
                 "name": self.thresholds.name,
@@ -108,10 +116,10 @@ def _incomparable(held: _Held, claimed_dtype: str, dtype: str) -> Check | None:
     choice, thresholds = held.answer.proofs, held.thresholds
     if choice.proofs is None:
         code, message = (choice.error.code, choice.error.message) if choice.error else ("unknown", "")
-        return held.check("skipped", "no_proofs", f"the server made no proofs: {quote(message)}", code=code[:40])
+        return held.check("undecided", "no_proofs", f"the server made no proofs: {quote(message)}", code=code[:40])
     if claimed_dtype != dtype or thresholds.dtype != dtype:
         message = f"proofs of {claimed_dtype} with thresholds for {thresholds.dtype}; the verifier's states are {dtype}"
-        return held.check("error", "dtype", message)
+        return held.check("undecided", "dtype", message)
     return None
 
 
@@ -136,8 +144,8 @@ def _other_activations(held: _Held, verdict: Verdict, figures: list[JsonValue]) 
         return None
     described = [_describe(number, verdict.chunks[number], held) for number in failed[:DESCRIBED]]
     rest = [f"and {len(failed) - DESCRIBED} more"] if len(failed) > DESCRIBED else []
-    message = f"{len(failed)} of {len(figures)} chunks have other activations: {'; '.join([*described, *rest])}"
-    return held.check("failed", "activations", message, chunks=figures)
+    message = f"{len(failed)} of {len(figures)} chunks have other activations"
+    return held.check("failed", "activations", message, (*described, *rest), chunks=figures)
 
 
 def _without_power(held: _Held, figures: list[JsonValue]) -> Check | None:
@@ -145,7 +153,7 @@ def _without_power(held: _Held, figures: list[JsonValue]) -> Check | None:
     if rate <= MOST_IMPOSTORS:
         return None
     message = f"with these thresholds {rate:.1%} of other answers' proofs pass, so they show nothing"
-    return held.check("skipped", "impostor_rate", message, chunks=figures)
+    return held.check("undecided", "impostor_rate", message, chunks=figures)
 
 
 def _agree(held: _Held, verdict: Verdict, figures: list[JsonValue]) -> Check:

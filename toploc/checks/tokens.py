@@ -235,7 +235,7 @@ def _nothing_found(held: _Held, whole: Surprise) -> Check:
         return held.check("passed", None, f"seeded: {drawn}, with margins of {replay.max():.3g} at most")
     if sampling.seed is not None:
         message = "nothing found, but what drew the noise of this seeded answer is not known"
-        return held.check("skipped", "seed", message)
+        return held.check("undecided", "seed", message)
     message = f"sampled: {held.count} tokens as surprising as the model's own, z {whole.z:.3g}"
     return held.check("passed", None, message)
 

@@ -100,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{len(verdicts)} answers: {', '.join(counts)}")
     if "rejected" in verdicts:
         return 1
-    return 2 if "error" in verdicts else 0
+    return 2 if "undecided" in verdicts else 0
 
 
 def _open(name: str) -> nullcontext[BinaryIO] | BinaryIO:

@@ -78,7 +78,7 @@ def judge(evidence: Evidence, policy: Policy, computed: Sequence[Computed | Chec
     if error is not None:
         message = f"the server made no proofs: {quote(error.message)}"
         figures = {"code": error.code[:40]}
-        checks.append(Check(name="proofs", status="skipped", reason="no_proofs", message=message, figures={**figures}))
+        checks.append(Check(name="proofs", status="undecided", reason="no_proofs", message=message, figures={**figures}))
     for answer, entry in zip(evidence.answers, computed, strict=True):
         checks += [entry] if isinstance(entry, Check) else _of_choice(evidence, answer, policy, entry)
     checks += check_receipt(evidence, policy.trusted_keys)  # 8
@@ -87,7 +87,7 @@ def judge(evidence: Evidence, policy: Policy, computed: Sequence[Computed | Chec
 
 def not_computable(answer: Answer, name: CheckName, reason: str, message: str) -> Check:
     """The check that says why a verifier could not compute what the checks of a choice need."""
-    return Check(name=name, status="error", choice=answer.index, reason=reason, message=message)
+    return Check(name=name, status="undecided", choice=answer.index, reason=reason, message=message)
 
 
 def beyond_the_model(

@@ -12,7 +12,7 @@ import httpx
 from pydantic import ValidationError
 
 from ..errors import MalformedEvidence, ToplocError, VerifierUnavailable
-from ..report import Report, malformed
+from ..report import Report, malformed, refused
 from ..scheme import MAX_ITEMS
 
 if TYPE_CHECKING:
@@ -29,6 +29,12 @@ MAX_WAIT: Final = 30.0
 
 MAX_REPORT: Final = 32 * 2**20
 """Bytes of one report. Stops a verifier that fills the memory; 100,000 tokens have a report of 1 MB."""
+
+REFUSED: Final = (413, 422, 500)
+"""Statuses that an answer can bring about: its maker must not get it delivered as one that nobody could check."""
+
+REFUSALS: Final = ("too_large", "internal_error", "verification_failed")
+"""The codes of such replies in a batch."""
 
 AGAIN: Final = (429, 502, 503, 504)
 """Statuses of a server that is busy, restarting or behind a proxy that does not reach it."""
@@ -97,7 +103,9 @@ class Remote:
                 self.unavailable("the reply is no report")
         problem = f"HTTP {response.status_code}: {_message(content)}"
         if response.status_code == 400:
-            return malformed("malformed", _message(content))
+            return malformed("malformed", _message(content), _field(content))
+        if response.status_code in REFUSED:
+            return refused(problem)
         if response.status_code in AGAIN:
             seconds = response.headers.get("retry-after", "")
             raise Again(problem, float(seconds) if seconds.isdecimal() else 0.0)
@@ -155,7 +163,9 @@ class Lines:
             if error is None:
                 result = Report.model_validate(reply["report"])
             elif error.get("code") == "malformed_evidence":
-                result = malformed("malformed", str(error["message"]))
+                result = malformed("malformed", str(error["message"]), str(error.get("param") or ""))
+            elif error.get("code") in REFUSALS:
+                result = refused(str(error["message"])[:500])
             else:
                 result = ToplocError(f"{self._remote.url}: {str(error['message'])[:200]}")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -174,6 +184,14 @@ class Lines:
 
 def reason_of(error: Exception) -> str:
     return str(error) or type(error).__name__
+
+
+def _field(content: bytes) -> str:
+    """Of an error in OpenAI's format: the path of what is wrong, where it has one."""
+    try:
+        return str(json.loads(content)["error"]["param"] or "")
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
 
 
 def _message(content: bytes) -> str:

@@ -73,7 +73,7 @@ class TransformersVerifier:
         try:
             evidence = parse_evidence(data, self.prefill.sampling_defaults)
         except MalformedEvidence as error:
-            return malformed("malformed", str(error))
+            return malformed("malformed", str(error), error.field)
         return self.judge(evidence)
 
     def judge(self, evidence: Evidence) -> Report:
