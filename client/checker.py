@@ -175,7 +175,7 @@ class Checker:
     def _react(self, exchange: Exchange, response: Any, judgement: Judgement) -> object:
         if judgement.accepted:
             self._count("accepted")
-        elif judgement.undecided:
+        elif judgement.open:
             self._spool(exchange)
             logger.warning("toploc: an answer could not be checked and waits in the spool\n%s", judgement)
         else:
@@ -234,7 +234,7 @@ class Checker:
         try:
             results = verify_receipt(json.loads(exchange.request), exchange.parsed(), self._keys)
         except MalformedEvidence as error:
-            return [Check(name="receipt", status="error", reason="malformed", message=str(error))]
+            return [Check(name="receipt", status="undecided", reason="malformed", message=str(error))]
         return [
             Check(name="receipt", status=r.status, choice=r.choice, reason=r.reason, message=r.message) for r in results
         ]

@@ -28,11 +28,11 @@ class Opinion(BaseModel):
 class Judgement(Report):
     """A report with the verdict of several verifiers; `checks` are those of the first that came to it.
 
-    `undecided`: too few answered, so the verdict is `error` and may still be `accepted` once the others do.
+    `open`: too few answered, so the verdict is `undecided` and may still be `accepted` once the others do.
     """
 
     rule: Rule = "all"
-    undecided: bool = False
+    open: bool = False
     opinions: tuple[Opinion, ...] = ()
 
     @classmethod
@@ -41,21 +41,21 @@ class Judgement(Report):
 
         1. rejected, if a receipt did not pass.
         2. accepted, if as many verifiers accept as the rule asks for: all, one, or more than half.
-        3. error and undecided, if they still could: some could not be asked.
-        4. rejected, if one rejects; else error: what the server sent cannot be verified.
+        3. undecided and open, if they still could: some could not be asked.
+        4. rejected, if one rejects; else undecided: they cannot tell.
         """
         accepted = sum(o.report is not None and o.report.accepted for o in opinions)
         silent = sum(o.report is None for o in opinions)
         needed = min(len(opinions), {"all": len(opinions), "any": 1, "majority": len(opinions) // 2 + 1}[rule])
         rejected = any(o.report is not None and o.report.verdict == "rejected" for o in opinions)
-        verdict: ReportVerdict = "error"
-        undecided = False
+        verdict: ReportVerdict = "undecided"
+        is_open = False
         if any(check.status != "passed" for check in receipts):  # 1
             verdict = "rejected"
         elif accepted >= needed:  # 2
             verdict = "accepted"
         elif accepted + silent >= needed:  # 3
-            undecided = True
+            is_open = True
         elif rejected:  # 4
             verdict = "rejected"
         reports = [o.report for o in opinions if o.report is not None]
@@ -66,7 +66,7 @@ class Judgement(Report):
             model=chosen.model if chosen else None,
             checks=(*receipts, *checks),
             rule=rule,
-            undecided=undecided,
+            open=is_open,
             opinions=tuple(opinions),
         )
 
@@ -79,4 +79,4 @@ class Judgement(Report):
 
 
 def _unavailable(opinion: Opinion) -> Check:
-    return Check(name="evidence", status="error", reason="unavailable", message=opinion.problem or "no report")
+    return Check(name="evidence", status="undecided", reason="unavailable", message=opinion.problem or "no report")

@@ -16,7 +16,7 @@ CheckName = Literal[
     "evidence", "model", "prompt", "proofs", "pooled", "tokens", "text", "finish", "response", "receipt"
 ]
 Status = Literal["passed", "weak", "failed", "skipped", "undecided"]
-Verdict = Literal["accepted", "rejected", "undecided"]
+ReportVerdict = Literal["accepted", "rejected", "undecided"]
 
 REQUIRED: Final = ("model", "prompt", "proofs")
 """What has to have passed for an answer to be accepted. The others may be skipped, with a reason."""
@@ -62,7 +62,7 @@ class Report(_Frozen):
     """The checks of one answer, and the verdict, which `of` derives from them."""
 
     version: Literal[1, 2] = VERSION
-    verdict: Verdict
+    verdict: ReportVerdict
     model: str | None = Field(default=None, description="the served name in the evidence")
     coverage: str = Field(default="", description="which checks the verdict rests on, which it lacks, and why")
     checks: tuple[Check, ...]
@@ -78,7 +78,7 @@ class Report(_Frozen):
         """
         done = tuple(checks)
         statuses = {check.status for check in done}
-        verdict: Verdict = "undecided"
+        verdict: ReportVerdict = "undecided"
         if "failed" in statuses:  # 1
             verdict = "rejected"
         elif "undecided" not in statuses and all(_passed(done, name) for name in REQUIRED):  # 2, 3
@@ -93,10 +93,7 @@ class Report(_Frozen):
             return value
         checks = value.get("checks")
         if isinstance(checks, list | tuple):
-            checks = [
-                {**check, "status": "undecided"} if isinstance(check, dict) and check.get("status") == "error" else check
-                for check in checks
-            ]
+            checks = [_without_error(check) for check in checks]
         verdict = "undecided" if value.get("verdict") == "error" else value.get("verdict")
         return {**value, "verdict": verdict, "checks": checks}
 
@@ -109,6 +106,11 @@ class Report(_Frozen):
         checks = sorted(self.checks, key=lambda check: ORDER.index(check.status))
         lines = [line for check in checks for line in str(check).splitlines()]
         return "\n".join([printable(f"{self.verdict.upper()}  {told}"), *(f"  {line}" for line in lines)])
+
+
+def _without_error(check: Any) -> Any:
+    in_error = isinstance(check, dict) and check.get("status") == "error"
+    return {**check, "status": "undecided"} if in_error else check
 
 
 def coverage_of(checks: Iterable[Check]) -> str:
@@ -140,9 +142,11 @@ def _passed(checks: tuple[Check, ...], name: str) -> bool:
 def malformed(reason: str, message: str, field: str = "") -> Report:
     """The report on what is no evidence. Malformed proofs are their maker's doing: rejected. What else is wrong may be
     the requester's, or new to this version: undecided."""
-    accuses = field.startswith("response.toploc_proofs") and not message.endswith("missing")
+    accuses = field.startswith("response.toploc_proofs") and "missing" not in message
     status: Status = "failed" if accuses else "undecided"
     return Report.of([Check(name="evidence", status=status, reason=reason, message=message)])
+
+
 def refused(message: str) -> Report:
     """The report where a verifier took the request, and refused or failed on this answer."""
     return Report.of([Check(name="evidence", status="undecided", reason="refused", message=message)])

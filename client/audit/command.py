@@ -108,7 +108,7 @@ def main(argv: Sequence[str]) -> int:
     print(table)
     if table.total.verdicts["rejected"] or table.alarms.raised:
         return 1
-    return 2 if table.total.verdicts["error"] else 0
+    return 2 if table.total.verdicts["undecided"] else 0
 
 
 async def _verify(audit: Audit, args: argparse.Namespace, serve: Sequence[str], scan: Scan) -> None:

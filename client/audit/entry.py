@@ -61,8 +61,8 @@ class Entry(BaseModel):
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Of the checks that failed, or of those in error if none did, each once, as `proofs: activations`."""
-        for status in ("failed", "error", "skipped"):
+        """Of the checks that failed, or of those undecided if none did, each once, as `proofs: activations`."""
+        for status in ("failed", "undecided", "skipped"):
             reasons = [
                 f"{c.name}: {c.reason}"[:NAME_LENGTH] for c in self.report.checks if c.status == status and c.reason
             ]

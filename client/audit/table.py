@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 MOST_ROWS: Final = 200
 """Stops answers whose every model name or day is another from filling the page."""
 
-VERDICTS: Final = ("accepted", "rejected", "error")
+VERDICTS: Final = ("accepted", "rejected", "undecided")
 """In the order of their columns."""
 
-HEAD: Final = ("model", "day", "responses", "tokens", "accepted", "rejected", "errors", "mismatches", "mean", "median")
+HEAD: Final = ("model", "day", "responses", "tokens", *VERDICTS, "mismatches", "mean", "median")
 """Of the columns of `Row.cells`."""
 
 

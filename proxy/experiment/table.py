@@ -22,11 +22,12 @@ def line(report: Report) -> str:
 
     `exp intersections` is what is left of the 128 points without the mismatches, which count wrong signs too.
     """
-    status = {"accepted": "PASSED", "rejected": "FAILED", "error": "ERROR"}[report.verdict]
+    status = {"accepted": "PASSED", "rejected": "FAILED", "undecided": "UNDECIDED"}[report.verdict]
     chunks = _chunks(report)
-    others = [f"{c.name}: {c.message}" for c in report.checks if c.status in ("failed", "error") and c.name != "proofs"]
+    against = [check for check in report.checks if check.status in ("failed", "undecided")]
+    others = [f"{check.name}: {check.message}" for check in against if check.name != "proofs"]
     proofs = next((check for check in report.checks if check.name == "proofs"), None)
-    if proofs is None or not chunks or (proofs.status == "passed" and others) or proofs.status == "error":
+    if proofs is None or not chunks or (proofs.status == "passed" and others) or proofs.status == "undecided":
         said = [f"proofs: {proofs.message}"] if proofs is not None and proofs.status != "passed" else []
         return f"VERIFICATION {status}: {'; '.join([*said, *others])}"
     mean, mean_bound = _worst(chunks, "mantissa_mean")

@@ -129,7 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{verdicts.count('accepted')} of {len(verdicts)} answers passed; {target}")
     if "rejected" in verdicts:
         return 1
-    return 2 if "error" in verdicts else 0
+    return 2 if "undecided" in verdicts else 0
 
 
 def _check(args: argparse.Namespace, serve: Sequence[str]) -> None:

@@ -164,8 +164,8 @@ async def _report(verifier: EngineVerifier, spans: Spans, headers: Mapping[str, 
             report = await verifier.verify(evidence)
             verdict = report.verdict
             VERIFICATION_LATENCY.observe(time.monotonic() - began)
-            reasons = [check.reason for check in report.checks if check.status in ("failed", "undecided") and check.reason]
-            span["toploc.reasons"] = " ".join(dict.fromkeys(reasons))
+            against = [check for check in report.checks if check.status in ("failed", "undecided")]
+            span["toploc.reasons"] = " ".join(dict.fromkeys(check.reason for check in against if check.reason))
             return report
         except (MalformedEvidence, TooLarge):
             verdict = "malformed"

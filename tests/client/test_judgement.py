@@ -12,7 +12,7 @@ from toploc.report import Check
 NAMES = ("model", "prompt", "proofs")
 ACCEPTED = Report.of([Check(name=name, status="passed", message="fine") for name in NAMES])  # type: ignore[arg-type]
 REJECTED = Report.of([Check(name="proofs", status="failed", reason="activations", message="chunk 3")])
-MALFORMED = Report.of([Check(name="proofs", status="error", reason="malformed_proof.count", message="one less")])
+MALFORMED = Report.of([Check(name="proofs", status="undecided", reason="malformed_proof.count", message="one less")])
 REPORTS = {"a": ACCEPTED, "r": REJECTED, "m": MALFORMED, "-": None}
 
 
@@ -25,29 +25,29 @@ def judge(rule: str, votes: str) -> Judgement:
 
 
 @pytest.mark.parametrize(
-    ("rule", "votes", "verdict", "undecided"),
+    ("rule", "votes", "verdict", "open_"),
     [
         ("all", "a", "accepted", False),
         ("all", "r", "rejected", False),
-        ("all", "m", "error", False),
-        ("all", "-", "error", True),
+        ("all", "m", "undecided", False),
+        ("all", "-", "undecided", True),
         ("all", "aar", "rejected", False),
-        ("all", "a-", "error", True),
+        ("all", "a-", "undecided", True),
         ("all", "-r", "rejected", False),
-        ("all", "-m", "error", False),
+        ("all", "-m", "undecided", False),
         ("any", "rra", "accepted", False),
-        ("any", "r-", "error", True),
+        ("any", "r-", "undecided", True),
         ("any", "rm", "rejected", False),
         ("majority", "aar", "accepted", False),
         ("majority", "ar", "rejected", False),
-        ("majority", "aar-", "error", True),
+        ("majority", "aar-", "undecided", True),
         ("majority", "arr-", "rejected", False),
-        ("majority", "a--", "error", True),
+        ("majority", "a--", "undecided", True),
     ],
 )
-def test_rules(rule: str, votes: str, verdict: str, undecided: bool) -> None:
+def test_rules(rule: str, votes: str, verdict: str, open_: bool) -> None:
     judgement = judge(rule, votes)
-    assert (judgement.verdict, judgement.undecided) == (verdict, undecided)
+    assert (judgement.verdict, judgement.open) == (verdict, open_)
     assert judgement.checks
 
 
@@ -56,7 +56,7 @@ def test_a_silent_verifier_never_decides(rule: str) -> None:
     """Undecided is what answers of the silent could still turn to accepted, and nothing else."""
     for votes in map("".join, product("arm-", repeat=3)):
         best, judgement = judge(rule, votes.replace("-", "a")), judge(rule, votes)
-        assert judgement.undecided == (best.accepted and not judgement.accepted)
+        assert judgement.open == (best.accepted and not judgement.accepted)
         if judgement.accepted:
             assert judge(rule, votes.replace("-", "r")).accepted
 

@@ -34,7 +34,7 @@ def check_pooled(proofs: Check, bounds: PooledBounds, name: str) -> Check:
     """
 
     result = partial(_check, proofs.choice, bounds, name)
-    if proofs.status not in ("passed", "failed"):  # 1
+    if "chunks" not in proofs.figures:  # 1
         return result("skipped", "not_compared", "the chunks were not compared")
     scores = chunk_scores(_whole_chunks(proofs))
     if not scores:

@@ -68,7 +68,9 @@ def check_proofs(
     try:
         proofs = _decoded(answer)  # 2
         if points is None:  # 3
-            return held.check("undecided", "not_computed", "the verifier has no hidden states for this prompt and answer")
+            return held.check(
+                "undecided", "not_computed", "the verifier has no hidden states for this prompt and answer"
+            )
         verdict = verify_chunks(proofs, points, dtype=dtype, thresholds=thresholds, secret=secret)
     except MalformedProof as error:
         return held.check("failed", f"malformed_proof.{error.reason}", str(error))

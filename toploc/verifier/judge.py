@@ -78,7 +78,9 @@ def judge(evidence: Evidence, policy: Policy, computed: Sequence[Computed | Chec
     if error is not None:
         message = f"the server made no proofs: {quote(error.message)}"
         figures = {"code": error.code[:40]}
-        checks.append(Check(name="proofs", status="undecided", reason="no_proofs", message=message, figures={**figures}))
+        checks.append(
+            Check(name="proofs", status="undecided", reason="no_proofs", message=message, figures={**figures})
+        )
     for answer, entry in zip(evidence.answers, computed, strict=True):
         checks += [entry] if isinstance(entry, Check) else _of_choice(evidence, answer, policy, entry)
     checks += check_receipt(evidence, policy.trusted_keys)  # 8

@@ -111,6 +111,12 @@ class Remote:
             raise Again(problem, float(seconds) if seconds.isdecimal() else 0.0)
         raise VerifierUnavailable(self.url, problem)
 
+    def refuse_batch(self, response: httpx.Response, content: bytes) -> NoReturn:
+        """Raises, since a refusal of the whole says nothing of any one answer: its own is a line of the reply."""
+        if response.status_code in AGAIN:
+            self.report(response, content)
+        raise VerifierUnavailable(self.url, f"HTTP {response.status_code}: {_message(content)}")
+
     def description(self, response: httpx.Response) -> dict[str, Any]:
         try:
             description = response.json() if response.is_success else None

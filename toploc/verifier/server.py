@@ -107,7 +107,7 @@ class Verifier:
         try:
             with self._http.stream("POST", self._remote.path, content=content) as response:
                 if not response.is_success:
-                    self._remote.report(response, response.read())
+                    self._remote.refuse_batch(response, response.read())
                 for part in response.iter_bytes():
                     yield from reader.feed(part)
         except httpx.HTTPError as error:
@@ -183,7 +183,7 @@ class AsyncVerifier:
         try:
             async with self._http.stream("POST", self._remote.path, content=content) as response:
                 if not response.is_success:
-                    self._remote.report(response, await response.aread())
+                    self._remote.refuse_batch(response, await response.aread())
                 async for part in response.aiter_bytes():
                     for line in reader.feed(part):
                         yield line

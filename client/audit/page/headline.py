@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 SAID: Final = {
     "rejected": ("is rejected", "are rejected"),
-    "error": ("could not be verified", "could not be verified"),
+    "undecided": ("could not be verified", "could not be verified"),
     "accepted": ("is accepted", "are accepted"),
 }
 """Of one response and of several, from the worst verdict to the best."""

@@ -19,7 +19,7 @@ from ..table import HEAD, Table
 from .chart import chart_of
 from .distributions import Models
 from .headline import headline_of
-from .shown import MOST_ERRORS, MOST_REJECTED, Selection
+from .shown import MOST_REJECTED, MOST_UNDECIDED, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,7 @@ class Page:
         self._models = Models()
         self._verifiers: Counter[str] = Counter()
         self._rejected = Selection(MOST_REJECTED, draw.seed)
-        self._errors = Selection(MOST_ERRORS, draw.seed)
+        self._undecided = Selection(MOST_UNDECIDED, draw.seed)
 
     def add(self, entry: Entry) -> None:
         self._models.add(entry)
@@ -57,8 +57,8 @@ class Page:
             self._verifiers[entry.verifier] += 1
         if entry.report.verdict == "rejected":
             self._rejected.add(entry, self._evidence)
-        elif entry.report.verdict == "error":
-            self._errors.add(entry, self._evidence)
+        elif entry.report.verdict == "undecided":
+            self._undecided.add(entry, self._evidence)
 
     def write(self, path: Path) -> None:
         """Raises ToplocError."""
@@ -76,7 +76,7 @@ class Page:
         environment.filters["counted"] = counted
         template = environment.from_string((folder / "report.html").read_text("utf-8"))
         rows, reasons = self._table.rows(), self._table.reasons.most_common(MOST_REASONS)
-        shown = sorted([*self._rejected, *self._errors], key=lambda answer: answer.rank)
+        shown = sorted([*self._rejected, *self._undecided], key=lambda answer: answer.rank)
         return template.render(
             style=style,
             script=script,
@@ -92,7 +92,7 @@ class Page:
             more_reasons=len(self._table.reasons) - MOST_REASONS,
             verifiers=self._verifiers.most_common(MOST_VERIFIERS),
             models=[*self._charts()],
-            selections=[("rejected", self._rejected), ("error", self._errors)],
+            selections=[("rejected", self._rejected), ("undecided", self._undecided)],
             worst=next(iter(shown), None),
             shown=[answer.model_dump(mode="json", exclude_none=True) for answer in shown],
         )

@@ -87,8 +87,8 @@
     if (answer.verifier) facts.push(`by ${answer.verifier}`);
     head.append(make("small", { textContent: facts.join(" · ") }));
     const element = make("li", { className: `answer ${answer.verdict}` }, head);
-    const worst = ["failed", "error", "skipped"].find((status) => answer.checks.some((check) => check.status === status));
-    const bad = answer.checks.filter((check) => check.status === worst || check.status === "error");
+    const worst = ["failed", "undecided", "skipped"].find((status) => answer.checks.some((check) => check.status === status));
+    const bad = answer.checks.filter((check) => check.status === worst || check.status === "undecided");
     if (bad.length) element.append(make("ul", { className: "checks" }, ...bad.map(checkOf)));
     element.append(...answer.choices.map((choice) => choiceOf(choice, answer.choices.length === 1)));
     const others = answer.checks.filter((check) => !bad.includes(check));

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..entry import ChunkFigures, Entry
 
 MOST_REJECTED: Final = 1000
-MOST_ERRORS: Final = 200
+MOST_UNDECIDED: Final = 200
 """Answers. Stops a bad provider from making a page that no browser opens."""
 MOST_CHOICES: Final = 16
 """Of one answer."""
@@ -77,7 +77,7 @@ class Shown(_Shown):
     """An answer as the page has it.
 
     `worst` is the figure of a chunk that is the largest share of its bound, with it, as in `mismatches 36 of 12`.
-    `rank` sorts the worst answers to the front: rejected before errors, larger shares before smaller.
+    `rank` sorts the worst answers to the front: rejected before undecided, larger shares before smaller.
     """
 
     line: int

@@ -19,7 +19,7 @@ from toploc_client.audit.entry import Entry, entry_of
 from toploc_client.audit.figures import ratio
 from toploc_client.audit.journal import Journal
 from toploc_client.audit.page.page import Page
-from toploc_client.audit.page.shown import MOST_ERRORS, MOST_REJECTED
+from toploc_client.audit.page.shown import MOST_REJECTED, MOST_UNDECIDED
 from toploc_client.audit.table import Table
 
 from toploc.report import Report
@@ -100,7 +100,7 @@ def test_what_the_page_shows(browser: Chrome, reports: tuple[Path, Path]) -> Non
     tiles = dict(zip(texts(browser, ".tiles dt"), texts(browser, ".tiles dd:not(.share)"), strict=True))
     summary = json.loads((reports[0] / "summary.json").read_bytes())["total"]
     assert tiles["responses"] == str(len(RECORDED)) == str(summary["responses"])
-    assert (tiles["rejected"], tiles["errors"]) == (str(summary["rejected"]), str(summary["error"]))
+    assert (tiles["rejected"], tiles["errors"]) == (str(summary["rejected"]), str(summary["undecided"]))
     assert "toploc-mini" in texts(browser, "#table tbody td")
     titles = ["Mismatches of 128 points", "Mantissa difference, mean", "Mantissa difference, median"]
     assert texts(browser, ".model figcaption") == titles
@@ -115,7 +115,7 @@ def test_what_the_page_shows(browser: Chrome, reports: tuple[Path, Path]) -> Non
         assert all(float(bar.get_attribute("x")) >= bound for bar in beyond)
         assert all(float(bar.get_attribute("height")) > 0 for bar in within + beyond)
     assert f"All {summary['rejected']} rejected responses are on this page." in texts(browser, "#shown-rejected")[0]
-    assert len(all_of(browser, ".answer")) == summary["rejected"] + summary["error"] <= 10
+    assert len(all_of(browser, ".answer")) == summary["rejected"] + summary["undecided"] <= 10
 
 
 def test_the_worst_answer_comes_first(browser: Chrome, reports: tuple[Path, Path]) -> None:
@@ -252,8 +252,8 @@ def test_chunks_have_the_colour_of_their_verdict_and_figures_on_hover(
 
 def test_answers_are_found_by_verdict_and_id(browser: Chrome, reports: tuple[Path, Path]) -> None:
     opened(browser, reports[0] / "index.html")
-    Select(browser.find_element(By.NAME, "verdict")).select_by_value("error")
-    assert set(texts(browser, ".answer .verdict")) == {"error"}
+    Select(browser.find_element(By.NAME, "verdict")).select_by_value("undecided")
+    assert set(texts(browser, ".answer .verdict")) == {"undecided"}
     Select(browser.find_element(By.NAME, "verdict")).select_by_value("")
     wanted = json.loads(RECORDED["int4-greedy"])["response"]["id"]
     browser.find_element(By.NAME, "id").send_keys(wanted)
@@ -335,7 +335,7 @@ def test_a_page_of_100_000_answers(browser: Chrome, reports: tuple[Path, Path], 
         f"{MOST_REJECTED:,} of 2,000 rejected responses are on this page, drawn at random."
         in texts(browser, "#shown-rejected")[0]
     )
-    assert f"{MOST_ERRORS:,} of 2,000 errors are on this page, drawn at random." in texts(browser, "#shown-error")[0]
+    assert f"{MOST_UNDECIDED:,} of 2,000 errors are on this page, drawn at random." in texts(browser, "#shown-error")[0]
     assert len(all_of(browser, ".model")) == 3
     assert len(all_of(browser, "#table .wide tbody tr")) == 90
     assert len(all_of(browser, ".answer")) == 10

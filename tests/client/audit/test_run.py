@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from conftest import Server
 
 REJECTED = {"finetuned-greedy", "finetuned-sampled", "int4-greedy", "int4-sampled", "other-system"}
-ERRORS = {"no-output", "no-proofs"}
+ERRORS = {"no-output", "no-proofs", "seeded"}
 
 
 def free_port() -> int:
@@ -53,7 +53,7 @@ def test_table_and_exit_status_with_a_dead_verifier(
     assert f"left out: {dead}" in printed.err
     total = summary(out)["total"]
     counts = (len(RECORDED) + 1, len(RECORDED) - len(REJECTED | ERRORS), len(REJECTED), len(ERRORS) + 1)
-    assert (total["responses"], total["accepted"], total["rejected"], total["error"]) == counts
+    assert (total["responses"], total["accepted"], total["rejected"], total["undecided"]) == counts
     assert total["worst"]["mismatches"]["figure"] > total["worst"]["mismatches"]["bound"]
     assert {row["model"] for row in summary(out)["rows"]} == {"toploc-mini", "unknown"}
     assert "2026-11-24" in printed.out
@@ -247,7 +247,7 @@ def test_no_verifier_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     call = [str(file), "--verifier", f"http://127.0.0.1:{free_port()}", "--out", str(tmp_path / "r")]
     assert main(call) == 2
     assert "no verifier is left" in capsys.readouterr().err
-    assert summary(tmp_path / "r")["total"]["error"] == 2
+    assert summary(tmp_path / "r")["total"]["undecided"] == 2
     assert (tmp_path / "r" / "reports.jsonl").read_bytes() == b""
 
 

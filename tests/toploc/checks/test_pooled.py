@@ -91,7 +91,7 @@ def test_malformed_proofs(judged: Callable[..., Report], find: Find, recorded: R
     evidence = recorded("greedy")
     evidence["response"]["toploc_proofs"]["choices"][0]["proofs"].pop()
     report = judged(evidence)
-    assert report.verdict == "error"
+    assert report.verdict == "rejected"
     assert (find(report, "pooled").status, find(report, "pooled").reason) == ("skipped", "not_compared")
 
 

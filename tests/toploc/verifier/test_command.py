@@ -103,7 +103,7 @@ def test_a_line_that_is_too_long_is_one_item() -> None:
 
 @pytest.mark.parametrize(
     ("verdicts", "status"),
-    [(["accepted"], 0), (["accepted", "rejected"], 1), (["error", "accepted"], 2), (["error", "rejected"], 1)],
+    [(["accepted"], 0), (["accepted", "rejected"], 1), (["undecided", "accepted"], 2), (["undecided", "rejected"], 1)],
 )
 def test_exit_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verdicts: list[str], status: int) -> None:
     left = iter(verdicts)

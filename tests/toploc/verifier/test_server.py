@@ -96,8 +96,6 @@ def test_a_busy_server_is_asked_again(status: int) -> None:
         ((200, {}, b'{"verdict":' * 1000), "no report"),
         ((401, {}, b'{"error": {"message": "Unauthorized"}}'), "HTTP 401: Unauthorized"),
         ((404, {}, b"\xff"), "HTTP 404"),
-        ((413, {}, b'{"error": []}'), "HTTP 413"),
-        ((500, {}, b""), "HTTP 500"),
     ],
 )
 def test_replies_that_are_no_reports(reply: Reply, said: str) -> None:
@@ -107,12 +105,29 @@ def test_replies_that_are_no_reports(reply: Reply, said: str) -> None:
                 verify(ITEM)
 
 
+@pytest.mark.parametrize("status", [413, 422, 500])
+def test_a_refusal_that_the_answer_can_bring_about_is_a_report(status: int) -> None:
+    with serving(lambda _: (status, {}, b'{"error": {"message": "too much"}}')) as url:
+        for verify in both(url):
+            report = verify(b"{}")
+            assert (report.verdict, report.checks[0].reason) == ("undecided", "refused")
+            assert "too much" in report.checks[0].message
+
+
+@pytest.mark.parametrize("status", [400, 413, 500])
+def test_a_refusal_of_a_batch_says_nothing_of_its_answers(status: int) -> None:
+    reply = (status, {}, b'{"error": {"message": "too much"}}')
+    expected = pytest.raises(VerifierUnavailable, match=f"HTTP {status}: too much")
+    with serving(lambda _: reply) as url, Verifier(url) as verifier, expected:
+        list(verifier.verify_many([b"{}", b"{}"]))
+
+
 def test_malformed_evidence_is_a_report() -> None:
     body = json.dumps({"error": {"message": "request: missing", "code": "malformed_evidence"}}).encode()
     with serving(lambda _: (400, {}, body)) as url:
         for verify in both(url):
             report = verify(b"{}")
-            assert report.verdict == "error"
+            assert report.verdict == "undecided"
             assert "request: missing" in str(report)
 
 
@@ -197,13 +212,13 @@ def many(url: str, count: int, **options: Any) -> Iterator[list[tuple[int, Repor
 
 def test_many_in_order_of_completion() -> None:
     refused = {"message": "items[0]: missing", "code": "malformed_evidence"}
-    body = line(2) + b"\n" + line(0, error=refused) + line(1, error={"message": "too slow", "code": "internal_error"})
+    body = line(2) + b"\n" + line(0, error=refused) + line(1, error={"message": "slow", "code": "verification_timeout"})
     with serving(lambda n: (200, {}, body) if n % 2 else (503, {}, b"")) as url:
         for replies in many(url, 3):
             assert [index for index, _ in replies] == [2, 0, 1]
             assert replies[0][1] == REPORT
             assert isinstance(replies[1][1], Report)
-            assert replies[1][1].verdict == "error"
+            assert replies[1][1].verdict == "undecided"
             assert isinstance(replies[2][1], ToplocError)
 
 
