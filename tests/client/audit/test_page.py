@@ -100,7 +100,7 @@ def test_what_the_page_shows(browser: Chrome, reports: tuple[Path, Path]) -> Non
     tiles = dict(zip(texts(browser, ".tiles dt"), texts(browser, ".tiles dd:not(.share)"), strict=True))
     summary = json.loads((reports[0] / "summary.json").read_bytes())["total"]
     assert tiles["responses"] == str(len(RECORDED)) == str(summary["responses"])
-    assert (tiles["rejected"], tiles["errors"]) == (str(summary["rejected"]), str(summary["undecided"]))
+    assert (tiles["rejected"], tiles["undecided"]) == (str(summary["rejected"]), str(summary["undecided"]))
     assert "toploc-mini" in texts(browser, "#table tbody td")
     titles = ["Mismatches of 128 points", "Mantissa difference, mean", "Mantissa difference, median"]
     assert texts(browser, ".model figcaption") == titles
@@ -119,7 +119,7 @@ def test_what_the_page_shows(browser: Chrome, reports: tuple[Path, Path]) -> Non
 
 
 def test_the_worst_answer_comes_first(browser: Chrome, reports: tuple[Path, Path]) -> None:
-    """The rejected before errors, and of them those whose chunk is furthest beyond its bound."""
+    """The rejected before undecided, and of them those whose chunk is furthest beyond its bound."""
     opened(browser, reports[0] / "index.html")
     entries = [Entry.model_validate_json(line) for line in (reports[0] / "reports.jsonl").read_bytes().splitlines()]
     furthest = {
@@ -144,7 +144,7 @@ def test_one_accepted_answer(browser: Chrome, server: Server, tmp_path: Path) ->
     assert words(browser, "#verdict strong") == ["The one response is accepted."]
     assert not all_of(browser, "#alarm, #pooled, #responses, #reasons, form")
     seen = browser.find_element(By.TAG_NAME, "body").text
-    assert not re.search(r"\b1 (responses|answers|chunks|tokens|errors|checks)\b", seen)
+    assert not re.search(r"\b1 (responses|answers|chunks|tokens|checks)\b", seen)
     assert all(section.text for section in all_of(browser, "section, article, figure, table"))
 
 
@@ -157,13 +157,16 @@ def test_a_share_of_nothing(browser: Chrome, server: Server, tmp_path: Path) -> 
     assert not all_of(browser, "#alarm, #pooled, #responses, #reasons, #verifiers, #models, #table")
 
 
-def test_one_rejected_answer_and_one_error(browser: Chrome, server: Server, tmp_path: Path) -> None:
+def test_one_rejected_answer_and_one_undecided(browser: Chrome, server: Server, tmp_path: Path) -> None:
     file = file_of(tmp_path / "answers.jsonl", "greedy", "int4-greedy", "no-proofs")
     assert main([str(file), "--verifier", server.url, "--out", str(tmp_path / "report")]) == 1
     opened(browser, tmp_path / "report" / "index.html")
     [said] = words(browser, "#verdict")
     assert said.startswith("1 of 3 responses is rejected. 1 is accepted, 1 could not be verified.")
-    assert words(browser, ".shown") == ["The rejected response is on this page.", "The error is on this page."]
+    assert words(browser, ".shown") == [
+        "The rejected response is on this page.",
+        "The undecided response is on this page.",
+    ]
     assert not [nav for nav in all_of(browser, "nav.pages") if nav.is_displayed()]
     # One model is nothing to choose from.
     choices = [label for label in all_of(browser, "#filter label") if label.is_displayed()]
@@ -335,7 +338,10 @@ def test_a_page_of_100_000_answers(browser: Chrome, reports: tuple[Path, Path], 
         f"{MOST_REJECTED:,} of 2,000 rejected responses are on this page, drawn at random."
         in texts(browser, "#shown-rejected")[0]
     )
-    assert f"{MOST_UNDECIDED:,} of 2,000 errors are on this page, drawn at random." in texts(browser, "#shown-error")[0]
+    assert (
+        f"{MOST_UNDECIDED:,} of 2,000 undecided responses are on this page, drawn at random."
+        in texts(browser, "#shown-undecided")[0]
+    )
     assert len(all_of(browser, ".model")) == 3
     assert len(all_of(browser, "#table .wide tbody tr")) == 90
     assert len(all_of(browser, ".answer")) == 10
