@@ -127,9 +127,9 @@ def test_the_worst_answer_comes_first(browser: Chrome, reports: tuple[Path, Path
     }
     ids = texts(browser, ".answer code")
     verdicts = texts(browser, ".answer .verdict")
-    assert verdicts == sorted(verdicts, reverse=True)
+    assert verdicts == sorted(verdicts)
     reasons = texts(browser, "#reasons td:first-child")
-    assert reasons == sorted(reasons, reverse=True)
+    assert reasons == sorted(reasons)
     rejected = [name for name, verdict in zip(ids, verdicts, strict=True) if verdict == "rejected"]
     assert len(rejected) > 1
     assert rejected == sorted(rejected, key=lambda name: -furthest[name])

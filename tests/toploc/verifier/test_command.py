@@ -74,7 +74,9 @@ def test_trusted_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(call) == 0
     assert "no_trusted_keys" in capsys.readouterr().out
     assert main([*call, "--trusted-keys", str(tmp_path / "keys.json")]) == 0
-    assert f"passed  receipt of choice 0: signed with key {vectors['public_key']['key_id']}" in capsys.readouterr().out
+    assert (
+        f"passed    receipt of choice 0: signed with key {vectors['public_key']['key_id']}" in capsys.readouterr().out
+    )
     assert main([*call, "--trusted-keys", str(tmp_path / "other.pem")]) == 1
     assert "unknown_key" in capsys.readouterr().out
 

@@ -32,7 +32,7 @@ def url() -> Iterator[str]:
 
 def test_verdicts(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(RECORDED / "greedy.json"), "--verifier", url]) == 0
-    assert "passed  tokens of choice 0" in capsys.readouterr().out
+    assert "passed    tokens of choice 0" in capsys.readouterr().out
     assert main([str(RECORDED / "int4-greedy.json"), "--verifier", url]) == 1
     assert main([str(RECORDED / "no-proofs.json"), "--verifier", url]) == 2
     assert "response.toploc_proofs: missing" in capsys.readouterr().out
