@@ -144,17 +144,17 @@ FORGERIES: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "tiny modulus": (
         forged(proofs(lambda made: [encoded(16, 0x4100)] * len(made))),
-        "error",
+        "rejected",
         "malformed_proof.modulus",
     ),
     "other encoding": (
         forged(proofs(lambda made: [encoded(PRIME, PRIME + 1), *made[1:]])),
-        "error",
+        "rejected",
         "malformed_proof.coefficient",
     ),
-    "unpadded base64": (forged(proofs(lambda made: [made[0] + "=", *made[1:]])), "error", "malformed_proof.length"),
-    "one proof less": (forged(proofs(lambda made: made[:-1])), "error", "malformed_proof.count"),
-    "one proof more": (forged(proofs(lambda made: [*made, made[0]])), "error", "malformed_proof.count"),
+    "unpadded base64": (forged(proofs(lambda made: [made[0] + "=", *made[1:]])), "rejected", "malformed_proof.length"),
+    "one proof less": (forged(proofs(lambda made: made[:-1])), "rejected", "malformed_proof.count"),
+    "one proof more": (forged(proofs(lambda made: [*made, made[0]])), "rejected", "malformed_proof.count"),
     "reversed": (forged(proofs(lambda made: made[::-1])), "rejected", "activations"),
     "replayed": (
         forged(proofs(lambda made: choice(evidence("sampled"))["proofs"][: len(made)])),
@@ -169,17 +169,17 @@ FORGERIES: dict[str, tuple[dict[str, Any], str, str]] = {
     "one proof for all chunks": (forged(proofs(lambda made: made[:1] * len(made))), "rejected", "activations"),
     "a modulus beyond the field's": (
         forged(proofs(lambda made: [encoded(PRIME + 1, 1), *made[1:]])),
-        "error",
+        "rejected",
         "malformed_proof.modulus",
     ),
     "bytes behind the proof": (
         forged(proofs(lambda made: [base64.b64encode(base64.b64decode(made[0]) + b"\0\0").decode(), *made[1:]])),
-        "error",
+        "rejected",
         "malformed_proof.length",
     ),
     "another alphabet of base64": (
         forged(proofs(lambda made: [made[0].translate(str.maketrans("+/", "-_")), *made[1:]])),
-        "error",
+        "rejected",
         "malformed_proof.base64",
     ),
     "proofs of another prompt": (forged(swap_prompt), "rejected", "activations"),
@@ -212,12 +212,12 @@ FORGERIES: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "beyond the vocabulary": (
         forged(lambda item: choice(item)["token_ids"].__setitem__(3, 2**32 - 1)),
-        "error",
+        "undecided",
         "token_id",
     ),
     "beyond the context": (
         forged(lambda item: item["request"].update(messages=[{"role": "user", "content": "one two " * 2000}])),
-        "error",
+        "undecided",
         "unrenderable",
     ),
     "no such model": (forged(lambda item: item["request"].update(model="gpt-5")), "rejected", "model_differs"),
