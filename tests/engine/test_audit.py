@@ -67,8 +67,8 @@ def test_one_prover_and_two_verifiers(
     ]
     entries = [json.loads(line) for line in (out / "reports.jsonl").read_bytes().splitlines()]
     verdicts = {entry["line"]: entry["report"]["verdict"] for entry in entries}
-    assert Counter(verdicts.values()) == {"accepted": 48, "rejected": 2, "error": 1}
-    assert (verdicts[49], verdicts[50], verdicts[51]) == ("error", "rejected", "rejected")
+    assert Counter(verdicts.values()) == {"accepted": 48, "rejected": 2, "undecided": 1}
+    assert (verdicts[49], verdicts[50], verdicts[51]) == ("undecided", "rejected", "rejected")
     assert {entry["verifier"] for entry in entries} == {server.url, verifier.url}
     total = json.loads((out / "summary.json").read_bytes())["total"]
     assert (total["responses"], total["accepted"], total["rejected"], total["error"]) == (52, 48, 2, 2)
