@@ -1,131 +1,192 @@
-"""Records the answers in `evidence/` from a real server of the bundled model, and servers of altered copies.
+"""Records the answers in `evidence/` from real servers of the bundled model, and of altered copies.
 
-    python tests/toploc/record.py [honest] [int4] [finetuned]
+    python tests/toploc/record.py [GROUP or NAME …]
 
-The tests read the files; nothing runs this but a person, after a change to the model or to the response extension.
+Without arguments it records all; a group's name records the group, another name that one file. The tests read the
+files; nothing runs this but a person, after a change to the model, to vLLM or to the response extension.
+
+| group | folder in `evidence/` | server |
+|---|---|---|
+| `honest` | | the model with tools |
+| `int4`, `finetuned` | | an altered copy |
+| `tools` | `routes/tools/` | the model with tools, and memory of its responses |
+| `reasoning` | `routes/reasoning/` | the model with tools and a parser of reasoning |
+| `turns` | `routes/turns/` | the model with tools, one of which the server runs |
+
+A streamed answer, `…-stream`, is what a client makes of the events: `toploc_client`, for messages Anthropic's SDK. What
+the server itself says of each file is printed. `evidence/test_recordings.py` lists the kinds of answers in `routes/`.
+These are of 29 November 2026, by vLLM 0.32.0 on a CPU: `python tests/toploc/record.py tools reasoning turns`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import anthropic
 import httpx
+import openai
+from openai.types import Completion
+from openai.types.chat import ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
+from toploc_client import OpenAI
 from toploc_proxy.local_server import LocalServer
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "models"))
+sys.path += [str(ROOT / "models"), str(ROOT / "tests" / "engine")]
 
 import alter  # noqa: E402
-from corpus import TOOLS  # noqa: E402
+from asked import (  # noqa: E402
+    CHAT,
+    COMPLETIONS,
+    COUNT,
+    MESSAGES,
+    RESPONSES,
+    Asked,
+    chat,
+    completions,
+    honest,
+    messages,
+    reasoning,
+    responses,
+    turns,
+)
+from mcp_tool import tool_server  # noqa: E402
 
 MODEL = ROOT / "models" / "toploc-mini"
 FOLDER = Path(__file__).parent / "evidence"
 SERVE = ["--served-model-name", "toploc-mini", "--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "8"]
-CHAT, BATCH, COMPLETIONS = "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions"
-COUNT = [{"role": "user", "content": "Count from 1 to 40."}]
-SUM = [{"role": "user", "content": "What is 17 + 25?"}]
-STORY = [{"role": "user", "content": "Tell me a story."}]
-GREEDY = {"temperature": 0}
-IDS = list(range(300, 340))
-
-HONEST: dict[str, tuple[str, dict[str, Any]]] = {
-    "greedy": (CHAT, {"messages": COUNT, **GREEDY}),
-    "greedy-short": (CHAT, {"messages": SUM, **GREEDY}),
-    "greedy-ids": (CHAT, {"messages": COUNT, "max_tokens": 70, "toploc": {"prompt_token_ids": True}, **GREEDY}),
-    "greedy-penalties": (
-        CHAT,
-        {
-            "messages": STORY,
-            "max_tokens": 100,
-            "repetition_penalty": 1.2,
-            "frequency_penalty": 0.3,
-            "presence_penalty": 0.4,
-            "logit_bias": {"400": 3, "5": -100},
-            **GREEDY,
-        },
-    ),
-    "greedy-min-tokens": (CHAT, {"messages": SUM, "min_tokens": 40, "max_tokens": 90, **GREEDY}),
-    "sampled": (CHAT, {"messages": STORY, "temperature": 1, "max_tokens": 160, "ignore_eos": True}),
-    "sampled-truncated": (
-        CHAT,
-        {
-            "messages": STORY,
-            "temperature": 0.8,
-            "top_p": 0.9,
-            "top_k": 20,
-            "min_p": 0.02,
-            "max_tokens": 128,
-            "ignore_eos": True,
-        },
-    ),
-    "sampled-defaults": (CHAT, {"messages": SUM}),
-    "seeded": (CHAT, {"messages": STORY, "seed": 7, "max_tokens": 64}),
-    "two-choices": (CHAT, {"messages": STORY, "n": 2, "temperature": 1, "max_tokens": 70, "ignore_eos": True}),
-    "stop-string": (CHAT, {"messages": STORY, "stop": ["wind w"], "max_tokens": 200, **GREEDY}),
-    "stop-string-included": (
-        CHAT,
-        {"messages": STORY, "stop": "wind w", "include_stop_str_in_output": True, "max_tokens": 200, **GREEDY},
-    ),
-    "stop-token": (CHAT, {"messages": COUNT, "stop_token_ids": [], "max_tokens": 60, **GREEDY}),
-    "special-tokens": (CHAT, {"messages": SUM, "skip_special_tokens": False, "max_tokens": 40, **GREEDY}),
-    "tool-call": (CHAT, {"messages": SUM, "tools": list(TOOLS.values()), **GREEDY}),
-    "structured": (CHAT, {"messages": SUM, "structured_outputs": {"choice": ["a red house", "a sea"]}, **GREEDY}),
-    "content-parts": (
-        CHAT,
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is 17 + 25?"}]}], **GREEDY},
-    ),
-    "other-system": (CHAT, {"messages": [{"role": "system", "content": "Answer in capitals."}, *COUNT], **GREEDY}),
-    "chat-batch": (BATCH, {"messages": [SUM, COUNT, STORY], "max_tokens": 70, **GREEDY}),
-    "completion": (COMPLETIONS, {"prompt": "one, two, three", "max_tokens": 40, **GREEDY}),
-    "completion-default-length": (COMPLETIONS, {"prompt": "The capital of France", **GREEDY}),
-    "completion-ids": (COMPLETIONS, {"prompt": IDS, "max_tokens": 40, "ignore_eos": True, "temperature": 1}),
-    "completion-many": (
-        COMPLETIONS,
-        {"prompt": ["one, two", "January"], "n": 2, "max_tokens": 40, "ignore_eos": True, "temperature": 1},
-    ),
-    "completion-echo": (COMPLETIONS, {"prompt": "one, two, three", "echo": True, "max_tokens": 40, **GREEDY}),
-    "no-proofs": (CHAT, {"messages": SUM, "toploc": {"enabled": False}, **GREEDY}),
-    "no-output": (COMPLETIONS, {"prompt": "one, two", "echo": True, "max_tokens": 0}),
-}
-ALTERED: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
-    kind: {
-        f"{kind}-greedy": (CHAT, {"messages": COUNT, **GREEDY}),
-        f"{kind}-sampled": (CHAT, {"messages": STORY, "temperature": 1, "max_tokens": 100, "ignore_eos": True}),
-    }
-    for kind in ("int4", "finetuned")
+TOOLS = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+STREAMS: dict[str, tuple[Any, Any]] = {
+    CHAT: (ChatCompletionChunk, openai.Stream[ChatCompletionChunk]),
+    COMPLETIONS: (Completion, openai.Stream[Completion]),
+    RESPONSES: (Response, openai.Stream[ResponseStreamEvent]),
 }
 
 
-def record(url: str, asked: dict[str, tuple[str, dict[str, Any]]]) -> None:
-    for name, (path, body) in asked.items():
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What is recorded of one server."""
+
+    asked: Asked
+    folder: Path = FOLDER
+    flags: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    altered: str | None = None
+    """Which of `alter.KINDS` is served under the model's name."""
+    runs_tools: bool = False
+
+
+GROUPS: dict[str, Group] = {
+    "honest": Group(honest.HONEST, flags=TOOLS),
+    **{kind: Group(asked, altered=kind) for kind, asked in honest.ALTERED.items()},
+    "tools": Group(
+        {**chat.ASKED, **completions.ASKED, **responses.ASKED, **messages.ASKED},
+        folder=FOLDER / "routes" / "tools",
+        flags=TOOLS,
+        environment={"VLLM_ENABLE_RESPONSES_API_STORE": "1"},
+    ),
+    "reasoning": Group(reasoning.ASKED, folder=FOLDER / "routes" / "reasoning", flags=[*TOOLS, *reasoning.FLAGS]),
+    "turns": Group(
+        turns.ASKED,
+        folder=FOLDER / "routes" / "turns",
+        flags=TOOLS,
+        # Else only gpt-oss goes on after a tool that the server runs.
+        environment={"VLLM_USE_EXPERIMENTAL_PARSER_CONTEXT": "1"},
+        runs_tools=True,
+    ),
+}
+
+
+@contextlib.contextmanager
+def served(group: Group) -> Iterator[str]:
+    """The address of its server."""
+    with contextlib.ExitStack() as stack:
+        model, flags = MODEL, [*SERVE, *group.flags]
+        if group.altered:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            model = alter.make(group.altered, MODEL, folder / "toploc-mini")
+        if group.runs_tools:
+            flags += ["--tool-server", stack.enter_context(tool_server())]
+        yield stack.enter_context(LocalServer([str(model), *flags], environment=group.environment)).url
+
+
+def ask(url: str, path: str, request: dict[str, Any]) -> dict[str, Any]:
+    """The response. Raises RuntimeError if there is none."""
+    if not request.get("stream"):
+        reply = httpx.post(url + path, json=request, timeout=120)
+        if reply.status_code != 200:
+            raise RuntimeError(reply.text)
+        response: dict[str, Any] = reply.json()
+        return response
+    if path == MESSAGES:
+        return _streamed_message(url, request)
+    made, stream = STREAMS[path]
+    with tempfile.TemporaryDirectory() as folder:
+        stored = Path(folder) / "evidence.jsonl"
+        with OpenAI(base_url=url, api_key="none", max_retries=0, evidence=stored) as sdk:
+            for _ in sdk.post(path, body=request, cast_to=made, stream=True, stream_cls=stream):
+                pass
+        evidence: dict[str, dict[str, Any]] = json.loads(stored.read_text("utf-8"))
+    assert evidence["request"] == request
+    return evidence["response"]
+
+
+def _streamed_message(url: str, request: dict[str, Any]) -> dict[str, Any]:
+    needed = {name: request[name] for name in ("model", "messages", "max_tokens")}
+    with (
+        anthropic.Anthropic(base_url=url, api_key="none", max_retries=0) as sdk,
+        sdk.messages.stream(**needed, extra_body=request) as stream,
+    ):
+        extras = [event.model_extra or {} for event in stream]
+        [proofs] = [extra["toploc_proofs"] for extra in extras if "toploc_proofs" in extra]
+        return {**stream.get_final_message().to_dict(), "toploc_proofs": proofs}
+
+
+def record(url: str, group: Group, names: list[str]) -> None:
+    group.folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        path, body = group.asked[name]
         request = {"model": "toploc-mini", **body}
         if name == "stop-token":
             whole = json.loads((FOLDER / "greedy.json").read_text("utf-8"))["response"]["toploc_proofs"]["choices"]
             request["stop_token_ids"] = [whole[0]["token_ids"][36]]
-        response = httpx.post(url + path, json=request, timeout=120)
-        if response.status_code != 200:
-            raise RuntimeError(f"{name}: {response.text}")
+        response = ask(url, path, request)
         if name == "other-system":  # the auditor knows of no system prompt
             request["messages"] = COUNT
-        evidence = {"request": request, "response": response.json()}
-        (FOLDER / f"{name}.json").write_text(json.dumps(evidence, ensure_ascii=False, indent=1) + "\n", "utf-8")
+        evidence = {"request": request, "response": response}
+        (group.folder / f"{name}.json").write_text(json.dumps(evidence, ensure_ascii=False, indent=1) + "\n", "utf-8")
+        print(f"{name}: {opinion(url, evidence)}", flush=True)
+
+
+def opinion(url: str, evidence: dict[str, Any]) -> str:
+    """The verdict of the server that made it, and what else than a receipt did not pass."""
+    reply = httpx.post(f"{url}/v1/toploc/verify", json=evidence, timeout=120)
+    if reply.status_code != 200:
+        return reply.text
+    report = reply.json()
+    others = [check for check in report["checks"] if check["status"] != "passed" and check["name"] != "receipt"]
+    return " ".join([report["verdict"], *(f"{check['name']}={check['reason'] or check['status']}" for check in others)])
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or ["honest", *ALTERED]
-    FOLDER.mkdir(exist_ok=True)
-    if "honest" in wanted:
-        with LocalServer([str(MODEL), *SERVE, "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]) as server:
-            record(server.url, HONEST)
-    for kind in [kind for kind in ALTERED if kind in wanted]:
-        with tempfile.TemporaryDirectory() as folder:
-            copy = alter.make(kind, MODEL, Path(folder) / "toploc-mini")
-            with LocalServer([str(copy), *SERVE]) as server:
-                record(server.url, ALTERED[kind])
+    wanted = sys.argv[1:] or list(GROUPS)
+    known = {*GROUPS, *(name for group in GROUPS.values() for name in group.asked)}
+    if unknown := set(wanted) - known:
+        raise SystemExit(f"neither a group nor a recording: {', '.join(sorted(unknown))}")
+    for title, group in GROUPS.items():
+        names = [name for name in group.asked if title in wanted or name in wanted]
+        if names:
+            with served(group) as url:
+                record(url, group, names)
 
 
 if __name__ == "__main__":
