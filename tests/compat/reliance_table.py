@@ -26,7 +26,7 @@ INTRODUCTION: Final = """\
 # vLLM versions
 
 What our code relies on in vLLM, looked for in the Python files of each version's wheel: `make compat`, {day}. \
-None of it was run. [operations.md](operations.md#vllm-versions) says what was.
+Nothing was run for it. [operations.md](operations.md#vllm-versions) says what was run.
 
 - *yes*: all of it is there. A number says which of the places has it.
 - *no*: the last column says what is missing, and what is done then. A version for which it says *refused* does not \
@@ -36,7 +36,8 @@ start: `toploc serve` ends with a line that names what is missing.
 SUMMARY: Final = """\
 The package takes vLLM {first} to {last}. It uses {number} things of vLLM's code, none of which vLLM promises to keep. \
 Each was looked for in every minor version's wheel (`make compat`, {day}; [all of them](vllm-versions.md)). \
-A version that lacks one is refused at start, in a line that names it.
+A version that lacks one is refused at start, in a line that names it. `make compat` also serves with the newest \
+version's Python files over the compiled part of another, on a CPU.
 """
 
 
