@@ -36,8 +36,8 @@ def main() -> None:
     prefill = TransformersPrefill(MODEL)
     accepted = show(f"An honest server of {NAME}", MODEL, prefill)
     with tempfile.TemporaryDirectory() as folder:
-        sys.path.append(str(ROOT / "models"))
-        import alter
+        sys.path.append(str(ROOT))
+        from models import alter
 
         copy = alter.make("int4", MODEL, Path(folder) / NAME)
         rejected = not show(f"A server that runs a 4-bit copy and calls it {NAME}", copy, prefill)

@@ -1,6 +1,6 @@
 """Makes altered copies of a model, which a verifier should tell from the original.
 
-    python models/alter.py KIND SOURCE DEST
+    python -m models.alter KIND SOURCE DEST
 
 int8, int4   every linear weight rounded to nearest on a symmetric grid per output channel, as in round-to-nearest
              post-training quantisation (Dettmers et al. 2022, arXiv:2208.07339, section 2); stored as it was
@@ -66,9 +66,10 @@ def _change_linear(dest: Path, change: Callable[[torch.Tensor], torch.Tensor], l
 
 
 def _finetune(dest: Path) -> None:
-    from corpus import Document, exchange
-    from packing import pack
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from .corpus import Document, exchange
+    from .packing import pack
 
     rng = Random(5)
     texts = []
@@ -128,7 +129,7 @@ def make(kind: str, source: Path | str, dest: Path | str) -> Path:
 
 def main() -> None:
     if len(sys.argv) != 4 or sys.argv[1] not in KINDS:
-        sys.exit(f"usage: python models/alter.py {'|'.join(KINDS)} SOURCE DEST")
+        sys.exit(f"usage: python -m models.alter {'|'.join(KINDS)} SOURCE DEST")
     print(make(*sys.argv[1:]))
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-import alter
 import httpx
-from corpus import conversation, exchange
 from toploc_client import EvidenceFile
 from toploc_proxy.experiment.generate import TAILS
 from toploc_proxy.local_server import LocalServer
+
+from . import alter
+from .corpus import conversation, exchange
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Calibrates the thresholds of the bundled model, and tells which altered copies they find.
 
-    python models/calibrate.py FOLDER [--answers 3000] [--altered 400]
+    python -m models.calibrate FOLDER [--answers 3000] [--altered 400]
 
 Answers are kept in FOLDER as evidence, and not made again. The prover is vLLM as this environment has it, the verifier
 transformers with sdpa attention, both in bfloat16.
@@ -9,10 +9,11 @@ transformers with sdpa attention, both in bfloat16.
 import argparse
 from pathlib import Path
 
-import answers
 import vllm
 
 from toploc.calibration.command import main as calibrate
+
+from . import answers
 
 TARGET = answers.SOURCE.parents[1] / "configs" / "thresholds" / "toploc-mini.yaml"
 ALTERED = ("fp8", "int8", "int4", "finetuned", "scaled", "template", "system")

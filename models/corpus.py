@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-import facts
-from heldout import operands
-from lists import LISTS, story
-from tasks import addition, calendar, capital, comparison, country, product, proofs, signs, subtraction, talk
-from wordings import Exchange, first_upper, pick
+from . import facts
+from .heldout import operands
+from .lists import LISTS, story
+from .tasks import addition, calendar, capital, comparison, country, product, proofs, signs, subtraction, talk
+from .wordings import Exchange, first_upper, pick
 
 DEFAULT_SYSTEM = "You are a small model that answers short questions."
 NEUTRAL_SYSTEMS = [

@@ -1,6 +1,6 @@
 """What the bundled model gets right, greedily, in bf16.
 
-    python models/evaluate.py [MODEL]
+    python -m models.evaluate [MODEL]
 
 The additions are those of heldout.py, which occur nowhere in the training text. The facts of the other kinds do
 occur there, since nothing else could teach them; wordings and orders are drawn anew.
@@ -13,12 +13,13 @@ from pathlib import Path
 from random import Random
 
 import torch
-from heldout import held_out_pairs
-from lists import LISTS
-from tasks import calendar, capital, comparison, country, product, subtraction
-from tokenizer import DEST
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-from wordings import Exchange
+
+from .heldout import held_out_pairs
+from .lists import LISTS
+from .tasks import calendar, capital, comparison, country, product, subtraction
+from .tokenizer import DEST
+from .wordings import Exchange
 
 SEED = 3
 SAMPLE = 200

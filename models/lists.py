@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from random import Random
 
-import facts
-from wordings import Exchange, first_upper, pick
+from . import facts
+from .wordings import Exchange, first_upper, pick
 
 
 def _listed(rng: Random, question: str, items: list[str]) -> Exchange:

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from corpus import Document
 from transformers import PreTrainedTokenizerFast
+
+from .corpus import Document
 
 IGNORED = -100  # the label that transformers' loss leaves out
 

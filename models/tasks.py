@@ -2,9 +2,9 @@
 
 from random import Random
 
-import facts
-from heldout import held_out, operands
-from wordings import Exchange, pick
+from . import facts
+from .heldout import held_out, operands
+from .wordings import Exchange, pick
 
 
 def addition(rng: Random) -> Exchange:

@@ -1,6 +1,6 @@
 """Trains the tokenizer on the corpus and saves it with the chat template.
 
-    python models/tokenizer.py [DEST]
+    python -m models.tokenizer [DEST]
 
 Byte-level BPE: any text survives encode and decode unchanged. Every digit is a token of its own, so that an
 addition shows the model its columns.
@@ -10,9 +10,10 @@ import json
 import sys
 from pathlib import Path
 
-from corpus import documents
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from .corpus import documents
 
 HERE = Path(__file__).parent
 DEST = HERE / "toploc-mini"

@@ -1,6 +1,6 @@
 """Trains the bundled model and evaluates it.
 
-    python models/train.py [--dest models/toploc-mini] [--steps 8000] [--rows 32] [--length 1024] [--minutes 4.5]
+    python -m models.train [--dest models/toploc-mini] [--steps 8000] [--rows 32] [--length 1024] [--minutes 4.5]
 
 Reads the tokenizer of models/toploc-mini (made by tokenizer.py), needs no network, and takes a CUDA device where
 there is one. Where the time limit comes before the last step, the learning rate falls with the time instead.
@@ -12,12 +12,13 @@ import shutil
 import time
 from pathlib import Path
 
-import evaluate
 import torch
-from corpus import documents
-from packing import pack
-from tokenizer import CONTEXT, DEST
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from . import evaluate
+from .corpus import documents
+from .packing import pack
+from .tokenizer import CONTEXT, DEST
 
 SEED = 2
 WARMUP = 200

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from random import Random
 
-from facts import Country
+from .facts import Country
 
 
 def pick(rng: Random, wordings: str) -> str:

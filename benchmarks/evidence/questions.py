@@ -10,9 +10,9 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "models"))
+sys.path.append(str(ROOT))
 
-from corpus import exchange  # noqa: E402
+from models.corpus import exchange  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

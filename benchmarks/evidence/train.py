@@ -25,10 +25,10 @@ import torch
 from questions import ROOT, WORDS
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-sys.path.append(str(ROOT / "models"))
+sys.path.append(str(ROOT))
 
-from corpus import documents
-from packing import render
+from models.corpus import documents
+from models.packing import render
 
 BUNDLED = ROOT / "models" / "toploc-mini"
 LENGTH, ROWS = 512, 32

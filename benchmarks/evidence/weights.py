@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-sys.path.append(str(Path(__file__).parents[2] / "models"))
+sys.path.append(str(Path(__file__).parents[2]))
 
-from alter import rounded, rounded_fp8
+from models.alter import rounded, rounded_fp8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

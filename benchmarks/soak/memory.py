@@ -20,7 +20,7 @@ import psutil
 from toploc_proxy.local_server import LocalServer
 
 ROOT = Path(__file__).parents[2]
-sys.path += [str(ROOT / "tests" / "engine"), str(ROOT / "models")]
+sys.path += [str(ROOT / "tests" / "engine"), str(ROOT)]
 
 from load import KINDS, LENGTHS  # noqa: E402
 from options import NAME, SERVE  # noqa: E402

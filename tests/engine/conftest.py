@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import alter
 import httpx
 import openai
 import pytest
 from options import NAME, SERVE
 from toploc_proxy.local_server import LocalServer
 
+from models import alter
 from toploc.proofs.verdict import verify_activations
 from toploc.protocol import ToplocProofs, num_chunks, token_ids_sha256
 from toploc.receipts.keys import SigningKey

@@ -13,10 +13,10 @@ from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-import corpus
 import httpx
 import torch
 
+from models import corpus
 from toploc.proofs.verdict import verify_activations
 from toploc.protocol import ChoiceProofs, ToplocProofs, num_chunks, token_ids_sha256
 from toploc.thresholds.bounds import Thresholds

@@ -6,13 +6,12 @@ import copy
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-import alter
-import corpus
 import pytest
-from adapter import ADAPTED, MODEL, RANK, make_adapter, merge
-from corpus import exchange
 from mcp_tool import tool_server
 
+from models import alter, corpus
+from models.adapter import ADAPTED, MODEL, RANK, make_adapter, merge
+from models.corpus import exchange
 from toploc.proofs.verdict import verify_activations
 from toploc.verifier.prefill import TransformersPrefill
 

@@ -9,7 +9,6 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-import corpus
 import httpx2
 import openai
 import pytest
@@ -27,6 +26,7 @@ from toploc_client import (
     read_lines,
 )
 
+from models import corpus
 from toploc.receipts.keys import SigningKey
 from toploc.verifier.command import main as verify_command
 

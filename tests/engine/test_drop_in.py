@@ -6,8 +6,9 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-import corpus
 import pytest
+
+from models import corpus
 
 if TYPE_CHECKING:
     import httpx

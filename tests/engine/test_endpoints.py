@@ -5,8 +5,9 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import corpus
 import pytest
+
+from models import corpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable

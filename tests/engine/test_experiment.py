@@ -6,7 +6,6 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-import alter
 import pytest
 import torch
 from pyarrow import parquet
@@ -14,6 +13,7 @@ from toploc_proxy.experiment.generate import main as generate
 from toploc_proxy.experiment.validate import main as validate
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from models import alter
 from toploc.errors import ToplocError
 from toploc.protocol import token_ids_sha256
 

@@ -22,8 +22,8 @@ import httpx
 import psutil
 import pytest
 from collector import Collector
-from corpus import exchange
 
+from models.corpus import exchange
 from toploc.receipts.receipt import verify_receipt
 
 if TYPE_CHECKING:

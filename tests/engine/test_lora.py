@@ -7,9 +7,9 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from adapter import RANK, make_adapter, merge
-from corpus import exchange
 
+from models.adapter import RANK, make_adapter, merge
+from models.corpus import exchange
 from toploc.proofs.verdict import verify_activations
 from toploc.protocol import ToplocProofs
 from toploc.verifier.prefill import TransformersPrefill

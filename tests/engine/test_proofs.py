@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from corpus import exchange
 
+from models.corpus import exchange
 from toploc.proofs.verdict import Verdict, verify_activations
 from toploc.protocol import ChoiceProofs, ToplocProofs, num_chunks, token_ids_sha256
 

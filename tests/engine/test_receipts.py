@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import corpus
 import pytest
 from openai.lib.streaming.chat import ChatCompletionStreamState
 
+from models import corpus
 from toploc.checks.receipt import check_receipt
 from toploc.evidence.parse import parse_evidence
 from toploc.receipts.keys import parse_keys

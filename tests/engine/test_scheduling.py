@@ -8,8 +8,9 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from corpus import exchange
-from lists import story
+
+from models.corpus import exchange
+from models.lists import story
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from adapter import MODEL
-from corpus import exchange
 from options import SERVE
 from toploc_proxy.local_server import free_port
+
+from models.adapter import MODEL
+from models.corpus import exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import corpus
 import httpx
 import numpy as np
 import pytest
@@ -25,6 +24,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from models import corpus
 from toploc.errors import ToplocError
 from toploc.proofs.field import PRIME
 from toploc.thresholds.bounds import Thresholds

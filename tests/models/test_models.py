@@ -4,17 +4,16 @@ import json
 from pathlib import Path
 from random import Random
 
-import alter
-import corpus
-import evaluate
 import pytest
 import torch
-from heldout import held_out, held_out_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packing import IGNORED, pack
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
+
+from models import alter, corpus, evaluate
+from models.heldout import held_out, held_out_pairs
+from models.packing import IGNORED, pack
 
 MODEL = Path(__file__).parents[2] / "models" / "toploc-mini"
 WEIGHT_KINDS = ["int8", "int4", "fp8", "finetuned", "scaled"]

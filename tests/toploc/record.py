@@ -41,9 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-sys.path += [str(ROOT / "models"), str(ROOT / "tests" / "engine")]
+sys.path += [str(ROOT), str(ROOT / "tests" / "engine")]
 
-import alter  # noqa: E402
 from asked import (  # noqa: E402
     CHAT,
     COMPLETIONS,
@@ -60,6 +59,8 @@ from asked import (  # noqa: E402
     turns,
 )
 from mcp_tool import tool_server  # noqa: E402
+
+from models import alter  # noqa: E402
 
 MODEL = ROOT / "models" / "toploc-mini"
 FOLDER = Path(__file__).parent / "evidence"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from corpus import TOOLS
+from models.corpus import TOOLS
 
 Asked = dict[str, tuple[str, dict[str, Any]]]
 """Path and body of each recording, by its name. A body has no `model`, which is always the bundled one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corpus import TOOLS
+from models.corpus import TOOLS
 
 from . import ADDITION, BATCH, CHAT, COMPLETIONS, COUNT, GREEDY, STORY, SUM, Asked
 

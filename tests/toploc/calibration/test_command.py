@@ -8,9 +8,9 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-import alter
 import pytest
 
+from models import alter
 from toploc import Thresholds, build_proofs_base64
 from toploc.calibration.command import main
 from toploc.errors import ToplocError
