@@ -6,14 +6,14 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-import alter
 import pytest
 import torch
-from corpus import exchange
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from transformers import AutoModelForCausalLM
 
+from models import alter
+from models.corpus import exchange
 from toploc.poly import build_proofs_base64
 from toploc.protocol import PromptDigest, token_ids_sha256
 
