@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ..report import Check, quote
-from ..tokens.surprisal import whole_answer, worst_window
+from ..tokens.found import found_at
+from ..tokens.surprisal import equal_choices, rarest_token, whole_answer, worst_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,26 +43,28 @@ def check_tokens(
 ) -> Check:
     """Hold the answer's tokens against the verifier's own logits.
 
-    1. Options that cannot be replayed from logits (grammars, bad words, …) leave nothing to compare: skipped.
+    1. Constraints that cannot be replayed from logits (grammars, bad words, …) leave nothing to compare: skipped.
     2. The verifier has logits.
-    3. Greedy answers: no token has a margin max l - l_y above `bounds.margin`, and no more have one above `bounds.near`
-       than an honest answer has, at `bounds.rate`, with a chance of `MANY`. This is DiFR's margin at temperature 0.
+    3. Greedy answers, and all whose options leave one token: no token has a margin max l - l_y above `bounds.margin`,
+       and no more have one above `bounds.near` than an honest answer has, at `bounds.rate`, with a chance of `MANY`.
+       This is DiFR's margin at temperature 0.
     4. Seeded answers: their seed is the request's, where it has one; the same of margins under the sampler's own noise.
        This is DiFR's margin.
-    5. All sampled answers: no token lies further than `bounds.support` outside of what top-k, top-p and min-p leave.
-    6. z = sum(s - H) / sqrt(sum V), of surprisal s, entropy H and variance V of the surprisal at each token, is at most
-       `bounds.z`, or an answer of the model is as surprising with a chance above `bounds.chance`
-       (`surprisal.whole_answer`). One-sided: text that is less surprising than the model's own passes.
-    7. So is each window: an answer of the model has one as surprising as the worst with a chance above
-       `bounds.window_chance` (`surprisal.worst_window`).
-    8. Where the noise of a seeded answer is not known, nothing found is not enough: skipped.
+    5. All sampled answers: no token lies further than `bounds.support` outside of what top-k, top-p and min-p leave,
+       and no more lie outside than of an honest answer, at `bounds.outside`, with a chance of `MANY`.
+    6. An answer of the model is as surprising with a chance above `bounds.chance`; one of its windows with a chance
+       above `bounds.window_chance`; one of its tokens with a chance above `bounds.token_chance` (`tokens.surprisal`).
+    7. The same of the lack of surprise in an answer and in its windows: of text at a lower temperature.
+    8. Where the noise of a seeded answer is not known, nothing found is not enough: undecided.
+    9. Without a seed nothing found is weak: the message says what share of others' text would have been.
 
     `sampling` has the choice's own seed. `decode` gives the text of tokens for the message. Reasons: `options`,
-    `no_logits`, `margin`, `seed_differs`, `replay`, `support`, `surprisal`, `window`, `seed`.
+    `no_logits`, `margin`, `seed_differs`, `replay`, `support`, `surprisal`, `window`, `rare_token`, `unsurprising`,
+    `unsurprising_window`, `seed`, `unseeded`.
     """
     if sampling.other:  # 1
         names = ", ".join(quote(name) for name in sampling.other[:5])
-        message = f"the request has options that cannot be replayed: {names}"
+        message = f"the request has constraints that cannot be replayed: {names}"
         return _check(answer, bounds, "skipped", "options", message)
     if scores is None:  # 2
         return _check(answer, bounds, "skipped", "no_logits", "the verifier has no logits for this answer")
@@ -75,12 +78,35 @@ def check_tokens(
     )
     if failed is not None:
         return failed
-    whole, window = whole_answer(scores), worst_window(scores)
-    held.figures.update(_surprises(held, whole, window))
     return (
-        _surprising_answer(held, whole)  # 6
-        or _surprising_window(held, window)  # 7
-        or _nothing_found(held, whole)  # 8
+        _unlike_the_models(held)  # 6, 7
+        or _nothing_found(held)  # 8, 9
+    )
+
+
+def check_equal_choices(
+    answers: Sequence[tuple[Answer, Sampling, TokenScores | None]], bounds: TokenBounds
+) -> Check | None:
+    """The failed check, if choices of one prompt are more equal than independent draws are, with a chance below
+    `bounds.chance`; of all those that are sampled and that the verifier has scores of. Reason: `equal_choices`."""
+    drawn = [
+        (answer, scores)
+        for answer, sampling, scores in answers
+        if scores is not None and not sampling.greedy and not sampling.other
+    ]
+    equal = equal_choices([answer.token_ids for answer, _ in drawn], [scores for _, scores in drawn])
+    if equal is None or equal.chance >= bounds.chance:
+        return None
+    choices = [drawn[place][0].index for place in equal.places]
+    named = ", ".join(map(str, choices[:LISTED])) + (", …" if len(choices) > LISTED else "")
+    return Check(
+        name="tokens",
+        status="failed",
+        reason="equal_choices",
+        message=f"choices {named} begin with the same {equal.tokens} tokens; of {len(drawn)} choices that the model "
+        f"draws, any do that with a chance of {equal.chance:.2g} at most",
+        figures={"choices": [*choices], "equal_tokens": equal.tokens, "chance": equal.chance},
+        thresholds=bounds.model_dump(),
     )
 
 
@@ -191,44 +217,55 @@ def _other_draws(held: _Held) -> Check | None:
 
 
 def _outside_of_support(held: _Held) -> Check | None:
-    most = held.bounds.support
-    return _too_far(held, held.scores.cut, "support", "what sampling leaves", near=most, allowed=0, most=most)
-
-
-def _surprises(held: _Held, whole: Surprise, window: Surprise) -> dict[str, JsonValue]:
-    return {
-        "z": whole.z,
-        "chance": whole.chance,
-        "surprisal": float(held.scores.surprisal.sum()),
-        "entropy": float(held.scores.entropy.sum()),
-        "window": [window.first, window.last],
-        "window_z": window.z,
-        "window_chance": window.chance,
-    }
-
-
-def _surprising_answer(held: _Held, whole: Surprise) -> Check | None:
     bounds = held.bounds
-    beyond = whole.z > bounds.z and whole.chance < bounds.chance
-    return _surprising(held, whole, "surprisal") if beyond else None
+    allowed, what = most_of(held.count, bounds.outside), "what sampling leaves"
+    return _too_far(held, held.scores.cut, "support", what, near=0, allowed=allowed, most=bounds.support)
 
 
-def _surprising_window(held: _Held, window: Surprise) -> Check | None:
-    beyond = window.chance < held.bounds.window_chance
-    return _surprising(held, window, "window") if beyond else None
+def _unlike_the_models(held: _Held) -> Check | None:
+    scores, bounds = held.scores, held.bounds
+    whole, window, token = whole_answer(scores), worst_window(scores), rarest_token(scores)
+    low, low_window = whole_answer(scores, low=True), worst_window(scores, low=True)
+    held.figures.update(
+        z=whole.z,
+        chance=whole.chance,
+        surprisal=float(scores.surprisal.sum()),
+        entropy=float(scores.entropy.sum()),
+        window=[window.first, window.last],
+        window_z=window.z,
+        window_chance=window.chance,
+        rarest=token.first,
+        token_chance=token.chance,
+        low_chance=low.chance,
+        low_window=[low_window.first, low_window.last],
+        low_window_z=low_window.z,
+        low_window_chance=low_window.chance,
+    )
+    for part, least, reason in (
+        (whole, bounds.chance, "surprisal"),
+        (window, bounds.window_chance, "window"),
+        (token, bounds.token_chance, "rare_token"),
+        (low, bounds.chance, "unsurprising"),
+        (low_window, bounds.window_chance, "unsurprising_window"),
+    ):
+        if part.chance < least:
+            return _unlike(held, part, reason)
+    return None
 
 
-def _surprising(held: _Held, part: Surprise, reason: str) -> Check:
+def _unlike(held: _Held, part: Surprise, reason: str) -> Check:
+    low = reason.startswith("unsurprising")
     excess = (held.scores.surprisal - held.scores.entropy)[part.first : part.last + 1]
+    most = part.first + int(excess.argmin() if low else excess.argmax())
     message = (
-        f"tokens {part.first}-{part.last} are {part.excess:.3g} nats more surprising than the model's own, "
-        f"z {part.z:.3g}, which has a chance of {part.chance:.2g} at most; most of all "
-        f"{held.describe(part.first + int(excess.argmax()))}"
+        f"tokens {part.first}-{part.last} are {abs(part.excess):.3g} nats {'less' if low else 'more'} surprising than "
+        f"the model's own, z {part.z:.3g}, which has a chance of {part.chance:.2g} at most; most of all "
+        f"{held.describe(most)}"
     )
     return held.check("failed", reason, message)
 
 
-def _nothing_found(held: _Held, whole: Surprise) -> Check:
+def _nothing_found(held: _Held) -> Check:
     sampling, replay = held.sampling, held.scores.replay
     if replay is not None:
         drawn = f"{sampling.sampler} draws the same {held.count} tokens"
@@ -236,8 +273,11 @@ def _nothing_found(held: _Held, whole: Surprise) -> Check:
     if sampling.seed is not None:
         message = "nothing found, but what drew the noise of this seeded answer is not known"
         return held.check("undecided", "seed", message)
-    message = f"sampled: {held.count} tokens as surprising as the model's own, z {whole.z:.3g}"
-    return held.check("passed", None, message)
+    message = (
+        f"sampled without a seed: {held.count} tokens as surprising as the model's own, z {held.figures['z']:.3g}; "
+        f"{found_at(held.count)}"
+    )
+    return held.check("weak", "unseeded", message)
 
 
 def most_of(count: int, rate: float) -> int:

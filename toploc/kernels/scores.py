@@ -39,8 +39,9 @@ def _sum_rows(  # type: ignore[no-untyped-def]
     block: tl.constexpr,
     powers_block: tl.constexpr,
 ):
-    """Of each row: max, chosen logit, least finite logit, sum p d, sum p d², sum exp(e d) for each exponent e, with
-    d = (logit - max) / temperature, unnormalised."""
+    """Of each row: max, chosen logit, least finite logit, sum p d, sum p d², sum exp(e d) for each exponent e, sum p
+    of logits no larger than the chosen one, or than the least where that is infinite; with d = (logit - max) /
+    temperature, unnormalised."""
     row = tl.program_id(0).to(tl.int64)
     logits += row * stride
     lanes = tl.arange(0, block)
@@ -55,11 +56,15 @@ def _sum_rows(  # type: ignore[no-untyped-def]
         least = tl.minimum(least, tl.where(value == -float("inf"), float("inf"), value))
     largest = tl.max(top)
     tl.store(best + row, tl.min(tl.where(top == largest, place, 2147483647)))
-    sums += row * 21
+    sums += row * 22
+    own = tl.load(logits + tl.load(chosen + row)).to(tl.float32)
+    lowest = tl.min(least)
     tl.store(sums, largest)
-    tl.store(sums + 1, tl.load(logits + tl.load(chosen + row)).to(tl.float32))
-    tl.store(sums + 2, tl.min(least))
+    tl.store(sums + 1, own)
+    tl.store(sums + 2, lowest)
     if not greedy:
+        border = tl.maximum(own, lowest)
+        tail = tl.zeros((powers_block,), tl.float32)
         which = tl.arange(0, 16)
         exponent = tl.load(exponents + which)
         powers = tl.zeros((16,), tl.float32)
@@ -73,11 +78,13 @@ def _sum_rows(  # type: ignore[no-untyped-def]
             weight = tl.where(finite, tl.exp(distance), 0.0)
             first += weight * distance
             second += weight * distance * distance
+            tail += tl.where(value <= border, weight, 0.0)
             raised = tl.where(finite[:, None], tl.exp(distance[:, None] * exponent[None, :]), 0.0)
             powers += tl.sum(raised, axis=0)
         tl.store(sums + 3, tl.sum(first))
         tl.store(sums + 4, tl.sum(second))
         tl.store(sums + 5 + which, powers)
+        tl.store(sums + 21, tl.sum(tail))
 
 
 def plain_figures(
@@ -104,7 +111,7 @@ def plain_figures(
     """
     rows, vocabulary = logits.shape
     best = torch.empty(rows, dtype=torch.int32, device=logits.device)
-    sums = torch.zeros(rows, 5 + PLACES, device=logits.device)
+    sums = torch.zeros(rows, 6 + PLACES, device=logits.device)
     exponents = torch.ones(PLACES)
     exponents[: len(powers)] -= torch.tensor(powers)
     exponents = exponents.to(logits.device, non_blocking=True)
@@ -126,7 +133,7 @@ def plain_figures(
     figures = {"margin": (sums[:, 0].double() - sums[:, 1].double()).clamp(max=farthest), "best": best.double()}
     if greedy:
         nothing = torch.zeros_like(figures["margin"])
-        figures |= dict.fromkeys(("cut", "surprisal", "entropy", "variance"), nothing)
+        figures |= dict.fromkeys(("cut", "surprisal", "entropy", "variance", "tail"), nothing)
         return {**figures, "cumulants": nothing[:, None].expand(-1, len(powers))}
     return {**figures, **_distribution(sums.double(), exponents[: len(powers)].double(), divisor, farthest)}
 
@@ -134,9 +141,9 @@ def plain_figures(
 def _distribution(
     sums: torch.Tensor, exponents: torch.Tensor, divisor: float, farthest: float
 ) -> dict[str, torch.Tensor]:
-    """The columns that are of the distribution, from the sums [rows, 5 + PLACES] of `_sum_rows`."""
+    """The columns that are of the distribution, from the sums [rows, 6 + PLACES] of `_sum_rows`."""
     largest, own, least, first, second = sums[:, :5].unbind(dim=1)
-    raised, total = sums[:, 5 : 5 + len(exponents)], sums[:, -1]
+    raised, total = sums[:, 5 : 5 + len(exponents)], sums[:, 4 + PLACES]
     log_total, mean = total.log(), first / total
     inside = torch.isfinite(own)
     return {
@@ -144,5 +151,6 @@ def _distribution(
         "surprisal": log_total - (torch.where(inside, own, least) - largest) / divisor,
         "entropy": log_total - mean,
         "variance": (second / total - mean * mean).clamp(min=0),
+        "tail": sums[:, -1] / total,
         "cumulants": raised.log() - exponents * log_total[:, None],
     }

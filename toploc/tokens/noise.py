@@ -22,8 +22,8 @@ MASK32: Final = 0xFFFFFFFF
 LEAST_SEED: Final = -(2**63)
 """vLLM keeps seeds as int64."""
 
-MOST_SEED: Final = 2**63 - 1
-"""vLLM keeps seeds as int64."""
+MOST_SEED: Final = 2**64 - 1
+"""vLLM adds the choice's number to the request's int64; torch's generators take what comes up to here."""
 
 
 class Noise(Protocol):

@@ -18,15 +18,16 @@ LEAST_TEMPERATURE: Final = 1e-2
 MOST_BIAS: Final = 100.0
 """vLLM clips `logit_bias` to this (vllm/sampling_params.py)."""
 
-HARMLESS: Final = frozenset(
-    """add_generation_prompt add_special_tokens cache_salt chat_template_kwargs continue_final_message documents echo
-    include_reasoning include_stop_str_in_output logprobs max_completion_tokens max_tokens messages metadata model n
-    parallel_tool_calls priority prompt prompt_logprobs reasoning_effort request_id return_prompt_text return_token_ids
-    return_token_offsets return_tokens_as_token_ids service_tier session_id skip_special_tokens
-    spaces_between_special_tokens stop store stream stream_interval stream_options toploc tools top_logprobs
-    user""".split()  # noqa: SIM905
+ONE_TOKEN: Final = 1e-7
+"""A `top_p` below leaves one token: the likeliest of fewer than ten million has more than that."""
+
+CONSTRAINTS: Final = frozenset(
+    """allowed_token_ids bad_words guided_choice guided_decoding guided_grammar guided_json guided_regex
+    logits_processors output_config response_format structural_tag structured_outputs thinking_token_budget tool_choice
+    tools use_beam_search vllm_xargs watermarking""".split()  # noqa: SIM905
 )
-"""Options that change the prompt, the text or nothing, but not the choice among tokens."""
+"""Options of vLLM, of any version, that change which tokens may be chosen, and that logits alone do not replay. What
+is not listed changes the prompt, the text or nothing: vLLM ignores options that it does not know."""
 
 NO_OPTIONS: Final = frozenset({"sampler", "other"})
 """Fields of `Sampling` that no request sets."""
@@ -36,10 +37,10 @@ class Sampling(BaseModel):
     """How tokens were to be chosen.
 
     `sampler`: what drew the noise, of `toploc.tokens.noise.SAMPLERS`; the server's, no option of a request. `other`:
-    names of options that no verifier can replay from logits alone.
+    names of constraints that no verifier can replay from logits alone.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -76,7 +77,8 @@ class Sampling(BaseModel):
 
     @property
     def greedy(self) -> bool:
-        return self.temperature < GREEDY_BELOW
+        """Whether one token is left to choose: the likeliest, at any temperature."""
+        return self.temperature < GREEDY_BELOW or self.top_k == 1 or self.top_p < ONE_TOKEN or self.min_p == 1
 
     @property
     def divisor(self) -> float:
@@ -92,7 +94,7 @@ class Sampling(BaseModel):
         """
         given = {name: value for name, value in request.items() if value is not None}
         known = {name: given[name] for name in cls.model_fields if name in given and name not in NO_OPTIONS}
-        other = sorted(name for name in given.keys() - HARMLESS - known.keys() if not _is_off(name, given[name]))
+        other = sorted(name for name in given.keys() & CONSTRAINTS if not _is_off(name, given[name]))
         return cls.model_validate({**(defaults or {}), **known, "other": tuple(other)})
 
 
@@ -107,6 +109,18 @@ def _is_off(name: str, value: Any) -> bool:
     """Values with which an option that changes the choice of tokens does not."""
     if name == "tool_choice":
         return value in ("auto", "none")  # any other is a grammar
+    if name == "tools":
+        return not (isinstance(value, list) and any(_is_strict(tool) for tool in value))
+    if name == "output_config":
+        return not (isinstance(value, dict) and value.get("format"))  # its effort is the prompt's
     if name == "response_format":
         return bool(value == {"type": "text"})
-    return value in (False, [], {}) or (name == "length_penalty" and value == 1)
+    return value in (False, [], {})
+
+
+def _is_strict(tool: Any) -> bool:
+    """Whether a call of the tool is held to a grammar (vllm/tool_parsers/structural_tag_registry.py)."""
+    if not isinstance(tool, dict):
+        return False
+    function = tool.get("function")
+    return tool.get("strict") is True or (isinstance(function, dict) and function.get("strict") is True)

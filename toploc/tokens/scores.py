@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 FARTHEST: Final = 1e6
 """A margin where a token was forbidden: JSON has no infinity."""
 
-POWERS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""The λ at which cumulants are taken."""
+POWERS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, -0.15, -0.4, -1.0, -5.0)
+"""The λ at which cumulants are taken: those above 0 for text that is too surprising, those below for text that is not
+surprising enough. At λ = 1 - 1/r the bound is tightest for text at r times the temperature, at -5 nearly so for greedy
+text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +28,10 @@ class TokenScores:
     `margin`: max l - l_y, before temperature: 0 where greedy decoding would say the token. `best`: int64[n], the token
     that it would say. `cut`: how far l_y lies outside of what top-k, top-p and min-p leave (`_truncate`); 0 within.
     `surprisal`: -log p_y, for a token outside that of the least likely one within. `entropy` and `variance`: mean
-    and variance of -log p. `cumulants`: [n, len(POWERS)], log E[exp(λ s)] of the surprisal s, for Chernoff's bound.
-    Greedy answers have margins alone; the rest is 0. `replay`: max (l + T g) - (l_y + T g_y), at least 0, with the
-    sampler's noise g at temperature T, over tokens that sampling leaves: 0 where it would choose the token. None where
-    the noise is not known.
+    and variance of -log p. `tail`: the probability of all tokens that are no likelier. `cumulants`: [n, len(POWERS)],
+    log E[exp(λ s)] of the surprisal s, for Chernoff's bound. Greedy answers have margins alone; the rest is 0.
+    `replay`: max (l + T g) - (l_y + T g_y), at least 0, with the sampler's noise g at temperature T, over tokens that
+    sampling leaves: 0 where it would choose the token. None where the noise is not known.
     """
 
     margin: NDArray[np.float64]
@@ -38,12 +40,13 @@ class TokenScores:
     surprisal: NDArray[np.float64]
     entropy: NDArray[np.float64]
     variance: NDArray[np.float64]
+    tail: NDArray[np.float64]
     cumulants: NDArray[np.float64]
     replay: NDArray[np.float64] | None = None
 
     @classmethod
     def from_table(cls, table: NDArray[np.float64]) -> TokenScores:
-        """From float64 [n, 6 + len(POWERS)], the columns in order, and one more where the noise is known."""
+        """From float64 [n, 7 + len(POWERS)], the columns in order, and one more where the noise is known."""
         ends = np.cumsum([len(POWERS) if name == "cumulants" else 1 for name in COLUMNS])
         parts = dict(zip(COLUMNS, np.split(table, ends[:-1], axis=1), strict=True))
         replay, cumulants = parts.pop("replay"), parts.pop("cumulants")

@@ -132,7 +132,7 @@ def _figures(
     margin = (top - own).clamp(max=FARTHEST)
     if sampling.greedy:
         nothing = torch.zeros_like(margin)
-        rest = dict.fromkeys(("cut", "surprisal", "entropy", "variance"), nothing)
+        rest = dict.fromkeys(("cut", "surprisal", "entropy", "variance", "tail"), nothing)
         return {"margin": margin, "best": best, **rest, "cumulants": nothing[:, None].expand(-1, len(POWERS))}
     scaled, beyond = _truncate(block / sampling.divisor, sampling)
     logp = scaled.log_softmax(dim=-1)
@@ -141,15 +141,17 @@ def _figures(
     inside = kept.gather(1, chosen[:, None])[:, 0]
     outside = sampling.divisor * beyond.gather(1, chosen[:, None])[:, 0]
     p = logp.exp()
+    surprisal = -torch.where(inside, logp.gather(1, chosen[:, None])[:, 0], least)
     information = -logp.masked_fill(~kept, 0)
     entropy = (p * information).sum(dim=-1)
     figures = {
         "margin": margin,
         "best": best,
         "cut": torch.where(inside, torch.zeros_like(own), outside.clamp(0, FARTHEST)),
-        "surprisal": -torch.where(inside, logp.gather(1, chosen[:, None])[:, 0], least),
+        "surprisal": surprisal,
         "entropy": entropy,
         "variance": (p * (information - entropy[:, None]) ** 2).sum(dim=-1),
+        "tail": (p * (logp <= -surprisal[:, None])).sum(dim=-1),
         "cumulants": torch.stack([((1 - power) * logp).logsumexp(dim=-1) for power in POWERS], dim=-1),
     }
     if noise is not None:

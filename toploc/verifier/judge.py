@@ -12,7 +12,7 @@ from ..checks.prompt import check_prompt
 from ..checks.proofs import check_proofs
 from ..checks.receipt import check_receipt
 from ..checks.text import check_text
-from ..checks.tokens import check_tokens
+from ..checks.tokens import check_equal_choices, check_tokens
 from ..report import Check, CheckName, Report, quote
 from ..thresholds import tokens
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..proofs.chunks import Points
     from ..receipts.keys import PublicKey
     from ..thresholds.bounds import Thresholds
+    from ..tokens.sampling import Sampling
     from ..tokens.scores import TokenScores
 
 
@@ -65,7 +66,7 @@ def judge(evidence: Evidence, policy: Policy, computed: Sequence[Computed | Chec
     2. prompt: the server answered the request's.
     3. proofs: these weights computed the hidden states of these tokens.
     4. pooled, where the thresholds have bounds for it: so does their error over the whole answer.
-    5. tokens: they are what the model says.
+    5. tokens: they are what the model says, and choices are no more equal than it draws them.
     6. text: it is what the tokens say.
     7. finish: the answer ended where the request lets it end.
     8. receipt: the provider signed this answer.
@@ -83,6 +84,7 @@ def judge(evidence: Evidence, policy: Policy, computed: Sequence[Computed | Chec
         )
     for answer, entry in zip(evidence.answers, computed, strict=True):
         checks += [entry] if isinstance(entry, Check) else _of_choice(evidence, answer, policy, entry)
+    checks += _equal_choices(evidence, policy, computed)  # 5
     checks += check_receipt(evidence, policy.trusted_keys)  # 8
     return Report.of(checks, model=evidence.model[:200])
 
@@ -110,6 +112,18 @@ def beyond_the_model(
         message = f"{len(prompt)} + {len(answer.token_ids)} tokens, the context has {context_length}"
         return not_computable(answer, "proofs", "context_length", message)
     return None
+
+
+def _equal_choices(evidence: Evidence, policy: Policy, computed: Sequence[Computed | Check]) -> Iterator[Check]:
+    prompts: dict[int, list[tuple[Answer, Sampling, TokenScores | None]]] = {}
+    for answer, entry in zip(evidence.answers, computed, strict=True):
+        if not isinstance(entry, Check):
+            drawn = (answer, evidence.sampling_of(answer), entry.scores)
+            prompts.setdefault(answer.index // evidence.choices_per_prompt, []).append(drawn)
+    for answers in prompts.values():
+        check = check_equal_choices(answers, policy.thresholds.tokens or tokens.DEFAULT)
+        if check is not None:
+            yield check
 
 
 def _of_choice(evidence: Evidence, answer: Answer, policy: Policy, computed: Computed) -> Iterator[Check]:

@@ -39,3 +39,22 @@ def test_a_token_that_is_forbidden_is_farthest(options: dict[str, float]) -> Non
     scores = score_tokens([torch.zeros(1, 8)], [0], [7], sampling, [7])
     assert scores.cut[0] == FARTHEST
     assert scores.replay is None or scores.replay[0] == FARTHEST
+
+
+@pytest.mark.parametrize(
+    ("options", "token", "tail"),
+    [
+        ({}, 0, 1),
+        ({}, 1, 0.3334),
+        ({}, 3, 0.0334),
+        ({"top_k": 2}, 1, 0.2 / 0.8666),
+        ({"top_k": 2}, 3, 0.2 / 0.8666),  # outside: as the least likely within
+        ({"temperature": 0.5}, 1, 0.0511 / 0.4955),
+    ],
+)
+def test_the_probability_of_all_tokens_that_are_no_likelier(options: dict[str, float], token: int, tail: float) -> None:
+    assert scored([0.6666, 0.2, 0.1, 0.0334], token, **options).tail[0] == pytest.approx(tail, abs=2e-4)
+
+
+def test_equally_likely_tokens_share_their_tail() -> None:
+    assert [scored([0.4, 0.3, 0.3], token).tail[0] for token in range(3)] == pytest.approx([1, 0.6, 0.6])
