@@ -29,7 +29,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 Seconds = Annotated[int, Field(ge=0, lt=2**53, description="since 1970, UTC")]
 
-Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 
 Sampler = Annotated[str, Field(min_length=1, max_length=40)]
 

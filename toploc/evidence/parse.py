@@ -70,7 +70,7 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
         route,
         request,
         sampling,
-        tuple(name for name in (request.model, response.model, proofs.model) if name is not None),
+        tuple(name for name in (request.model or None, response.model, proofs.model) if name is not None),
         proofs,
         answers,
         prompts,

@@ -43,9 +43,12 @@ class Response(BaseModel):
 
 
 class Request(BaseModel):
-    """What both routes have. Unknown options are kept for `Sampling`, which says what cannot be replayed."""
+    """What both routes have, as leniently as vLLM reads it: 12.0 is 12, and 1 is true.
 
-    model_config = ConfigDict(frozen=True, strict=True)
+    Unknown options are kept for `Sampling`, which says what cannot be replayed.
+    """
+
+    model_config = ConfigDict(frozen=True)
 
     model: str | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
@@ -56,6 +59,7 @@ class Request(BaseModel):
     skip_special_tokens: bool | None = None
     include_reasoning: bool | None = None
     echo: bool | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1, lt=2**32)] | None = None
 
 
 class Chat(Request):
@@ -68,7 +72,6 @@ class Chat(Request):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     add_special_tokens: bool | None = None
-    truncate_prompt_tokens: int | None = None
     reasoning_effort: str | None = None
 
 
@@ -76,4 +79,3 @@ class Completion(Request):
     prompt: str | list[str] | list[TokenId] | list[list[TokenId]] = Field(min_length=1)
     suffix: None = None
     add_special_tokens: bool | None = None
-    truncate_prompt_tokens: None = None

@@ -90,10 +90,10 @@ class TransformersVerifier:
         3. One forward pass; top-k of its states, and the scores of its logits.
         """
         rendered: list[list[int]] = []  # 1
-        problem = "it is not plain messages, has a template or truncation of its own, or is empty"
+        problem = "it is not plain messages, has a template of its own, or is empty"
         for render in self._renderings(evidence, answer):
             try:
-                rendered.append(render())
+                rendered.append(_truncated(render(), evidence.request.truncate_prompt_tokens))
             except Exception as error:
                 # A template is a program of the model's that runs on foreign input: it may raise anything.
                 problem = f"{type(error).__name__}: {str(error)[:200]}"
@@ -123,7 +123,7 @@ class TransformersVerifier:
         request = evidence.chat
         if request is None:
             yield partial(self._completion_prompt, evidence, answer)
-        elif evidence.renderable and request.chat_template is None and request.truncate_prompt_tokens is None:
+        elif evidence.renderable and request.chat_template is None:
             template: dict[str, Any] = dict(request.chat_template_kwargs or {})
             for name in (*sorted(RENDERING), "reasoning_effort"):
                 value = getattr(request, name)
@@ -148,6 +148,11 @@ class TransformersVerifier:
         if clash := template.keys() & _own_options(self.prefill.tokenizer) - RENDERING:
             raise MalformedEvidence("request.chat_template_kwargs", f"{min(clash)} is no option of a template")
         return self.prefill.render([_with_arguments(spell(message)) for message in messages], **template)
+
+
+def _truncated(prompt: list[int], tokens: int | None) -> list[int]:
+    """The last `tokens`, as vLLM cuts prompts (vllm/renderers/params.py); -1 is as many as the server's context has."""
+    return prompt if tokens is None or tokens < 1 else prompt[-tokens:]
 
 
 def _own_options(tokenizer: Any) -> set[str]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from toploc.errors import MalformedEvidence
 from toploc.evidence.parse import parse_evidence
 from toploc.proofs.format import decode_proof
 from toploc.protocol import FIELD_NAME, num_chunks, token_ids_sha256
@@ -27,12 +26,6 @@ RECORDED = {**OLD, **ROUTES}
 LEAST = 60
 LARGEST, LARGEST_TOGETHER = 40_000, 1_500_000
 """Bytes of one file, and of all."""
-
-REFUSED = {
-    "chat-whole-floats": "vLLM reads 12.0 as 12, the parser asks for an integer",
-    "completion-truncated-prompt": "the parser takes truncate_prompt_tokens of chats alone",
-}
-"""Honest answers that are no evidence yet, and why. Whoever mends it takes the name out."""
 
 Json = dict[str, Any]
 
@@ -386,18 +379,7 @@ def test_proofs(name: str) -> None:
             assert field["prompt"]["sha256"] == token_ids_sha256(prompt)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=[pytest.mark.xfail(raises=MalformedEvidence, strict=True, reason=REFUSED[name])]
-            if name in REFUSED
-            else [],
-        )
-        for name in ROUTES
-    ],
-)
+@pytest.mark.parametrize("name", ROUTES)
 def test_recordings_are_evidence(name: str) -> None:
     parsed = parse_evidence(ROUTES[name].read_bytes())
     route = name.split("-", maxsplit=1)[0]
