@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from toploc.errors import InvalidKey, UnsupportedEngine
 from toploc.receipts.keys import load_signing_keys, load_trusted_keys
@@ -15,6 +15,13 @@ from ..plugin import RUST_FRONT_END
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
+
+
+CPU_SPECULATION: Final = (
+    "on CPUs vLLM samples speculated tokens with temperature, top-p and top-k from uninitialised memory, so sampled "
+    "answers are not the model's, and verifications reject them; ask greedily, or leave out --speculative-config"
+)
+"""0.26 to 0.33: `_expand_kernel_impl` in vllm/utils/cpu_triton_utils.py writes into a copy of its output."""
 
 
 def check_signing(args: Namespace) -> None:
@@ -39,6 +46,8 @@ def refuse_unsupported(args: Namespace) -> None:
     for refused, why in reasons_to_refuse(args):
         if refused:
             raise UnsupportedEngine(f"toploc: {why}")
+    if getattr(args, "speculative_config", None) and _on_cpu():
+        logger.warning("toploc: %s", CPU_SPECULATION)
 
 
 def reasons_to_refuse(args: Namespace) -> Iterator[tuple[bool, str]]:

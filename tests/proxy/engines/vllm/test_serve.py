@@ -341,6 +341,14 @@ def test_channel_directory_may_be_gone_already() -> None:
         Path(directory).rmdir()
 
 
+def test_sampled_speculation_on_cpus_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """vLLM's own fault there makes honest answers fail verification."""
+    refuse_unsupported(Namespace(speculative_config=None))
+    assert not caplog.records
+    refuse_unsupported(Namespace(speculative_config={"method": "ngram", "num_speculative_tokens": 3}))
+    assert "ask greedily, or leave out --speculative-config" in caplog.text
+
+
 # The console script
 
 
