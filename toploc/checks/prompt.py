@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 from ..protocol import token_ids_sha256
 from ..report import Check
@@ -21,14 +22,26 @@ def matching_prompt(answer: Answer, rendered: Sequence[Sequence[int]]) -> Sequen
     return next((ids for ids in rendered if token_ids_sha256(ids) == answer.prompt.sha256), rendered[0])
 
 
-def check_prompt(answer: Answer, rendered: Sequence[int]) -> Check:
+CLOCKS: Final = re.compile(r"\b(strftime_now|datetime|now\s*\()")
+"""What a chat template calls for the time, which it then writes into the prompt."""
+
+
+def reads_clock(template: object) -> bool:
+    """Whether prompts of a chat template, or of one of several by name, may differ with the time."""
+    listed = template.values() if isinstance(template, dict) else [template]
+    return any(isinstance(text, str) and CLOCKS.search(text) for text in listed)
+
+
+def check_prompt(answer: Answer, rendered: Sequence[int], *, clock: bool = False) -> Check:
     """Compare the digest in the proofs with the verifier's own rendering of the request, as token ids.
 
     1. Both have the same number of tokens.
     2. SHA-256 over the ids, each a little-endian uint32, is the same.
     3. Where the server sent the ids, they are the verifier's too.
 
-    Reasons: `prompt_length`, `prompt_digest`, `prompt_token_ids`.
+    A template that reads the clock (`clock`) renders another prompt at another time: then a difference accuses nobody.
+
+    Reasons: `prompt_length`, `prompt_digest`, `prompt_token_ids`; undecided: `clock`.
     """
     claimed, digest = answer.prompt, token_ids_sha256(rendered)
     reason = None
@@ -45,9 +58,11 @@ def check_prompt(answer: Answer, rendered: Sequence[int]) -> Check:
         message = f"the server answered the request's prompt, {len(rendered)} tokens"
     if reason and claimed.token_ids is not None:
         message += f"; {_difference(claimed.token_ids, rendered)}"
+    if reason and clock:
+        reason, message = "clock", f"{message}; the chat template reads the clock, so it may have been the request's"
     return Check(
         name="prompt",
-        status="failed" if reason else "passed",
+        status="passed" if reason is None else "undecided" if reason == "clock" else "failed",
         choice=answer.index,
         reason=reason,
         message=message,

@@ -33,7 +33,8 @@ class Policy:
 
     `names`: what its weights are served under; none if it does not know. `decode`: the text of token ids, with or
     without special tokens. `context_length`: the server's, None if unknown. `secret`: chooses the decoys
-    (docs/proof-format.md, section 5). `trusted_keys`: of the providers whose receipts count.
+    (docs/proof-format.md, section 5). `trusted_keys`: of the providers whose receipts count. `clock`:
+    whether the chat template writes the time into prompts.
     """
 
     names: Collection[str]
@@ -43,6 +44,7 @@ class Policy:
     context_length: int | None = None
     secret: bytes = field(default=b"", repr=False)
     trusted_keys: Collection[PublicKey] = ()
+    clock: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,11 @@ def _of_choice(evidence: Evidence, answer: Answer, policy: Policy, computed: Com
         return policy.decode(token_ids, False)
 
     thresholds = policy.thresholds
-    yield check_prompt(answer, computed.prompt)  # 2
+    prompt = check_prompt(answer, computed.prompt, clock=policy.clock)  # 2
+    yield prompt
+    if prompt.status == "undecided":
+        # What was computed is of another prompt.
+        return
     proofs = check_proofs(  # 3
         answer,
         evidence.proofs.dtype,

@@ -8,7 +8,7 @@ import secrets
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ..checks.prompt import matching_prompt
+from ..checks.prompt import matching_prompt, reads_clock
 from ..errors import InvalidActivations, MalformedEvidence
 from ..evidence.parse import parse_evidence
 from ..proofs.chunks import proof_dtype, state_points
@@ -66,6 +66,7 @@ class TransformersVerifier:
             context_length=context_length,
             secret=secrets.token_bytes(16),
             trusted_keys=trusted_keys,
+            clock=reads_clock(tokenizer.chat_template),
         )
 
     def verify(self, data: bytes | str) -> Report:
