@@ -15,6 +15,11 @@ BATCH: Final = 1000
 """Rows of a Parquet file that are held at a time."""
 
 
+LEAST_SECONDS: Final = -(2**53)
+MOST_SECONDS: Final = 2**53
+"""Of `created`. Stops one number of a provider's from ending the conversion of a file."""
+
+
 def to_parquet(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> int:
     """Writes the lines of an evidence file as a Parquet table, and gives the number of rows; torn lines are left out.
 
@@ -54,13 +59,33 @@ def _row(line: Line) -> dict[str, Any] | None:
     try:
         item = json.loads(line.data or b"")
         response = item["response"]
-        created = response.get("created") or response.get("created_at")
         return {
-            "id": response.get("id"),
-            "model": response.get("model"),
-            "created": int(created) if isinstance(created, int | float) else None,
-            "request": json.dumps(item["request"], ensure_ascii=False),
-            "response": json.dumps(response, ensure_ascii=False),
+            "id": _text(response.get("id")),
+            "model": _text(response.get("model")),
+            "created": _seconds(response.get("created") or response.get("created_at")),
+            "request": _json(item["request"]),
+            "response": _json(response),
         }
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _json(value: object) -> str:
+    """With characters as they are, unless half of a surrogate pair is among them, which UTF-8 cannot say."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text
+
+
+def _text(value: object) -> str | None:
+    """None for what is no text: a provider may write anything, and the column is text."""
+    return value if isinstance(value, str) and value.isprintable() else None
+
+
+def _seconds(value: object) -> int | None:
+    """None for what a column of int64 does not hold, infinities among it."""
+    whole = isinstance(value, int | float) and LEAST_SECONDS <= value <= MOST_SECONDS
+    return int(value) if whole and isinstance(value, int | float) else None

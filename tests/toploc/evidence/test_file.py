@@ -113,3 +113,25 @@ def test_parquet(tmp_path: Path) -> None:
     assert to_parquet(source, table) == len(RECORDED)
     for data, path in zip(from_parquet(table), RECORDED, strict=True):
         assert json.loads(data) == json.loads(path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"created": 10**30},
+        {"created": -(10**30)},
+        {"created": "soon"},
+        {"created": True},
+        {"id": 7},
+        {"model": ["a"]},
+        {"id": "half \ud83d"},
+    ],
+)
+def test_one_answer_cannot_end_a_conversion(tmp_path: Path, changed: dict[str, Any]) -> None:
+    source, table = tmp_path / "e.jsonl", tmp_path / "e.parquet"
+    items = [json.loads(path.read_bytes()) for path in RECORDED[:3]]
+    items[1]["response"] |= changed
+    lines = [json.dumps(item) for item in items]
+    source.write_text("\n".join([*lines, lines[0].replace('"created": ', '"created": 1e999, "was": ')]) + "\n")
+    assert to_parquet(source, table) == 4
+    assert len(list(from_parquet(table))) == 4
