@@ -52,13 +52,15 @@ class Computed:
     """What the verifier computed of one choice.
 
     `prompt`: the request's, as token ids. `points`: top-k of every chunk of the hidden states, whose patterns are of
-    `dtype`. `scores`: None where it has no logits.
+    `dtype`. `scores`: None where it has no logits. `sampling`: the options that the engine was handed for it, None
+    where they are the request's.
     """
 
     prompt: tuple[int, ...]
     points: Points
     dtype: str
     scores: TokenScores | None
+    sampling: Sampling | None = None
 
 
 def judge(evidence: Evidence, policy: Policy, computed: Sequence[Computed | Check]) -> Report:
@@ -120,7 +122,7 @@ def _equal_choices(evidence: Evidence, policy: Policy, computed: Sequence[Comput
     prompts: dict[int, list[tuple[Answer, Sampling, TokenScores | None]]] = {}
     for answer, entry in zip(evidence.answers, computed, strict=True):
         if not isinstance(entry, Check):
-            drawn = (answer, evidence.sampling_of(answer), entry.scores)
+            drawn = (answer, entry.sampling or evidence.sampling_of(answer), entry.scores)
             prompts.setdefault(answer.index // evidence.choices_per_prompt, []).append(drawn)
     for answers in prompts.values():
         check = check_equal_choices(answers, policy.thresholds.tokens or tokens.DEFAULT)
@@ -151,7 +153,8 @@ def _of_choice(evidence: Evidence, answer: Answer, policy: Policy, computed: Com
     if thresholds.pooled is not None:
         yield check_pooled(proofs, thresholds.pooled, thresholds.name)  # 4
     bounds = thresholds.tokens or tokens.DEFAULT
-    yield check_tokens(answer, evidence.sampling_of(answer), computed.scores, bounds, decode=text_of)  # 5
+    sampling = computed.sampling or evidence.sampling_of(answer)
+    yield check_tokens(answer, sampling, computed.scores, bounds, decode=text_of)  # 5
     decode, ends = policy.decode, policy.eos_token_ids
     yield check_text(evidence, answer, computed.prompt, decode=decode, eos_token_ids=ends)  # 6
     yield check_finish(  # 7
