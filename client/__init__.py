@@ -4,6 +4,7 @@
 
 Where to start reading:
 - `sdk.py`: both clients, and the one place in the SDK that every reply passes.
+- `tap.py`: what stands between a reply's bytes and whoever reads them; `assembler.py`: what a stream adds up to.
 - `checker.py`: what is done with an answer, in the order in which it is done.
 - `judgement.py`: the verdict of several verifiers.
 - `audit/run.py`: `toploc audit`, which does the same for a file of answers.
@@ -17,7 +18,7 @@ from toploc.protocol import ToplocProofs
 from toploc.report import Check, Report
 from toploc.verifier.server import AsyncVerifier, Verifier
 
-from .errors import MissingProofs, RejectedResponse
+from .errors import MissingProofs, RejectedResponse, UnacceptedResponse, UndecidedResponse
 from .judgement import Judgement, Opinion
 from .options import Options, Verifies
 from .sdk import AsyncOpenAI, OpenAI
@@ -37,6 +38,8 @@ __all__ = [
     "Report",
     "ToplocError",
     "ToplocProofs",
+    "UnacceptedResponse",
+    "UndecidedResponse",
     "Verifier",
     "VerifierUnavailable",
     "Verifies",

@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .exchange import Exchange
-
-Item = tuple["Exchange", Any]
-"""With the SDK's object of the response."""
+Item = tuple[Any, Any]
+"""What is to be checked, and the SDK's object of the response."""
 
 THREADS: Final = 4
 """That check at once; each waits for a verifier most of its time."""
@@ -25,13 +23,13 @@ CLOSE_SECONDS: Final = 10.0
 
 
 class Background:
-    """A bounded queue and the threads that empty it by `check(exchange, response)`.
+    """A bounded queue and the threads that empty it by `check(given, response)`.
 
     What finds the queue full, and what is left when time is up at `close` or at the interpreter's exit, goes to
-    `spool(exchange)`.
+    `spool(given)`.
     """
 
-    def __init__(self, check: Callable[..., None], spool: Callable[[Exchange], None], size: int) -> None:
+    def __init__(self, check: Callable[..., None], spool: Callable[[Any], None], size: int) -> None:
         self._check, self._spool, self._size = check, spool, size
         self._lock = threading.Lock()
         self._begin()
@@ -44,16 +42,16 @@ class Background:
         self._closed = False
         self._process = os.getpid()
 
-    def submit(self, exchange: Exchange, response: Any) -> None:
+    def submit(self, given: Any, response: Any) -> None:
         with self._lock:
             if self._process != os.getpid():  # threads do not survive a fork, and the queue is the parent's
                 self._begin()
             if not self._closed and self._queue.qsize() < self._size:
-                self._queue.put((exchange, response))
+                self._queue.put((given, response))
                 if len(self._threads) < THREADS:
                     self._start()
                 return
-        self._spool(exchange)
+        self._spool(given)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Waits until everything submitted is done; whether it is. `timeout` is in seconds."""
@@ -84,8 +82,8 @@ class Background:
             self._queue.task_done()
         # Their threads are still asking; should one be answered yet, the answer is checked twice.
         left += [*self._busy.values()]
-        for exchange, _ in left:
-            self._spool(exchange)
+        for given, _ in left:
+            self._spool(given)
         for _ in self._threads:
             self._queue.put(None)
 

@@ -14,12 +14,8 @@ from toploc.errors import ToplocError
 from toploc.protocol import FIELD_NAME, ToplocProofs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    import httpx
-
-ROUTES: Final = ("/completions", "/responses")
-"""How paths end that generate; chat completions among them."""
 NOT_BODY: Final = ("extra_body", "extra_headers", "extra_query", "timeout")
 """Arguments of the SDK's methods that are no part of a body."""
 
@@ -46,6 +42,19 @@ class Exchange:
         except (TypeError, ValueError, RecursionError) as error:
             raise ToplocError(f"request or response: cannot be written as JSON: {error}") from None
 
+    @classmethod
+    def read(cls, request: bytes, response: bytes) -> Self:
+        """Of bodies as they came. A response in another encoding than UTF-8, which the SDK reads too, is put into it;
+        one that is no JSON is kept as a text, so that evidence stays JSON."""
+        try:
+            parsed = json.loads(response)
+            response.decode()
+            if isinstance(parsed, dict) and response.lstrip().startswith(b"{"):
+                return cls(request or b"null", response)
+        except (ValueError, RecursionError):
+            parsed = response.decode(errors="replace")
+        return cls(request or b"null", json.dumps(parsed).encode())
+
     @property
     def evidence(self) -> bytes:
         return b'{"request": ' + self.request + b', "response": ' + self.response + b"}"
@@ -67,17 +76,6 @@ class Exchange:
         return response if isinstance(response, dict) else {}
 
 
-def request_of(response: httpx.Response) -> bytes | None:
-    """The body that was sent, if the route generates. `response` is httpx's or httpx2's."""
-    request = response.request
-    if request.method != "POST" or not request.url.path.endswith(ROUTES):
-        return None
-    try:
-        return request.content
-    except Exception:  # a body that was streamed is gone: httpx and httpx2 each have an error for that
-        return None
-
-
 def typed(value: object) -> ToplocProofs | None:
     """The field of an object of the SDK, which is made a typed one in place; None if there is none.
 
@@ -91,23 +89,6 @@ def typed(value: object) -> ToplocProofs | None:
         with contextlib.suppress(ValidationError, RecursionError):
             extra[FIELD_NAME] = field = ToplocProofs.model_validate(field)
     return field if isinstance(field, ToplocProofs) else None
-
-
-def merged(fields: Sequence[ToplocProofs]) -> ToplocProofs | None:
-    """One field of those of a stream's events, each with the choices that it ended."""
-    if len(fields) < 2:
-        return fields[0] if fields else None
-    choices = []
-    for field in fields:
-        for choice in field.choices or ():
-            prompt = choice.prompt or field.prompt
-            choices.append(choice.model_copy(update={"prompt": prompt}))
-    if not choices:
-        return fields[0]
-    choices.sort(key=lambda choice: choice.index)
-    first = choices[0].prompt
-    kept = [choice if choice.prompt != first else choice.model_copy(update={"prompt": None}) for choice in choices]
-    return fields[0].model_copy(update={"prompt": first, "choices": tuple(kept), "error": None})
 
 
 class Memory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from openai.lib.streaming.chat import (
@@ -22,8 +23,12 @@ from openai.resources.responses import AsyncResponses, Responses
 from toploc.protocol import FIELD_NAME
 
 from .exchange import typed
+from .foreign import guarded
+from .tap import tap_of
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
     from toploc.protocol import ToplocProofs
 
 
@@ -41,11 +46,25 @@ def _with_proofs(stream: Any, final: Any) -> Any:
     return final
 
 
+def _events(stream: Any, base: Any) -> Iterator[Any]:
+    with guarded(stream) if tap_of(stream._raw_stream.response) else nullcontext():
+        yield from base.__stream__(stream)
+
+
+async def _events_async(stream: Any, base: Any) -> AsyncIterator[Any]:
+    with guarded(stream) if tap_of(stream._raw_stream.response) else nullcontext():
+        async for event in base.__stream__(stream):
+            yield event
+
+
 # One base each: an object can only become one of a class that has its own as the only base.
 
 
 class _ChatStream(ChatCompletionStream[Any]):
     toploc_proofs = property(_proofs)
+
+    def __stream__(self) -> Iterator[Any]:
+        return _events(self, ChatCompletionStream)
 
     def get_final_completion(self) -> Any:
         return _with_proofs(self, super().get_final_completion())
@@ -54,6 +73,9 @@ class _ChatStream(ChatCompletionStream[Any]):
 class _AsyncChatStream(AsyncChatCompletionStream[Any]):
     toploc_proofs = property(_proofs)
 
+    def __stream__(self) -> AsyncIterator[Any]:
+        return _events_async(self, AsyncChatCompletionStream)
+
     async def get_final_completion(self) -> Any:
         return _with_proofs(self, await super().get_final_completion())
 
@@ -61,12 +83,18 @@ class _AsyncChatStream(AsyncChatCompletionStream[Any]):
 class _ResponseStream(ResponseStream[Any]):
     toploc_proofs = property(_proofs)
 
+    def __stream__(self) -> Iterator[Any]:
+        return _events(self, ResponseStream)
+
     def get_final_response(self) -> Any:
         return _with_proofs(self, super().get_final_response())
 
 
 class _AsyncResponseStream(AsyncResponseStream[Any]):
     toploc_proofs = property(_proofs)
+
+    def __stream__(self) -> AsyncIterator[Any]:
+        return _events_async(self, AsyncResponseStream)
 
     async def get_final_response(self) -> Any:
         return _with_proofs(self, await super().get_final_response())
@@ -117,4 +145,6 @@ class AsyncProvenResponses(AsyncResponses):
 
 def _become(value: Any, kind: type[Any]) -> Any:
     value.__class__ = kind
+    if hasattr(kind, "__stream__"):  # the SDK has begun to read by the class before
+        value._iterator = value.__stream__()
     return value

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from toploc.report import Check, Report, ReportVerdict, printable
+from toploc.report import Check, Report, ReportVerdict, coverage_of, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 Rule = Literal["all", "any", "majority"]
 """How many verifiers have to accept; one that gave no report is none that does."""
@@ -36,35 +36,46 @@ class Judgement(Report):
     opinions: tuple[Opinion, ...] = ()
 
     @classmethod
-    def by(cls, rule: Rule, opinions: Sequence[Opinion], receipts: Sequence[Check] = ()) -> Self:
-        """The verdict of opinions, and of the checks of receipts that this client did itself; at least one of either.
+    def by(
+        cls,
+        rule: Rule,
+        opinions: Sequence[Opinion],
+        own: Sequence[Check] = (),
+        *,
+        unproven: Collection[int] = (),
+    ) -> Self:
+        """The verdict of opinions, and of the checks that this client did itself; at least one of either.
 
-        1. rejected, if a receipt did not pass.
-        2. accepted, if as many verifiers accept as the rule asks for: all, one, or more than half.
+        1. rejected, if one of those failed, or if a receipt did not pass.
+        2. accepted, if as many verifiers accept as the rule asks for: all, one, or more than half. But undecided, if
+           one of the client's own checks is.
         3. undecided and open, if they still could: some could not be asked.
         4. rejected, if one rejects; else undecided: they cannot tell.
+
+        `unproven`: choices of which the server says that it could not prove them; the verdict is on the others.
         """
-        accepted = sum(o.report is not None and o.report.accepted for o in opinions)
-        silent = sum(o.report is None for o in opinions)
+        said = [o.report and _without(o.report, unproven) for o in opinions]
+        accepted = sum(report is not None and report.accepted for report in said)
         needed = min(len(opinions), {"all": len(opinions), "any": 1, "majority": len(opinions) // 2 + 1}[rule])
-        rejected = any(o.report is not None and o.report.verdict == "rejected" for o in opinions)
         verdict: ReportVerdict = "undecided"
         is_open = False
-        if any(check.status != "passed" for check in receipts):  # 1
+        if any(c.status == "failed" or (c.name == "receipt" and c.status != "passed") for c in own):  # 1
             verdict = "rejected"
         elif accepted >= needed:  # 2
-            verdict = "accepted"
-        elif accepted + silent >= needed:  # 3
+            verdict = "undecided" if any(check.status == "undecided" for check in own) else "accepted"
+        elif accepted + said.count(None) >= needed:  # 3
             is_open = True
-        elif rejected:  # 4
+        elif any(report is not None and report.verdict == "rejected" for report in said):  # 4
             verdict = "rejected"
-        reports = [o.report for o in opinions if o.report is not None]
+        reports = [report for report in said if report is not None]
         chosen = next((report for report in reports if report.verdict == verdict), reports[0] if reports else None)
         checks = chosen.checks if chosen else tuple(_unavailable(opinion) for opinion in opinions)
+        done = (*own, *checks)
         return cls(
             verdict=verdict,
             model=chosen.model if chosen else None,
-            checks=(*receipts, *checks),
+            coverage=coverage_of(done),
+            checks=done,
             rule=rule,
             open=is_open,
             opinions=tuple(opinions),
@@ -76,6 +87,14 @@ class Judgement(Report):
             return text
         said = [f"  {o.verifier}: {o.report.verdict if o.report else o.problem}" for o in self.opinions]
         return "\n".join([text, f"  verifiers ({self.rule}):", *(f"  {printable(line)}" for line in said)])
+
+
+def _without(report: Report, choices: Collection[int]) -> Report:
+    """What a report says of the other choices. What it says of the whole response rests on the tokens of all."""
+    if not choices:
+        return report
+    kept = [c for c in report.checks if c.choice not in choices and (c.choice is not None or c.name != "response")]
+    return Report.of(kept, model=report.model)
 
 
 def _unavailable(opinion: Opinion) -> Check:

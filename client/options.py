@@ -14,7 +14,7 @@ from .judgement import Rule
 
 if TYPE_CHECKING:
     from toploc.receipts.keys import PublicKey
-    from toploc.report import Report
+    from toploc.report import Report, ReportVerdict
 
 When = Literal["inline", "background"]
 """Whether the caller waits for the check."""
@@ -28,7 +28,9 @@ class Verifies(Protocol):
 
 
 OnReject = Literal["raise", "warn"] | Callable[[Any, Any], object]
-"""What is done with an answer that is rejected; a function takes the SDK's object and the judgement."""
+"""What is done with an answer that is not accepted; a function takes the SDK's object and the judgement."""
+Seeds = bool | str | Callable[[], str]
+"""Whether requests that sample get a seed; or the public value, or what gives it, that seeds are derived from."""
 OneVerifier = str | Verifies | Callable[[bytes], Any]
 """A server's URL, an object that reports, or a function of evidence in JSON."""
 
@@ -47,11 +49,13 @@ class Options:
     audit_seed: str | None = None
     when: When = "inline"
     on_reject: OnReject | None = None
-    require_proofs: bool = False
+    on_undecided: OnReject | None = None
+    require_proofs: bool | None = None
     trusted_keys: str | os.PathLike[str] | Iterable[PublicKey] = ()
     evidence: str | os.PathLike[str] | None = None
     spool: str | os.PathLike[str] | None = None
     queue_size: int = 1000
+    draw_seeds: Seeds = True
 
     def __post_init__(self) -> None:
         if self.rule not in get_args(Rule):
@@ -60,10 +64,16 @@ class Options:
             raise ToplocError(f"when: expected inline or background, got {self.when!r}")
         if not isinstance(self.audit_rate, int | float) or not 0 <= self.audit_rate <= 1:
             raise ToplocError(f"audit_rate: expected a number from 0 to 1, got {self.audit_rate!r}")
-        if not (self.on_reject in (None, "raise", "warn") or callable(self.on_reject)):
-            raise ToplocError(f"on_reject: expected raise, warn or a function, got {self.on_reject!r}")
-        if self.when == "background" and self.on_reject == "raise":
-            raise ToplocError("on_reject: nobody is there to catch it in the background; give warn or a function")
+        for name in ("on_reject", "on_undecided"):
+            reaction = getattr(self, name)
+            if not (reaction in (None, "raise", "warn") or callable(reaction)):
+                raise ToplocError(f"{name}: expected raise, warn or a function, got {reaction!r}")
+            if self.when == "background" and reaction == "raise":
+                raise ToplocError(f"{name}: nobody is there to catch it in the background; give warn or a function")
+        if self.require_proofs not in (None, True, False):
+            raise ToplocError(f"require_proofs: expected True, False or None, got {self.require_proofs!r}")
+        if not (isinstance(self.draw_seeds, bool | str) or callable(self.draw_seeds)):
+            raise ToplocError(f"draw_seeds: expected True, False, a text or a function, got {self.draw_seeds!r}")
         if not isinstance(self.queue_size, int) or self.queue_size < 1:
             raise ToplocError(f"queue_size: expected a positive integer, got {self.queue_size!r}")
 
@@ -75,10 +85,17 @@ class Options:
         return tuple(given)
 
     @property
-    def reaction(self) -> OnReject:
-        if self.on_reject is not None:
-            return self.on_reject
-        return "raise" if self.when == "inline" else "warn"
+    def requires_proofs(self) -> bool:
+        """Whether an answer without proofs is refused: unless told otherwise, where somebody is there to check them."""
+        return bool(self.verifiers) if self.require_proofs is None else self.require_proofs
+
+    def reaction(self, verdict: ReportVerdict) -> OnReject:
+        """To an answer that was not accepted."""
+        given = self.on_reject if verdict == "rejected" else self.on_undecided
+        if given is not None:
+            return given
+        raises = verdict == "rejected" or self.requires_proofs
+        return "raise" if raises and self.when == "inline" else "warn"
 
     @property
     def spool_path(self) -> Path:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import openai
+from openai._models import construct_type
 from openai._streaming import extract_stream_chunk_type
 
 from .checker import Checker, Counts
-from .exchange import Exchange, request_of, typed
+from .exchange import Exchange, typed
+from .foreign import BROKEN, guarded
 from .helpers import AsyncProvenCompletions, AsyncProvenResponses, ProvenCompletions, ProvenResponses
 from .options import NAMES, Options
+from .routes import EXTENSION, kind_of, sent_of, sent_with
+from .seeds import NONE, PATIENCE, draw, sampler_in, wanted
 from .streams import AsyncProvenStream, ProvenStream
+from .tap import Tap, is_stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
     from toploc.protocol import ToplocProofs
 
     from .judgement import Judgement
+    from .routes import Sent
 
 
 class _Checked:
@@ -62,45 +70,67 @@ class _Checked:
         """Of what `verify` was given."""
         return self._toploc.memory.recall(request) if response is None else Exchange.of(request, response)
 
-    def _prepare_reply(self, reply: dict[str, Any], stream_type: type[Any]) -> bytes | None:
-        """Has streams and objects typed; the request's body if the route generates."""
+    def _samples(self, options: Any) -> bool:
+        """Whether a request samples, has no seed, and somebody will check that it was drawn with one."""
+        checker, body = self._toploc, options.json_data
+        if not (checker.options.draw_seeds and checker.options.verifiers and isinstance(body, dict)):
+            return False
+        kind = kind_of(options.method.upper(), str(options.url).partition("?")[0])
+        return wanted(kind, {**body, **_extra(options)})
+
+    def _seed(self, options: Any) -> None:
+        """Unless the server has said that no sampler of its can be replayed: a seed would be of no use."""
+        if self._toploc.sampler != NONE:
+            body = options.json_data
+            options.json_data = {**body, "seed": draw(self._toploc.options.draw_seeds, {**body, **_extra(options)})}
+
+    def _note_sent(self, request: Any) -> None:
+        """A request keeps what it asks, wherever it is redirected to."""
+        if not self._toploc.idle and (sent := sent_with(request)) is not None:
+            request.extensions = {**request.extensions, EXTENSION: sent}
+
+    def _prepare_reply(self, reply: dict[str, Any], stream_type: type[Any]) -> Sent | None:
+        """Has streams and objects typed, and stands between the reply's bytes and its readers; what was asked, if the
+        reply is an answer that was read already."""
         response, options = reply["response"], reply["options"]
-        request = request_of(response)
-        if request is None:
+        sent = sent_of(response)
+        if sent is None:
             return None
-        if reply["stream"]:
-            if reply["stream_cls"] is not None:
-                reply["stream_cls"] = stream_type[extract_stream_chunk_type(reply["stream_cls"])]
-            return request
-        before, late = options.post_parser, not response.is_closed
+        checker, cast_to = self._toploc, reply["cast_to"]
+        if reply["stream"] and reply["stream_cls"] is not None:
+            reply["stream_cls"] = stream_type[extract_stream_chunk_type(reply["stream_cls"])]
+        if not response.is_closed:
+            if not checker.idle:
+
+                def construct(exchange: Exchange) -> Any:
+                    try:
+                        value = construct_type(value=json.loads(exchange.response), type_=cast_to)
+                    except BROKEN:
+                        return None
+                    typed(value)
+                    return value
+
+                streams = is_stream(response, reply["stream"])
+                Tap(response, sent, checker, streams=streams, parse=construct)
+            if reply["stream"]:
+                return None
+        before = options.post_parser
 
         def parse(parsed: Any) -> Any:
             value = before(parsed) if callable(before) else parsed
-            exchange = Exchange(request, response.content)
-            proofs = typed(value)
-            self._toploc.memory.remember(value, exchange)
-            if late:  # with_streaming_response, whose body comes when it is asked for
-                self._finish_late(exchange, value, proofs)
+            typed(value)
+            checker.memory.remember(value, Exchange.read(sent.body, response.content))
             return value
 
         # Not on the SDK's own object, whose post_parser a retry would wrap again.
         reply["options"] = options.model_copy(update={"post_parser": parse})
-        return request
-
-    def _finish_late(self, exchange: Exchange, value: Any, proofs: ToplocProofs | None) -> None:
-        raise NotImplementedError
-
-    def _whole(self, reply: Mapping[str, Any], request: bytes | None) -> Exchange | None:
-        """The exchange of a reply that has been read, is no stream, and with which something is to be done."""
-        if request is None or reply["stream"] or not reply["response"].is_closed or self._toploc.idle:
-            return None
-        return Exchange(request, reply["response"].content)
+        return None if checker.idle or not response.is_closed else sent
 
 
 class OpenAI(_Checked, openai.OpenAI):
     """`openai.OpenAI` with the options of `toploc_client.Options`; `docs/client.md` explains them.
 
-    Raises ToplocError for options that are none, and RejectedResponse or MissingProofs from any call that generates.
+    Raises ToplocError for options that are none, and UnacceptedResponse from any call that brings an answer.
     """
 
     @cached_property
@@ -124,15 +154,30 @@ class OpenAI(_Checked, openai.OpenAI):
         self._toploc.close()
         super().close()
 
-    def _finish_late(self, exchange: Exchange, value: Any, proofs: ToplocProofs | None) -> None:
-        if not self._toploc.idle:
-            self._toploc.finish(exchange, value, proofs)
+    def _prepare_options(self, options: Any) -> Any:
+        options = super()._prepare_options(options)
+        if self._samples(options):
+            if self._toploc.sampler is None:
+                described: object = None
+                with suppress(openai.OpenAIError, *BROKEN):
+                    described = self.with_options(max_retries=0, timeout=PATIENCE).get("/toploc", cast_to=object)
+                self._toploc.sampler = sampler_in(described)
+            self._seed(options)
+        return options
+
+    def _prepare_request(self, request: Any) -> None:
+        super()._prepare_request(request)
+        self._note_sent(request)
 
     def _process_response(self, **reply: Any) -> Any:
-        request = self._prepare_reply(reply, ProvenStream)
-        value = super()._process_response(**reply)
-        if (exchange := self._whole(reply, request)) is not None:
-            self._toploc.finish(exchange, value, _proofs(value, exchange))
+        sent = self._prepare_reply(reply, ProvenStream)
+        if sent is None:
+            return super()._process_response(**reply)
+        with guarded(reply["response"]):
+            value = super()._process_response(**reply)
+        exchange = Exchange.read(sent.body, reply["response"].content)
+        proofs = _proofs(value, exchange)
+        self._toploc.finish(exchange, value, proofs, sent)
         return value
 
 
@@ -157,17 +202,36 @@ class AsyncOpenAI(_Checked, openai.AsyncOpenAI):
         await self._toploc.close_async()
         await super().close()
 
-    def _finish_late(self, exchange: Exchange, value: Any, proofs: ToplocProofs | None) -> None:
-        # The SDK calls parsers without await.
-        if not self._toploc.idle:
-            self._toploc.leave(exchange, value, proofs)
+    async def _prepare_options(self, options: Any) -> Any:
+        options = await super()._prepare_options(options)
+        if self._samples(options):
+            if self._toploc.sampler is None:
+                described: object = None
+                with suppress(openai.OpenAIError, *BROKEN):
+                    described = await self.with_options(max_retries=0, timeout=PATIENCE).get("/toploc", cast_to=object)
+                self._toploc.sampler = sampler_in(described)
+            self._seed(options)
+        return options
+
+    async def _prepare_request(self, request: Any) -> None:
+        await super()._prepare_request(request)
+        self._note_sent(request)
 
     async def _process_response(self, **reply: Any) -> Any:
-        request = self._prepare_reply(reply, AsyncProvenStream)
-        value = await super()._process_response(**reply)
-        if (exchange := self._whole(reply, request)) is not None:
-            await self._toploc.finish_async(exchange, value, _proofs(value, exchange))
+        sent = self._prepare_reply(reply, AsyncProvenStream)
+        if sent is None:
+            return await super()._process_response(**reply)
+        with guarded(reply["response"]):
+            value = await super()._process_response(**reply)
+        exchange = Exchange.read(sent.body, reply["response"].content)
+        proofs = _proofs(value, exchange)
+        await self._toploc.finish_async(exchange, value, proofs, sent)
         return value
+
+
+def _extra(options: Any) -> dict[str, Any]:
+    """What a request's body has of `extra_body`."""
+    return options.extra_json if isinstance(options.extra_json, dict) else {}
 
 
 def _own(options: dict[str, Any]) -> dict[str, Any]:

@@ -2,90 +2,89 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from openai import AsyncStream, Stream
-from openai.types import Completion
-from openai.types.chat import ChatCompletionChunk
 
-from .assembler import Assembler
-from .exchange import request_of
+from .exchange import typed
+from .fields import Fields
+from .foreign import guarded
+from .tap import tap_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from toploc.protocol import ToplocProofs
 
-    from .checker import Checker
-
 T = TypeVar("T")
 
-TEXT: Final = (ChatCompletionChunk, Completion)
-"""What has its proofs in a field of its own. Of thousands of such events in a stream all but one are mere text."""
+
+class _Proven(Generic[T]):
+    """What both streams share."""
+
+    response: Any
+    _fields: Fields | None = None
+
+    @property
+    def toploc_proofs(self) -> ToplocProofs | None:
+        """Of all choices that have ended so far; the whole answer's after the last event."""
+        return None if self._fields is None else self._fields.merged
+
+    def _note(self, event: Any) -> None:
+        """Has an event's field typed. Of thousands of events in a stream all but one are mere text."""
+        # Not getattr: where there is none, pydantic takes as long to say so as the SDK for half an event.
+        inside = getattr(event, "__dict__", {})
+        holder = inside.get("response") or event
+        if (field := typed(holder)) is None:
+            return
+        if self._fields is None:
+            self._fields = Fields()
+        choices = inside.get("choices")
+        if isinstance(choices, list) and len(self._fields) < 10_000:
+            ended = [c.index for c in choices if getattr(c, "finish_reason", None) is not None]
+            self._fields.add(field, [index for index in ended if type(index) is int and index >= 0])
+        else:
+            self._fields.add(field, ())
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """While it is read: the SDK's errors about what is none of its events become this client's."""
+        tap = tap_of(self.response)
+        if tap is None:
+            yield
+            return
+        tap.owner = self
+        with guarded(self):
+            yield
 
 
-class ProvenStream(Stream[T]):
-    """`toploc_proofs` are those of all choices that have ended so far; the whole answer's after the last event.
-
-    The answer is checked after the last event. A stream that is left after its proofs came is checked in the
-    background; one that is left earlier has nothing to check.
-    """
-
-    toploc_proofs: ToplocProofs | None = None
+class ProvenStream(_Proven[T], Stream[T]):
+    """The answer is checked before its last event. A stream that is left after its proofs came is checked in the
+    background; one that is left earlier is counted as unchecked. See `tap.py`."""
 
     def close(self) -> None:
         super().close()
         self._iterator.close()  # type: ignore[attr-defined]
 
     def __stream__(self) -> Iterator[T]:
-        checker: Checker = self._client._toploc  # type: ignore[attr-defined]
-        assembler = _assembler(self.response, checker)
-        lean = assembler is not None and not assembler.keep and self._cast_to in TEXT
-        try:
+        with self._held():
             for event in super().__stream__():
-                if not lean or event.__pydantic_extra__:  # type: ignore[attr-defined]
-                    _add(self, assembler, event)
+                if getattr(event, "__pydantic_extra__", None) or "response" in getattr(event, "__dict__", ()):
+                    self._note(event)
                 yield event
-        except GeneratorExit:
-            if assembler is not None and assembler.settled:
-                checker.leave(assembler.exchange(), self, assembler.proofs)
-            raise
-        if assembler is not None:
-            checker.finish(assembler.exchange(), self, assembler.proofs)
 
 
-class AsyncProvenStream(AsyncStream[T]):
+class AsyncProvenStream(_Proven[T], AsyncStream[T]):
     """See `ProvenStream`."""
-
-    toploc_proofs: ToplocProofs | None = None
 
     async def close(self) -> None:
         await super().close()
         await self._iterator.aclose()  # type: ignore[attr-defined]
 
     async def __stream__(self) -> AsyncIterator[T]:
-        checker: Checker = self._client._toploc  # type: ignore[attr-defined]
-        assembler = _assembler(self.response, checker)
-        lean = assembler is not None and not assembler.keep and self._cast_to in TEXT
-        try:
+        with self._held():
             async for event in super().__stream__():
-                if not lean or event.__pydantic_extra__:  # type: ignore[attr-defined]
-                    _add(self, assembler, event)
+                if getattr(event, "__pydantic_extra__", None) or "response" in getattr(event, "__dict__", ()):
+                    self._note(event)
                 yield event
-        except GeneratorExit:
-            if assembler is not None and assembler.settled:
-                checker.leave(assembler.exchange(), self, assembler.proofs)
-            raise
-        if assembler is not None:
-            await checker.finish_async(assembler.exchange(), self, assembler.proofs)
-
-
-def _assembler(response: Any, checker: Checker) -> Assembler | None:
-    request = request_of(response)
-    return None if request is None else Assembler(request, keep=checker.keeps_streams)
-
-
-def _add(stream: Any, assembler: Assembler | None, event: Any) -> None:
-    if assembler is not None:
-        assembler.add(event)
-        stream.toploc_proofs = assembler.proofs

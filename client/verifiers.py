@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from toploc.errors import ToplocError
-from toploc.report import Report
+import httpx
+
+from toploc.errors import ToplocError, VerifierUnavailable
+from toploc.report import Report, printable, refused
 from toploc.verifier.server import AsyncVerifier, Verifier
 
 from .judgement import Opinion
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .options import OneVerifier
+
+
+UNREACHABLE: Final = (VerifierUnavailable, httpx.TransportError, OSError, asyncio.TimeoutError)
+"""Errors of a verifier that no answer brings about: the network's, and time that is up."""
 
 
 class NamedVerifier:
@@ -77,6 +83,10 @@ class NamedVerifier:
         return Opinion(verifier=self.name, report=report)
 
     def _problem(self, error: Exception) -> Opinion:
+        """Nobody is asked again who cannot be reached. All else may be the doing of who made the answer: undecided."""
+        problem = printable(f"{type(error).__name__}: {error}"[:500])
+        if isinstance(error, UNREACHABLE):
+            return Opinion(verifier=self.name, problem=problem)
         if not isinstance(error, ToplocError):  # of foreign code
-            logger.warning("toploc: verifier %s failed", self.name, exc_info=error)
-        return Opinion(verifier=self.name, problem=f"{type(error).__name__}: {error}"[:500])
+            logger.warning("toploc: verifier %s failed: %s", printable(self.name), problem)
+        return Opinion(verifier=self.name, report=refused(problem))

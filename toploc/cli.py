@@ -64,7 +64,10 @@ def main() -> int:
     try:
         return load(command)(arguments[1:]) or 0
     except ToplocError as error:
-        print(error, file=sys.stderr)
+        from .report import printable  # pydantic takes 0.1 s
+
+        # What a server says of an error is in it.
+        print("\n".join(printable(line) for line in str(error).split("\n")), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

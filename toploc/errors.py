@@ -9,8 +9,10 @@
     ├── UnsupportedEngine       the engine, or an option of it
     ├── VerifierUnavailable     a server that verifies
     ├── ProofUnavailable        one answer, in the server; never leaves it
-    ├── RejectedResponse        one answer, in the client (`toploc_client.errors`)
-    └── MissingProofs           one answer, in the client (`toploc_client.errors`)
+    └── UnacceptedResponse      one answer, in the client (`toploc_client.errors`)
+        ├── RejectedResponse    that a check contradicts
+        ├── UndecidedResponse   that nobody can judge
+        └── MissingProofs       that has nothing to check
 
 Errors that one folder alone raises and catches stand where they are raised, under the same root: `TooFewAnswers`
 (calibration), `TooMany` and `TooLarge` (the verify route), `Unrenderable` (rehearsal), `ReceiptStoreError`. What never

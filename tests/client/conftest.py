@@ -44,6 +44,15 @@ POOLED = PooledBounds(
 
 
 @pytest.fixture(scope="session")
+def mini() -> TransformersVerifier:
+    """The real verifier of the bundled model; it takes seconds to load."""
+    thresholds = Thresholds.load("toploc-mini")
+    return TransformersVerifier(
+        TransformersPrefill(ROOT / "models" / "toploc-mini"), names=["toploc-mini"], thresholds=thresholds
+    )
+
+
+@pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     with serve(Thresholds.load("toploc-mini")) as served:
         yield served

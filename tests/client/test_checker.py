@@ -82,7 +82,7 @@ def test_a_check_that_fails_unforeseen_costs_no_answer(
         raise RuntimeError("unforeseen")
 
     checker = Checker(Options(verifier=lambda _: ACCEPTED, when="background", spool=tmp_path / "spool.jsonl"))
-    monkeypatch.setattr(checker, "judge", fail)
+    monkeypatch.setattr(checker, "_judge", fail)
     finish(checker, exchange())
     assert checker.flush(30)
     checker.close()

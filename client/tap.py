@@ -1,0 +1,189 @@
+"""Stands between a reply's bytes and whoever reads them: the SDK's streams and parsers, or the application itself.
+
+Every way to read a reply of httpx goes through its `iter_bytes`, `aiter_bytes`, or the raw ones below them. So what is
+decided here holds for `parse()`, `json()`, `text()`, `read()`, `iter_lines()` and streams alike.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from openai._streaming import SSEDecoder
+
+from .assembler import Assembler, whole
+from .exchange import Exchange
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from .checker import Checker
+    from .routes import Sent
+
+ATTRIBUTE: Final = "_toploc_tap"
+"""Of a reply: its tap."""
+
+
+class Tap:
+    """What is read of one reply is checked before its last part is handed on.
+
+    1. A part that ends a choice without its proofs is not handed on where proofs are required.
+    2. The part with the event that ends the stream is handed on after the check. So is the end of what is no stream.
+    3. What is left after its proofs came is checked in the background.
+    4. What is left before, or read below `iter_bytes`, is counted as unchecked, and the log says so.
+    """
+
+    def __init__(
+        self,
+        response: Any,
+        sent: Sent,
+        checker: Checker,
+        *,
+        streams: bool,
+        parse: Callable[[Exchange], Any],
+    ) -> None:
+        self.owner: Any = None
+        """What the application holds: the SDK's stream, once there is one."""
+        self._response, self._sent, self._checker, self._parse = response, sent, checker, parse
+        self._parts = bytearray()
+        self._events = _Events() if streams else None
+        self._assembler = Assembler(sent)
+        self._over = self._inside = self._read = self._told = False
+        self._iter, self._aiter = response.iter_bytes, response.aiter_bytes
+        self._raw, self._araw = response.iter_raw, response.aiter_raw
+        response.iter_bytes, response.aiter_bytes = self._bytes, self._bytes_async
+        response.iter_raw, response.aiter_raw = self._below, self._below_async
+        setattr(response, ATTRIBUTE, self)
+
+    def _bytes(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        self._inside = True
+        try:
+            for part in self._iter(chunk_size):
+                if self._take(part):
+                    self._checker.finish(**self._answer())
+                yield part
+                self._read = True
+        except GeneratorExit:
+            self._left()
+            raise
+        if self._ends():
+            self._checker.finish(**self._answer())
+
+    async def _bytes_async(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
+        self._inside = True
+        try:
+            async for part in self._aiter(chunk_size):
+                if self._take(part):
+                    await self._checker.finish_async(**self._answer())
+                yield part
+                self._read = True
+        except GeneratorExit:
+            self._left()
+            raise
+        if self._ends():
+            await self._checker.finish_async(**self._answer())
+
+    def _below(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        self._refuse()
+        return self._raw(chunk_size)  # type: ignore[no-any-return]
+
+    def _below_async(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
+        self._refuse()
+        return self._araw(chunk_size)  # type: ignore[no-any-return]
+
+    def _refuse(self) -> None:
+        """Raises MissingProofs for bytes that are read as they came over the wire, compressed perhaps."""
+        if not self._inside and not self._over:
+            self._over = True
+            self._checker.unchecked(self._response, "its raw bytes were read, which are not checked; use iter_bytes")
+
+    def _take(self, part: bytes) -> bool:
+        """Whether the answer is whole with this part. Raises MissingProofs."""
+        if self._events is None:
+            self._parts += part
+            return False
+        for data in self._events.feed(part):
+            self._assembler.add(data)
+        if self._over:
+            return bool(self._assembler.problems) and self._again()
+        if self._assembler.unproven and self._checker.options.requires_proofs and not self._assembler.ended:
+            return self._ends()
+        return self._assembler.ended and self._ends()
+
+    def _ends(self) -> bool:
+        """Whether this is the first time that it ends."""
+        over, self._over = self._over, True
+        if not over:
+            self._assembler.end()
+        return not over
+
+    def _again(self) -> bool:
+        """Whether something came after the end, for the first time."""
+        if self._told or not any(check.reason == "after_end" for check in self._assembler.problems):
+            return False
+        self._told = True
+        return True
+
+    def _left(self) -> None:
+        if self._over or not (self._read or self._parts or not self._assembler.empty):
+            return
+        self._over = True
+        if self._events is not None and self._assembler.settled:
+            self._checker.leave(**self._answer())
+        else:
+            self._checker.unchecked(self._held(None), "it was left before its proofs came", raises=False)
+
+    def _answer(self) -> dict[str, Any]:
+        if self._events is None:
+            exchange = Exchange.read(self._sent.body, bytes(self._parts))
+            value = self._parse(exchange)
+            return {"exchange": exchange, "response": self._held(value), "proofs": exchange.proofs, "sent": self._sent}
+        response = self._assembler.response()
+        put_together = None if response is None else Exchange(self._sent.body, whole(response))
+        proofs = self._assembler.fields.merged if response is not None else None
+        return {
+            "exchange": put_together,
+            "response": self._held(None),
+            "proofs": None if self._assembler.fields.junk is not None else proofs,
+            "sent": self._sent,
+            "seen": tuple(self._assembler.problems),
+        }
+
+    def _held(self, value: Any) -> Any:
+        if self.owner is not None:
+            return self.owner
+        return self._response if value is None else value
+
+
+class _Events:
+    """The data of a stream's events out of parts of any size; lines are read as the SDK reads them."""
+
+    def __init__(self) -> None:
+        self._decoder = SSEDecoder()
+        self._rest: list[bytes] = []
+        self._after_cr = False
+
+    def feed(self, part: bytes) -> Iterator[str]:
+        """Raises nothing: a line that is no UTF-8 is one that says something."""
+        if self._after_cr and part.startswith(b"\n"):  # the other half of the end of the line before
+            part = part[1:]
+        if part:
+            self._after_cr = part.endswith(b"\r")
+        for line in part.splitlines(keepends=True):
+            self._rest.append(line)
+            if not line.endswith((b"\n", b"\r")):
+                continue
+            text = b"".join(self._rest).rstrip(b"\r\n").decode(errors="replace")
+            self._rest.clear()
+            event = self._decoder.decode(text)
+            if event is not None and event.data:
+                yield event.data
+
+
+def tap_of(response: Any) -> Tap | None:
+    tap = getattr(response, ATTRIBUTE, None)
+    return tap if isinstance(tap, Tap) else None
+
+
+def is_stream(response: Any, asked: bool) -> bool:
+    """Whether a reply has events; also where they were not asked for in the SDK's way but by `extra_body`."""
+    return asked or str(response.headers.get("content-type", "")).startswith("text/event-stream")
