@@ -19,7 +19,7 @@ from .options import NAMES, Options
 from .routes import EXTENSION, kind_of, sent_of, sent_with
 from .seeds import NONE, PATIENCE, draw, sampler_in, wanted
 from .streams import AsyncProvenStream, ProvenStream
-from .tap import Tap, is_stream
+from .tap import Tap, is_stream, tap_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,7 +99,7 @@ class _Checked:
         checker, cast_to = self._toploc, reply["cast_to"]
         if reply["stream"] and reply["stream_cls"] is not None:
             reply["stream_cls"] = stream_type[extract_stream_chunk_type(reply["stream_cls"])]
-        if not response.is_closed:
+        if reply["stream"] or not response.is_closed:
             if not checker.idle:
 
                 def construct(exchange: Exchange) -> Any:
@@ -124,7 +124,7 @@ class _Checked:
 
         # Not on the SDK's own object, whose post_parser a retry would wrap again.
         reply["options"] = options.model_copy(update={"post_parser": parse})
-        return None if checker.idle or not response.is_closed else sent
+        return None if checker.idle or tap_of(response) is not None else sent
 
 
 class OpenAI(_Checked, openai.OpenAI):

@@ -85,7 +85,8 @@ class NamedVerifier:
     def _problem(self, error: Exception) -> Opinion:
         """Nobody is asked again who cannot be reached. All else may be the doing of who made the answer: undecided."""
         problem = printable(f"{type(error).__name__}: {error}"[:500])
-        if isinstance(error, UNREACHABLE):
+        closed = isinstance(error, RuntimeError) and "client has been closed" in str(error)  # httpx has no other name
+        if isinstance(error, UNREACHABLE) or closed:
             return Opinion(verifier=self.name, problem=problem)
         if not isinstance(error, ToplocError):  # of foreign code
             logger.warning("toploc: verifier %s failed: %s", printable(self.name), problem)

@@ -1,6 +1,6 @@
 """What `toploc_client.OpenAI` takes longer than `openai.OpenAI` for a response, where it checks nothing.
 
-    python benchmarks/client/run.py
+    python benchmarks/client/run.py [--long]
 
 Both read the same recorded answer, which a transport in this process hands them, so that neither network nor model is
 timed. They take turns, a block of calls each. Times are of the processor; `more` is the median over pairs of blocks of
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import openai
 import toploc_client
+from toploc_client import Check, Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +56,18 @@ class Recorded(httpx2.BaseTransport):
         return httpx2.Response(200, headers={"content-type": "application/json"}, content=self._whole)
 
 
+class Hostile(Recorded):
+    """A stream as long, with a field in each event, as no honest server sends it."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(tokens)
+        field = json.loads(self._whole)["toploc_proofs"]
+        field["choices"][0].update(token_ids=[1], proofs=["x"])
+        lines = self._events.split(b"\n\n")[:-2]
+        events = [{**json.loads(line[6:]), "toploc_proofs": field} for line in lines]
+        self._events = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+
+
 def whole(client: Any) -> None:
     assert client.chat.completions.create(**CALL).choices
 
@@ -75,15 +88,49 @@ def compare(call: Callable[[Any], None], clients: list[Any], blocks: int, size: 
                 call(client)
             if block:  # the first warms up
                 found.append((time.process_time() - begin) / size * 1000)
-    first, *others = times
+    first, *others = times  # of each block
     more = [[mine - plain for mine, plain in zip(found, first, strict=True)] for found in others]
     return [statistics.median(found) for found in (first, *more)]
+
+
+def accept(_: bytes) -> Report:
+    return Report.of([Check(name=name, status="passed", message="") for name in ("model", "prompt", "proofs")])
+
+
+def long_streams(blocks: int) -> None:
+    print("| stream | bytes | plain SDK, ms | with a verifier, times as long |")
+    print("| --- | --- | --- | --- |")
+    for name, kind, tokens in (
+        ("honest", Recorded, 6080),
+        ("honest", Recorded, 12160),
+        ("a field in each event", Hostile, 1280),
+    ):
+        transport = kind(tokens)
+        options: dict[str, Any] = {"base_url": "http://server/v1", "api_key": "none"}
+        clients = [
+            make(**options, **own, http_client=httpx2.Client(transport=transport))
+            for make, own in (
+                (openai.OpenAI, {}),
+                (toploc_client.OpenAI, {"verifier": accept, "on_reject": "warn", "on_undecided": "warn"}),
+            )
+        ]
+        plain, more = compare(read, clients, blocks, 1)
+        print(f"| {name} | {len(transport._events):,} | {plain:.0f} | {(plain + more) / plain:.2f} |", flush=True)
+
+
+def read(client: Any) -> None:
+    for _ in client.chat.completions.create(stream=True, **CALL, temperature=0):
+        pass
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--blocks", type=int, default=40)
+    parser.add_argument("--long", action="store_true", help="streams of 1 MB alone, also a hostile one")
     args = parser.parse_args()
+    if args.long:
+        long_streams(args.blocks)
+        return
     print(f"openai {openai.__version__}, Python {platform.python_version()}, {platform.machine()}\n")
     print("| response | plain SDK, ms | ours, more | with `evidence`, more |")
     print("| --- | --- | --- | --- |")

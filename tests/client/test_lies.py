@@ -614,3 +614,23 @@ def test_a_client_that_checks_nothing_is_the_sdk() -> None:
     with pytest.raises(json.JSONDecodeError):
         chat(client, provider)
     assert isinstance(provider, httpx2.BaseTransport)
+
+
+def test_a_reply_that_a_transport_has_read_already(asked: Asked) -> None:
+    """As caches give them."""
+    provider = LyingProvider("greedy")
+    provider.fresh = True
+
+    class Cache(httpx2.BaseTransport):
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            reply = provider.handle_request(request)
+            return httpx2.Response(200, headers=reply.headers, content=reply.read())
+
+    with httpx2.Client(transport=Cache()) as http:
+        client = provider.client(verifier=asked, on_undecided="warn").with_options(http_client=http)
+        for stream in (False, True):
+            list(chat(client, provider, stream=stream))
+        provider.change = lambda response: evil(response, field=True)
+        for stream in (False, True):
+            with pytest.raises(RejectedResponse):
+                list(chat(client, provider, stream=stream))

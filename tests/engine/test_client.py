@@ -245,10 +245,12 @@ def test_shares_of_answers_that_can_be_shown_later(make: Callable[..., OpenAI], 
         return ask(server, evidence)
 
     client = make(verifier=verifier, audit_rate=0.5)
-    ids = [client.chat.completions.create(**CHAT).id for _ in range(20)]
+    answers = [client.chat.completions.create(**CHAT) for _ in range(20)]
     again = make(verifier=verifier, audit_rate=0.5, audit_seed=client.audit_seed)
     chosen = [json.loads(evidence)["response"]["id"] for evidence in asked]
-    assert chosen == [one for one in ids if again._toploc.chosen(one)]
+    exchanges = [client._toploc.memory.recall(answer) for answer in answers]
+    drawn = [again._toploc.chosen(number, exchange) for number, exchange in enumerate(exchanges)]
+    assert chosen == [answer.id for answer, is_drawn in zip(answers, drawn, strict=True) if is_drawn]
     assert 0 < len(chosen) < 20
     assert make().audit_seed != make().audit_seed
 

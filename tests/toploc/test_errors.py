@@ -8,7 +8,7 @@ from pathlib import Path
 import toploc.errors
 
 ROOT = Path(__file__).parents[2]
-BASES = {"Exception", "ValueError", "RuntimeError", *vars(toploc.errors)}
+BASES = {"Exception", "ValueError", "RuntimeError", "UnacceptedResponse", *vars(toploc.errors)}
 
 
 def test_every_error_of_the_three_packages_is_named() -> None:
