@@ -76,6 +76,7 @@ class Statement(_Frozen):
     response_id: str
     created: Seconds | None = Field(default=None, description="the response's own time")
     request_sha256: Sha256 | None = Field(default=None, description="left out if the request has no canonical form")
+    request_body_sha256: Sha256 | None = Field(default=None, description="of the exact bytes of the request's body")
     model: str
     scheme: Literal["toploc-gf65497"] = SCHEME
     dtype: Literal["bfloat16", "float16"]

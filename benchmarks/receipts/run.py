@@ -16,7 +16,8 @@ from toploc_proxy.receipts.delivered import Delivered
 
 from toploc.protocol import ChoiceProofs, PromptDigest, ToplocProofs, num_chunks
 from toploc.receipts.keys import SigningKey
-from toploc.receipts.receipt import issue, request_digest, verify_receipt
+from toploc.receipts.receipt import issue, verify_receipt
+from toploc.receipts.request import request_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

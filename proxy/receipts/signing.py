@@ -12,7 +12,8 @@ import orjson
 
 from toploc.receipts.keys import load_signing_keys
 from toploc.receipts.output import shown_in
-from toploc.receipts.receipt import issue, request_digest
+from toploc.receipts.receipt import issue
+from toploc.receipts.request import body_sha256, request_digest
 
 from .. import metrics
 from ..log import RequestLogger
@@ -66,16 +67,14 @@ class Signature:
         self._body = body
         self._request_id = request_id
         self._delivered = Delivered()
-        self._request_sha256: str | None = None
-        self._digested = False
+        self._digests: tuple[str | None, str] | None = None
         self.keep = self._delivered.keep
 
     async def prepare(self) -> None:
         """Digests the request, once; after this, `sign` only computes on what the answer is made of."""
-        if not self._digested:
+        if self._digests is None:
             inline = len(self._body) <= INLINE
-            digest = request_digest(self._body) if inline else await asyncio.to_thread(request_digest, self._body)
-            self._request_sha256, self._digested = digest, True
+            self._digests = _digests(self._body) if inline else await asyncio.to_thread(_digests, self._body)
 
     def sign_body(self, proofs: ToplocProofs, body: bytes) -> ToplocProofs:
         """The field of a JSON response."""
@@ -100,11 +99,13 @@ class Signature:
     def _sign(
         self, proofs: ToplocProofs, head: Mapping[str, Any], shown: Callable[[int], Mapping[str, Any]]
     ) -> ToplocProofs:
+        canonical, exact = self._digests or (None, None)
         signed = issue(
             self._signer.key,
             proofs,
             head,
-            request_sha256=self._request_sha256,
+            request_sha256=canonical,
+            request_body_sha256=exact,
             shown=shown,
             issued_at=int(time.time()),
         )
@@ -119,3 +120,8 @@ class Signature:
         metrics.RECEIPTS.labels("failed").inc()
         RequestLogger(self._request_id()).exception("signing an answer failed")
         return proofs
+
+
+def _digests(body: bytes) -> tuple[str | None, str]:
+    """Of a request's canonical form, if it has one, and of its bytes."""
+    return request_digest(body), body_sha256(body)

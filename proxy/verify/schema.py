@@ -11,6 +11,7 @@ _ITEM: Final[dict[str, Any]] = {
     "properties": {
         "request": {"type": "object", "description": "the body that was sent"},
         "response": {"type": "object", "description": "the object that came back"},
+        "request_body": {"type": "string", "description": "the body exactly as it was sent, for its receipt"},
     },
     "required": ["request", "response"],
     "additionalProperties": False,

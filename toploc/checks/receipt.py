@@ -22,7 +22,7 @@ def check_receipt(evidence: Evidence, keys: Collection[PublicKey]) -> tuple[Chec
     """
     trusted: list[JsonValue] = [*sorted(key.key_id for key in keys)]
     checks = []
-    for result in check_receipts(*evidence.source, evidence.proofs, keys):
+    for result in check_receipts(*evidence.source, evidence.proofs, keys, evidence.body):
         stated = result.statement
         figures: dict[str, JsonValue] = {}
         if stated is not None:

@@ -54,6 +54,8 @@ class Evidence:
     conversations: tuple[list[dict[str, Any]], ...] = ()
     source: tuple[Mapping[str, Any], Mapping[str, Any]] = field(default=({}, {}), repr=False)
     """Request and response as they were read: what a receipt is about."""
+    body: bytes | None = field(default=None, repr=False)
+    """The request's exact bytes, where the evidence has them."""
     renderable: bool = True
     """Whether `request` has the prompt's messages; if not, only the server's own route can render them."""
     bodies: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)

@@ -23,14 +23,14 @@ MOST_SECONDS: Final = 2**53
 def to_parquet(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> int:
     """Writes the lines of an evidence file as a Parquet table, and gives the number of rows; torn lines are left out.
 
-    Columns: `id`, `model`, `created` (seconds since 1970, UTC), and `request` and `response` as JSON. Needs pyarrow.
+    Columns: `id`, `model`, `created` (seconds since 1970, UTC), `request`, `response` and, where a line has
+    it, `request_body` as JSON. Needs pyarrow.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
-    schema = pa.schema(
-        [("id", "string"), ("model", "string"), ("created", "int64"), ("request", "string"), ("response", "string")]
-    )
+    texts = [(name, "string") for name in ("request", "response", "request_body")]
+    schema = pa.schema([("id", "string"), ("model", "string"), ("created", "int64"), *texts])
     rows = 0
     with parquet.ParquetWriter(target, schema) as writer:
         held: list[dict[str, Any]] = []
@@ -50,9 +50,12 @@ def from_parquet(path: str | os.PathLike[str]) -> Iterator[bytes]:
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(BATCH, columns=["request", "response"]):
+        kept = [name for name in ("request", "response", "request_body") if name in file.schema_arrow.names]
+        for batch in file.iter_batches(BATCH, columns=kept):
             for row in batch.to_pylist():
-                yield f'{{"request": {row["request"]}, "response": {row["response"]}}}'.encode()
+                body = row.get("request_body")
+                exact = "" if body is None else f', "request_body": {body}'
+                yield f'{{"request": {row["request"]}, "response": {row["response"]}{exact}}}'.encode()
 
 
 def _row(line: Line) -> dict[str, Any] | None:
@@ -65,6 +68,7 @@ def _row(line: Line) -> dict[str, Any] | None:
             "created": _seconds(response.get("created") or response.get("created_at")),
             "request": _json(item["request"]),
             "response": _json(response),
+            "request_body": _json(item["request_body"]) if "request_body" in item else None,
         }
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import MalformedEvidence
 from ..protocol import FIELD_NAME, ChoiceProofs, ToplocProofs
+from ..receipts.request import says
 from ..tokens.sampling import Sampling
 from .as_chat import MAX_TURNS, MessageObject, MessageRequest, ResponseObject, ResponseRequest
 from .evidence import Answer, Evidence, Route, TokenIds
@@ -36,7 +37,7 @@ def parse_evidence(data: bytes | str, defaults: Mapping[str, Any] | None = None)
 
 
 def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> Evidence:
-    """The evidence in what a JSON parser gave: `{"request": …, "response": …}`.
+    """The evidence in what a JSON parser gave: `{"request": …, "response": …}`, and `request_body`, if it was kept.
 
     1. It is not nested deeper than `MAX_DEPTH`, and its numbers and texts are ones that JSON can carry on.
     2. Request and response are of one route: chat completions or a batch of them, completions, responses or messages.
@@ -46,7 +47,7 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
     `defaults` are the sampling options of the model's generation_config.json. Raises MalformedEvidence.
     """
     walk(value)  # 1
-    body, sent = _request_and_response(value)
+    body, sent, exact = _parts(value)
     route = _route(body, sent)  # 2
     if FIELD_NAME not in sent:
         fail(f"response.{FIELD_NAME}", "missing: the answer carries no proofs")
@@ -76,20 +77,29 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
         prompts,
         form.conversations,
         source=(body, sent),
+        body=exact,
         renderable=form.renderable,
         bodies=form.bodies,
     )
 
 
-def _request_and_response(value: object) -> tuple[dict[str, Any], dict[str, Any]]:
+def _parts(value: object) -> tuple[dict[str, Any], dict[str, Any], bytes | None]:
+    """Request, response and, where it is there, the exact body of the request."""
     if not isinstance(value, dict):
         fail("", f"expected an object, got {short(value)}")
     for name in ("request", "response"):
         if not isinstance(value.get(name), dict):
             fail(name, "expected an object" if name in value else "missing")
-    if unknown := value.keys() - {"request", "response"}:
-        fail(short(min(unknown)), "unknown; evidence has `request` and `response`")
-    return value["request"], value["response"]
+    if unknown := value.keys() - {"request", "response", "request_body"}:
+        fail(short(min(unknown)), "unknown; evidence has `request`, `response` and, optionally, `request_body`")
+    if "request_body" not in value:
+        return value["request"], value["response"], None
+    if not isinstance(value["request_body"], str):
+        fail("request_body", "expected a text: the body exactly as it was sent")
+    exact = value["request_body"].encode()
+    if not says(exact, value["request"]):
+        fail("request_body", "not the JSON of `request`; it is the body exactly as it was sent")
+    return value["request"], value["response"], exact
 
 
 @dataclass(frozen=True, slots=True)

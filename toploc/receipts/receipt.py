@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from hashlib import sha256
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import rfc8785
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from ..errors import MalformedEvidence
 from ..protocol import FIELD_NAME, ChoiceProofs, PromptDigest, Receipt, Statement, ToplocProofs, token_ids_sha256
 from .output import output_of, shown_in
+from .request import body_sha256, digest, says, spellings_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,12 +30,14 @@ def issue(
     response: Mapping[str, Any],
     *,
     request_sha256: str | None,
+    request_body_sha256: str | None = None,
     shown: Callable[[int], Mapping[str, Any]],
     issued_at: int,
 ) -> ToplocProofs:
     """The field with a receipt in each choice that has proofs.
 
-    `response`: its `id`, and its time if it has one. `shown`: what was delivered of a choice, as `shown_in` has it.
+    `response`: its `id`, and its time if it has one. `request_sha256`, `request_body_sha256`: `request_digest` and
+    `body_sha256` of the body as it came. `shown`: what was delivered of a choice, as `shown_in` has it.
     """
     signed = []
     for choice in proofs.choices or ():
@@ -46,6 +49,7 @@ def issue(
             key_id=key.public.key_id,
             issued_at=issued_at,
             request_sha256=request_sha256,
+            request_body_sha256=request_body_sha256,
             **_stated(proofs, choice, prompt, response, shown(choice.index)),
         )
         receipt = Receipt(statement=statement, signature=key.sign(canonical(statement)))
@@ -65,13 +69,13 @@ class ReceiptResult:
 
 
 def verify_receipt(
-    request: Mapping[str, Any], response: Mapping[str, Any], keys: Iterable[PublicKey]
+    request: Mapping[str, Any], response: Mapping[str, Any], keys: Iterable[PublicKey], body: bytes | None = None
 ) -> tuple[ReceiptResult, ...]:
     """Hold the receipts in a response against it, against its request, and against the keys that are trusted.
 
-    `request` is the JSON body as it was sent, `response` the object that came back or was put together from a stream's
-    events. One result for each choice with tokens; one for the whole where there are none. Raises MalformedEvidence,
-    if `toploc_proofs` does not parse.
+    `request` is the JSON body as it was sent, and `body` its bytes, where they were kept; `response` is the object that
+    came back or was put together from a stream's events. One result for each choice with tokens; one for the whole
+    where there are none. Raises MalformedEvidence, if `toploc_proofs` does not parse.
     """
     sent = response.get(FIELD_NAME)
     if sent is None:
@@ -80,24 +84,29 @@ def verify_receipt(
         proofs = ToplocProofs.model_validate_json(json.dumps(sent), strict=True)
     except (ValidationError, TypeError, ValueError, RecursionError):
         raise MalformedEvidence(f"response.{FIELD_NAME}", "not a field of version 1") from None
-    return check_receipts(request, response, proofs, keys)
+    return check_receipts(request, response, proofs, keys, body)
 
 
 def check_receipts(
-    request: Mapping[str, Any], response: Mapping[str, Any], proofs: ToplocProofs, keys: Iterable[PublicKey]
+    request: Mapping[str, Any],
+    response: Mapping[str, Any],
+    proofs: ToplocProofs,
+    keys: Iterable[PublicKey],
+    body: bytes | None = None,
 ) -> tuple[ReceiptResult, ...]:
     """See `verify_receipt`; of each choice:
 
     1. It has a receipt, of a key that is trusted.
     2. The signature is by that key over the canonical statement.
     3. It was issued while the key was in use.
-    4. The statement is about this request, response, prompt, these tokens, proofs and, where it says so, output.
-       Without trusted keys this alone is checked.
+    4. The statement is about this request: see `_Asked.is_of`.
+    5. It is about this response, prompt, these tokens, proofs and, where it says so, output. Without trusted keys 4 and
+       5 alone are checked.
     """
     trusted = {key.key_id: key for key in keys}
     if not proofs.choices:
         return (ReceiptResult(None, "skipped", "no_receipt", "an answer without proofs has no receipt"),)
-    request_sha256 = digest(request) if any(choice.receipt for choice in proofs.choices) else None
+    asked = _Asked(request, body)
     results = []
     for choice in proofs.choices:
         receipt, prompt = choice.receipt, choice.prompt or proofs.prompt
@@ -106,14 +115,17 @@ def check_receipts(
             continue
         statement, key = receipt.statement, trusted.get(receipt.statement.key_id)
         problem = _untrusted(receipt, key) if trusted else None  # 1-3
+        known = asked.is_of(statement)  # 4
+        if problem is None and known is False:
+            problem = "request_differs", "the receipt is for another request"
         if problem is None:
-            actual = {
-                "request_sha256": request_sha256,
-                **_stated(proofs, choice, prompt, response, shown_in(response, choice.index)),
-            }
-            problem = _another_answer(statement, actual, prompt, response)  # 4
+            actual = _stated(proofs, choice, prompt, response, shown_in(response, choice.index))
+            problem = _another_answer(statement, actual, prompt, response)  # 5
         if problem is not None:
             results.append(ReceiptResult(choice.index, "failed", *problem, statement))
+        elif known is None:
+            message = "it can be told of no request whether it is this one's; the exact body can (`request_body`)"
+            results.append(ReceiptResult(choice.index, "skipped", "request_unknown", message, statement))
         elif key is None:
             message = f"for this answer, but no keys are trusted; signed with {statement.key_id}"
             results.append(ReceiptResult(choice.index, "skipped", "no_trusted_keys", message, statement))
@@ -122,6 +134,35 @@ def check_receipts(
             message = f"signed with key {key.key_id}{covered}"
             results.append(ReceiptResult(choice.index, "passed", None, message, statement))
     return tuple(results)
+
+
+class _Asked:
+    """The request that receipts are held against."""
+
+    def __init__(self, request: Mapping[str, Any], body: bytes | None) -> None:
+        self._request = request
+        self._body = body
+        self._is_body = cache(lambda: body is not None and says(body, request))
+        self._sha256 = cache(lambda: digest(request))
+        self._spellings = cache(lambda: spellings_sha256(request))
+
+    def is_of(self, statement: Statement) -> bool | None:
+        """Whether a statement is about it; None where that cannot be told.
+
+        1. The exact bytes decide, where there are some and the statement knows them.
+        2. Without them, a spelling of the request that has the digest of the bytes is the one that was sent.
+        3. Else the canonical form decides, where the request or the statement has one.
+        """
+        if self._body is not None and not self._is_body():
+            return False
+        stated = statement.request_body_sha256
+        if stated is not None and self._body is not None:  # 1
+            return body_sha256(self._body) == stated
+        if stated is not None and stated in self._spellings():  # 2
+            return True
+        if statement.request_sha256 is None and self._sha256() is None:
+            return None
+        return statement.request_sha256 == self._sha256()  # 3
 
 
 def _untrusted(receipt: Receipt, key: PublicKey | None) -> tuple[str, str] | None:
@@ -143,8 +184,7 @@ def _another_answer(
     for name, reason in DIFFERENCES.items():
         stated = getattr(statement, name)
         if actual[name] != stated and not (name == "output_sha256" and stated is None):
-            what = "request" if reason == "request_differs" else f"answer: its {name} is not this one's"
-            return reason, f"the receipt is for another {what}"
+            return reason, f"the receipt is for another answer: its {name} is not this one's"
     ids: Sequence[int] | None = prompt.token_ids
     if ids is not None and token_ids_sha256(ids) != prompt.sha256:
         return "prompt_differs", "the prompt's token ids are not those of its digest"
@@ -156,27 +196,6 @@ def _another_answer(
 def canonical(statement: Statement) -> bytes:
     """The bytes that are signed: RFC 8785, without what is absent."""
     return rfc8785.dumps(statement.model_dump(exclude_none=True))
-
-
-def digest(value: object) -> str | None:
-    """SHA-256 of a JSON value's canonical form (RFC 8785), in hexadecimal.
-
-    None if it has none: numbers that a double cannot hold, integers beyond 2^53 - 1, half a surrogate pair, nesting
-    that exhausts the stack.
-    """
-    try:
-        return sha256(rfc8785.dumps(value)).hexdigest()  # type: ignore[arg-type]
-    except (ValueError, RecursionError):
-        return None
-
-
-def request_digest(body: bytes) -> str | None:
-    """`digest` of a request as it came. Read by Python's own parser, which like vLLM's keeps integers exact and the
-    last of equal keys. None also if it is no JSON."""
-    try:
-        return digest(json.loads(body))
-    except (ValueError, RecursionError):
-        return None
 
 
 def _stated(
@@ -216,7 +235,6 @@ def _seconds(value: object) -> int | None:
 
 
 DIFFERENCES: Final = {
-    "request_sha256": "request_differs",
     "response_id": "response_differs",
     "created": "response_differs",
     "finish_reason": "response_differs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -238,11 +239,19 @@ def test_a_large_request_is_digested_elsewhere(signer: Signer) -> None:
     assert reasons(request, ask(application(signer), request).json()) == [None]
 
 
-def test_requests_without_a_canonical_form_are_signed_without(signer: Signer) -> None:
-    request = {"seed": 2**63 - 1}
-    response = ask(application(signer), request).json()
-    assert reasons(request, response) == [None]
-    assert "request_sha256" not in response["toploc_proofs"]["choices"][0]["receipt"]["statement"]
+@pytest.mark.parametrize("stream", [False, True])
+def test_requests_are_signed_by_their_bytes(signer: Signer, stream: bool) -> None:
+    """Of one with a large integer there is nothing else."""
+    body = json.dumps({"seed": 2**63 - 1, "stream": stream}, indent=2).encode()
+    [answer] = send(application(signer), ("POST", "/chat", body))
+    response = reassembled(answer.text) if stream else answer.json()
+    statement = response["toploc_proofs"]["choices"][0]["receipt"]["statement"]
+    assert statement["request_body_sha256"] == sha256(body).hexdigest()
+    assert "request_sha256" not in statement
+    request = json.loads(body)
+    assert [r.reason for r in verify_receipt(request, response, [KEY.public], body)] == [None]
+    assert reasons(request, response) == ["request_unknown"]
+    assert reasons({**request, "seed": 1}, response) == ["request_differs"]
 
 
 def test_signers_from_settings(tmp_path: Path) -> None:

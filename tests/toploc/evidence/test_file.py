@@ -115,6 +115,16 @@ def test_parquet(tmp_path: Path) -> None:
         assert json.loads(data) == json.loads(path.read_bytes())
 
 
+def test_parquet_with_bodies(tmp_path: Path) -> None:
+    """A body that is no text costs no other line, and is refused where the evidence is read."""
+    source, table = tmp_path / "e.jsonl", tmp_path / "e.parquet"
+    items = [{"request": {"a": 1}, "response": {}, **extra} for extra in ({}, {"request_body": '{"a":1}'})]
+    items += [{**items[0], "request_body": body} for body in (5, None, {"a": "b"}, "half \ud83d")]
+    source.write_text("".join(f"{json.dumps(item)}\n" for item in items))
+    assert to_parquet(source, table) == len(items)
+    assert [json.loads(data) for data in from_parquet(table)] == items
+
+
 @pytest.mark.parametrize(
     "changed",
     [

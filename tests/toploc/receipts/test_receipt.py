@@ -22,7 +22,8 @@ from toploc.evidence.parse import read_evidence
 from toploc.protocol import ToplocProofs
 from toploc.receipts.keys import PublicKey, SigningKey
 from toploc.receipts.output import output_of, shown_in
-from toploc.receipts.receipt import canonical, digest, issue, request_digest, verify_receipt
+from toploc.receipts.receipt import canonical, issue, verify_receipt
+from toploc.receipts.request import digest, request_digest
 
 ROOT = Path(__file__).parents[3]
 VECTORS = json.loads((ROOT / "docs" / "receipt-vectors.json").read_text("utf-8"))
@@ -244,7 +245,8 @@ def test_a_receipt_taken_from_one_choice_leaves_the_other() -> None:
 
 
 def test_requests_without_a_canonical_form() -> None:
-    """Signed all the same, without the request: and only then, or a provider could leave out what it likes."""
+    """Signed all the same, and for no request that can be told: docs/receipts.md. A provider that leaves out the
+    digest of one that has a canonical form is found."""
     for body in (b'{"seed": 9007199254740993}', b'{"a": NaN}', b'{"a": "\\ud800"}', b'{"\\ud800": 1}', b"{"):
         assert request_digest(body) is None
     assert request_digest(b"[" * 5000 + b"]" * 5000) is None
@@ -259,7 +261,7 @@ def test_requests_without_a_canonical_form() -> None:
     )
     response = {**response, "toploc_proofs": json.loads(signed.to_json())}
     assert "request_sha256" not in response["toploc_proofs"]["choices"][0]["receipt"]["statement"]
-    assert reasons({"seed": 2**53 + 1}, response) == [None]
+    assert reasons({"seed": 2**53 + 1}, response) == ["request_unknown"]
     assert reasons({"seed": 1}, response) == ["request_differs"]
 
 
