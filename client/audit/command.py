@@ -106,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
             )
             return 130
     print(table)
-    if table.total.verdicts["rejected"] or table.alarms.raised:
+    if table.total.verdicts["rejected"] or table.alarms.raised or table.surprises.raised:
         return 1
     return 2 if table.total.verdicts["undecided"] else 0
 

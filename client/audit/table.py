@@ -10,6 +10,7 @@ from toploc.report import printable
 from .alarms import Alarms
 from .entry import FIGURES, UNKNOWN
 from .figures import of_bound, ratio
+from .surprise import Surprises
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,6 +85,7 @@ class Table:
         self.reasons: Counter[tuple[str, str]] = Counter()
         """By verdict and reason; an answer may have several."""
         self.alarms = Alarms()
+        self.surprises = Surprises()
         self._rows: dict[tuple[str, str], Row] = {}
 
     def add(self, entry: Entry) -> None:
@@ -93,6 +95,7 @@ class Table:
         self._rows[key].add(entry)
         self.total.add(entry)
         self.alarms.add(entry)
+        self.surprises.add(entry)
         if entry.report.verdict != "accepted":
             self.reasons.update((entry.report.verdict, reason) for reason in entry.reasons)
 
@@ -119,8 +122,10 @@ class Table:
             ).rstrip()
             for line in lines
         ]
-        raised = [f"pooled over answers: {alarm}" for alarm in self.alarms if alarm.raised]
-        quiet = [f"pooled over answers: {alarm}" for alarm in self.alarms if not alarm.raised]
+        raised = [f"surprise pooled over answers: {one}" for one in self.surprises if one.test.raised]
+        raised += [f"pooled over answers: {alarm}" for alarm in self.alarms if alarm.raised]
+        quiet = [f"surprise pooled over answers: {one}" for one in self.surprises if not one.test.raised]
+        quiet += [f"pooled over answers: {alarm}" for alarm in self.alarms if not alarm.raised]
         return "\n".join([*raised, *aligned, *quiet])
 
     def to_json(self) -> dict[str, Any]:
@@ -130,4 +135,5 @@ class Table:
             "rows": [row.to_json() for row in self.rows()],
             "reasons": reasons,
             "alarms": [alarm.to_json() for alarm in self.alarms],
+            "surprises": [one.to_json() for one in self.surprises],
         }

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..report import Check, quote
 from ..tokens.found import found_at
-from ..tokens.surprisal import equal_choices, rarest_token, whole_answer, worst_window
+from ..tokens.surprisal import equal_choices, log_ratios, rarest_token, whole_answer, worst_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -240,6 +240,7 @@ def _unlike_the_models(held: _Held) -> Check | None:
         low_window=[low_window.first, low_window.last],
         low_window_z=low_window.z,
         low_window_chance=low_window.chance,
+        log_ratios={**log_ratios(scores)},
     )
     for part, least, reason in (
         (whole, bounds.chance, "surprisal"),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 FOUND: Final = {
-    8: {"4-bit weights": 0.0, "a fine-tuned copy": 0.21},
-    32: {"4-bit weights": 0.0, "a fine-tuned copy": 0.88},
-    64: {"4-bit weights": 0.0, "a fine-tuned copy": 0.92},
-    128: {"4-bit weights": 0.0, "a fine-tuned copy": 0.98},
-    256: {"4-bit weights": 0.0, "a fine-tuned copy": 1.0},
+    8: {"4-bit weights": 0.0, "a fine-tuned copy": 22.5, "greedy decoding": 0.0},
+    32: {"4-bit weights": 0.0, "a fine-tuned copy": 87.5, "greedy decoding": 12.5},
+    64: {"4-bit weights": 0.0, "a fine-tuned copy": 92.5, "greedy decoding": 90.0},
+    128: {"4-bit weights": 0.0, "a fine-tuned copy": 97.5, "greedy decoding": 97.5},
+    256: {"4-bit weights": 0.0, "a fine-tuned copy": 97.5, "greedy decoding": 100.0},
 }
-"""By tokens and writer, of the bundled model at temperature 1 (docs/evidence.md, text written otherwise)."""
+"""Per cent, by tokens and writer, of the bundled model at temperature 1 (docs/evidence.md, text written otherwise)."""
 
 
 def found_at(tokens: int) -> str:
@@ -19,5 +19,5 @@ def found_at(tokens: int) -> str:
     lengths = [length for length in FOUND if length <= tokens]
     if not lengths:
         return f"what this finds was not measured below {min(FOUND)} tokens"
-    shares = ", ".join(f"{share:.0%} by {writer}" for writer, share in FOUND[max(lengths)].items())
+    shares = ", ".join(f"{share:g} % by {writer}" for writer, share in FOUND[max(lengths)].items())
     return f"of answers of {max(lengths)} tokens this finds {shares} (toploc-mini at temperature 1, docs/evidence.md)"
