@@ -1,6 +1,6 @@
 """Bounds of the check on tokens from a model's honest answers, and the rates at which it rejects those and others.
 
-    python benchmarks/tokens/run.py FOLDER [--honest 1024] [--others 160] [--write]
+    python benchmarks/tokens/run.py FOLDER [--honest 320] [--others 80] [--write]
 
 FOLDER keeps texts and scores, so that a run goes on where one ended; `--write` puts the bounds into the model's
 thresholds. Texts are 256 tokens by a real server of the bundled model, of its altered copies, and at other temperatures
@@ -27,7 +27,7 @@ from toploc.evidence.evidence import Answer
 from toploc.protocol import ChoiceProofs, PromptDigest
 from toploc.thresholds.tokens import DEFAULT, TokenBounds
 from toploc.tokens.sampling import Sampling
-from toploc.tokens.surprisal import whole_answer, worst_window
+from toploc.tokens.surprisal import rarest_token, whole_answer, worst_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -62,7 +62,7 @@ class Answers:
                 sampling = Sampling.of(request(self.kind, number)).model_copy(update={"sampler": SAMPLER})
                 check = check_tokens(answer, sampling, beginning(scores, tokens), bounds, decode=lambda _: "")
                 statuses.append(check.status)
-        assert set(statuses) <= {"passed", "failed"}
+        assert set(statuses) <= {"passed", "weak", "failed"}
         return statuses.count("failed"), len(statuses)
 
 
@@ -72,25 +72,27 @@ def fit(honest: Iterable[Answers]) -> TokenBounds:
     1. margin: twice the largest margin, with noise or without; support: twice the largest distance outside of what
        sampling leaves; near: half of the largest margin.
     2. rate: twice the share beyond `near`, with 3 tokens more: a share of which 3 are expected shows none in 5 % of
-       samples.
+       samples. outside: the same of those outside of what sampling leaves, where that is less than all.
     3. chances: the defaults, which hold for any model, or half of the least of any answer where that is less.
-    4. z: the default.
     """
     margins: list[NDArray[np.float64]] = []
     cuts: list[NDArray[np.float64]] = []
-    chances, windows = [1.0], [1.0]
+    chances, windows, rarest = [1.0], [1.0], [1.0]
     for answers in honest:
         for scores in answers.half(0):
             if answers.kind == "greedy":
                 margins.append(scores.margin)
                 continue
-            cuts.append(scores.cut)
+            if "top_k" in REQUESTS[answers.kind]:
+                cuts.append(scores.cut)
             if scores.replay is not None:
                 margins.append(scores.replay)
             for tokens in LENGTHS:
                 part = beginning(scores, tokens)
-                chances.append(whole_answer(part).chance)
-                windows.append(worst_window(part).chance)
+                for low in (False, True):
+                    chances.append(whole_answer(part, low=low).chance)
+                    windows.append(worst_window(part, low=low).chance)
+                rarest.append(rarest_token(part).chance)
     margin, cut = np.concatenate(margins), np.concatenate(cuts)
     near = round(float(margin.max()) / 2, 3)
     return TokenBounds(
@@ -98,9 +100,17 @@ def fit(honest: Iterable[Answers]) -> TokenBounds:
         support=round(2 * float(cut.max()), 3),
         near=near,
         rate=_round((2 * int((margin > near).sum()) + 3) / len(margin)),
+        outside=_round((2 * int((cut > 0).sum()) + 3) / len(cut)),
         chance=min(DEFAULT.chance, _round(min(chances) / 2)),
         window_chance=min(DEFAULT.window_chance, _round(min(windows) / 2)),
+        token_chance=min(DEFAULT.token_chance, _round(min(rarest) / 2)),
     )
+
+
+def wider(bounds: TokenBounds, before: dict[str, float]) -> TokenBounds:
+    """With no distance and no rate below those of `before`, which other honest answers gave."""
+    names = ("margin", "support", "near", "rate", "outside")
+    return bounds.model_copy(update={name: max(getattr(bounds, name), before.get(name, 0)) for name in names})
 
 
 def _round(value: float) -> float:
@@ -119,8 +129,8 @@ def table(found: dict[tuple[str, str], Answers], bounds: TokenBounds) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--honest", type=int, default=1024, help="honest answers of each kind")
-    parser.add_argument("--others", type=int, default=160, help="answers of each kind by each other writer")
+    parser.add_argument("--honest", type=int, default=320, help="honest answers of each kind")
+    parser.add_argument("--others", type=int, default=80, help="answers of each kind by each other writer")
     parser.add_argument("--write", action="store_true", help=f"put the bounds into {TARGET.name}")
     options = parser.parse_args()
     torch.set_num_threads(1)  # the model is so small that others only get in each other's way
@@ -128,6 +138,7 @@ def main() -> None:
     honest = range(options.honest)
     others = range(OTHERS_FROM, OTHERS_FROM + options.others)
     pairs = {(kind, writer): honest if writer == HONEST else others for kind in REQUESTS for writer in WRITERS}
+    del pairs["greedy", "greedily"]
     texts.by_servers({pair: numbers for pair, numbers in pairs.items() if pair[1] != PERSON})
     found = {}
     for (kind, writer), numbers in pairs.items():
@@ -136,17 +147,18 @@ def main() -> None:
         written = texts.read(kind, writer)[: len(numbers)]
         numbers = numbers[: len(written)]
         found[kind, writer] = Answers(kind, numbers, written, scorer.scores(kind, writer, numbers, written))
-    bounds = fit(found[kind, HONEST] for kind in REQUESTS)
+    document = yaml.safe_load(TARGET.read_text("utf-8"))
+    bounds = wider(fit(found[kind, HONEST] for kind in REQUESTS), document["tokens"])
     counts = sum(len(found[kind, HONEST].half(0)) for kind in REQUESTS)
     provenance = (
         f"benchmarks/tokens/run.py: twice the worst distances of {counts} honest answers "
-        f"of {TOKENS} tokens; server vLLM {vllm.__version__} on a CPU, verifier transformers (sdpa), both bfloat16"
+        f"of {TOKENS} tokens, or what earlier ones gave where that is more; "
+        f"server vLLM {vllm.__version__} on a CPU, verifier transformers (sdpa), both bfloat16"
     )
     bounds = bounds.model_copy(update={"provenance": provenance})
     print(yaml.safe_dump({"tokens": bounds.model_dump()}, sort_keys=False, width=100))
     print(table(found, bounds))
     if options.write:
-        document = yaml.safe_load(TARGET.read_text("utf-8"))
         document["tokens"] = bounds.model_dump()
         TARGET.write_text(yaml.safe_dump(document, sort_keys=False, width=100), encoding="utf-8")
 

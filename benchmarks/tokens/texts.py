@@ -19,10 +19,10 @@ import httpx
 from toploc_proxy.local_server import LocalServer
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "models"))
+sys.path.append(str(ROOT))
 
-import alter  # noqa: E402
-from corpus import exchange  # noqa: E402
+from models import alter  # noqa: E402
+from models.corpus import exchange  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,18 +36,28 @@ TOKENS = 256
 REQUESTS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0},
     "sampled": {"temperature": 1},
+    "hot": {"temperature": 1.5},
     "truncated": {"temperature": 0.8, "top_p": 0.9, "top_k": 20},
     "seeded": {"temperature": 1, "seed": 0},
 }
 """What is asked for. Seeds are the questions' numbers."""
 
-ALTERED = ("int8", "int4", "finetuned")
-TEMPERATURES = {"hotter": 1.3, "colder": 0.7}
-"""Times the temperature that was asked for; in place of greedy decoding, the temperature."""
-
 HONEST = "model"
 PERSON = "person"
-WRITERS = (HONEST, *ALTERED, *TEMPERATURES, PERSON)
+
+SERVED = {
+    HONEST: (HONEST, 1.0),
+    "int4": ("int4", 1.0),
+    "int4-colder": ("int4", 0.6),
+    "finetuned": ("finetuned", 1.0),
+    "hotter": (HONEST, 1.3),
+    "colder": (HONEST, 0.7),
+    "greedily": (HONEST, 0.0),
+}
+"""By writer: the model or its altered copy, and what the temperature that was asked for is multiplied by; in place of
+greedy decoding, the temperature."""
+
+WRITERS = (*SERVED, PERSON)
 
 SERVE = ["--served-model-name", NAME, "--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "32"]
 AT_ONCE = 32
@@ -77,8 +87,8 @@ class Texts:
 
     def by_servers(self, counts: dict[tuple[str, str], Sequence[int]]) -> None:
         """Has answers written to questions of these numbers, by kind and writer: one server after another."""
-        for model in (HONEST, *ALTERED):
-            writers = (HONEST, *TEMPERATURES) if model == HONEST else (model,)
+        for model in dict.fromkeys(copy for copy, _ in SERVED.values()):
+            writers = [writer for writer, (copy, _) in SERVED.items() if copy == model]
             missing = {
                 (kind, writer): numbers[len(self.read(kind, writer)) :]
                 for (kind, writer), numbers in counts.items()
@@ -115,8 +125,9 @@ class Texts:
 def ask(http: httpx.Client, kind: str, writer: str, number: int) -> list[int]:
     """The tokens of a served answer."""
     body = request(kind, number)
-    if writer in TEMPERATURES:
-        body["temperature"] = TEMPERATURES[writer] * (body["temperature"] or 1)
+    factor = SERVED[writer][1]
+    if factor != 1:
+        body["temperature"] = factor * (body["temperature"] or 1)
     response = http.post("/v1/chat/completions", json=body).raise_for_status().json()
     [choice] = response["toploc_proofs"]["choices"]
     token_ids: list[int] = choice["token_ids"]
