@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..receipts.output import said_in_blocks, said_in_items
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -178,8 +180,7 @@ class ResponseObject(BaseModel):
 
 def _of_turn(items: list[_Item], reason: str, *, calls: bool = False) -> Json:
     kinds = {item.type for item in items}
-    parts = [part for item in items if item.type == "message" for part in item.content or ()]
-    text = "".join(part.text or "" for part in parts if part.type == "output_text")
+    text = said_in_items([item.model_dump() for item in items])["content"]
     calls = calls or bool(kinds - {"message", "reasoning"})
     return _choice(text, reason, calls=calls, reasoning="reasoning" in kinds)
 
@@ -195,7 +196,7 @@ class MessageObject(BaseModel):
 
     def chat(self) -> Json:
         kinds = {part.type for part in self.content}
-        text = "".join(part.text or "" for part in self.content if part.type == "text")
+        text = said_in_blocks([part.model_dump() for part in self.content])["content"]
         reason = STOP_REASONS.get(self.stop_reason or "", self.stop_reason)
         return _completion(
             self.model, [_choice(text, reason, calls="tool_use" in kinds, reasoning="thinking" in kinds)]

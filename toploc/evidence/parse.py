@@ -145,7 +145,8 @@ def _route(body: Mapping[str, Any], sent: Mapping[str, Any]) -> Route:
     if asks == {"messages"}:
         if isinstance(body["messages"], list) and any(isinstance(item, list) for item in body["messages"]):
             return "batch"
-        return "message" if sent.get("type") == "message" else "chat"
+        # One that is called by both names is no message: no server says `choices` or `object` of one.
+        return "message" if sent.get("type") == "message" and not {"choices", "object"} & sent.keys() else "chat"
     if asks == {"prompt"}:
         return "completion"
     if asks not in ({"input"}, {"input", "prompt"}):
@@ -187,7 +188,7 @@ def _answers(response: Response, proofs: ToplocProofs, *, chat: bool) -> tuple[A
             fail(f"response.choices[{index}].message", "missing")
         if not chat and choice.text is None:
             fail(f"response.choices[{index}].text", "missing")
-        message = choice.message or Message(content=choice.text)
+        message = choice.message if chat and choice.message is not None else Message(content=choice.text)
         prompt = proof.prompt or proofs.prompt
         answers.append(Answer(index, message.content, choice.finish_reason, proof, prompt, _restructured(message)))
     return tuple(answers)

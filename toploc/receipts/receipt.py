@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ..errors import MalformedEvidence
 from ..protocol import FIELD_NAME, ChoiceProofs, PromptDigest, Receipt, Statement, ToplocProofs, token_ids_sha256
-from .output import output_of, shown_in
+from .output import foreign_in, output_of, shown_in
 from .request import body_sha256, digest, says, spellings_sha256
 
 if TYPE_CHECKING:
@@ -100,8 +100,9 @@ def check_receipts(
     2. The signature is by that key over the canonical statement.
     3. It was issued while the key was in use.
     4. The statement is about this request: see `_Asked.is_of`.
-    5. It is about this response, prompt, these tokens, proofs and, where it says so, output. Without trusted keys 4 and
-       5 alone are checked.
+    5. The response says nothing in the place of another route, where a receipt does not look: see `foreign_in`.
+    6. The statement is about this response, prompt, these tokens, proofs and, where it says so, output. Without trusted
+       keys 4 to 6 alone are checked.
     """
     trusted = {key.key_id: key for key in keys}
     if not proofs.choices:
@@ -119,8 +120,10 @@ def check_receipts(
         if problem is None and known is False:
             problem = "request_differs", "the receipt is for another request"
         if problem is None:
+            problem = _of_another_route(request, response, choice.index)  # 5
+        if problem is None:
             actual = _stated(proofs, choice, prompt, response, shown_in(response, choice.index))
-            problem = _another_answer(statement, actual, prompt, response)  # 5
+            problem = _another_answer(statement, actual, prompt, response)  # 6
         if problem is not None:
             results.append(ReceiptResult(choice.index, "failed", *problem, statement))
         elif known is None:
@@ -175,6 +178,11 @@ def _untrusted(receipt: Receipt, key: PublicKey | None) -> tuple[str, str] | Non
     if key.expired_at(statement.issued_at):  # 3
         return "key_expired", f"issued after the time of key {key.key_id}"
     return None
+
+
+def _of_another_route(request: Mapping[str, Any], response: Mapping[str, Any], index: int) -> tuple[str, str] | None:
+    path = foreign_in(response, index, request)
+    return None if path is None else ("output_differs", f"`{path}` is not said where an answer of this route says it")
 
 
 def _another_answer(
