@@ -27,9 +27,6 @@ MAX_CHARACTERS: Final = 64 * 2**20
 MAX_CHOICES: Final = 10_000
 """Where the request does not tell how many choices it asks for."""
 
-MAX_PROBLEMS: Final = 20
-"""That are told of; one is enough for a rejection."""
-
 OBJECTS: Final = {"chat.completion.chunk": "chat.completion"}
 """Of events, and of what they add up to."""
 
@@ -247,7 +244,8 @@ class Assembler:
         self.fields.add(value, ended)
 
     def _problem(self, reason: str, message: str, *, accuses: bool = True) -> None:
-        if len(self.problems) < MAX_PROBLEMS:
+        """The first of its kind: there may be one in each event."""
+        if all(known.reason != reason for known in self.problems):
             status: Any = "failed" if accuses else "undecided"
             self.problems.append(Check(name="response", status=status, reason=reason, message=message))
 

@@ -7,7 +7,7 @@ import inspect
 import json
 import secrets
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
@@ -337,7 +337,8 @@ class Checker:
         from toploc.receipts.receipt import verify_receipt
 
         try:
-            results = verify_receipt(json.loads(exchange.request) or {}, exchange.parsed(), self._keys)
+            body = exchange.request if exchange.exact else None
+            results = verify_receipt(json.loads(exchange.request) or {}, exchange.parsed(), self._keys, body)
         except (MalformedEvidence, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             return [Check(name="receipt", status="undecided", reason="malformed", message=str(error))]
         return [
@@ -368,7 +369,7 @@ class _Given:
         field = response[FIELD_NAME]
         choices = [{**choice, "token_ids": choice["token_ids"] or [0]} for choice in field["choices"]]
         response[FIELD_NAME] = {**field, "choices": choices}
-        return Exchange(self.exchange.request, json.dumps(response).encode()).evidence
+        return replace(self.exchange, response=json.dumps(response).encode()).evidence
 
 
 def _against(sent: Sent | None, response: Mapping[str, Any]) -> list[Check]:

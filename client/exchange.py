@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from toploc.errors import ToplocError
 from toploc.protocol import FIELD_NAME, ToplocProofs
+from toploc.receipts.request import evidence_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,10 +23,12 @@ NOT_BODY: Final = ("extra_body", "extra_headers", "extra_query", "timeout")
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Both bodies in JSON. Headers, and so API keys, are in neither."""
+    """Both bodies in JSON. Headers, and so API keys, are in neither. `exact`: the request's are the bytes that were
+    sent."""
 
     request: bytes
     response: bytes
+    exact: bool = True
 
     @classmethod
     def of(cls, request: Mapping[str, Any], response: Any) -> Self:
@@ -38,7 +41,8 @@ class Exchange:
         if isinstance(response, BaseModel):
             response = response.model_dump(mode="json", exclude_unset=True)
         try:
-            return cls(*(json.dumps(value, ensure_ascii=False).encode() for value in (body, response)))
+            written = (json.dumps(value, ensure_ascii=False).encode() for value in (body, response))
+            return cls(*written, exact=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise ToplocError(f"request or response: cannot be written as JSON: {error}") from None
 
@@ -57,6 +61,8 @@ class Exchange:
 
     @property
     def evidence(self) -> bytes:
+        if self.exact:
+            return evidence_of(self.request, self.response)
         return b'{"request": ' + self.request + b', "response": ' + self.response + b"}"
 
     @property
