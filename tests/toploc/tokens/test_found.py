@@ -19,7 +19,8 @@ WRITERS = {
 @pytest.mark.parametrize("writer", WRITERS)
 def test_shares_are_those_of_the_table(writer: str) -> None:
     start = f"| temperature 1 | {WRITERS[writer]} | "
-    [line] = [line for line in EVIDENCE.read_text("utf-8").splitlines() if line.startswith(start)]
+    # The first of two tables with such rows.
+    line = next(line for line in EVIDENCE.read_text("utf-8").splitlines() if line.startswith(start))
     shares = [cell.strip() for cell in line.removeprefix(start).strip(" |").split("|")][1:]
     assert [float(share.removesuffix(" %")) for share in shares] == [row[writer] for row in FOUND.values()]
 
