@@ -95,10 +95,11 @@ def main(arguments: Sequence[str]) -> int:
     args, serve = parse(parser(), arguments)
     if args.base_url and (args.weights or serve):
         raise ToplocError("--base_url: a running server has its own weights and options; leave out --weights and --")
-    if args.base_url is None:
+    experiment = Experiment(args.save_dir, args.model_name)
+    # In a folder that is there, other flags are what is wrong first.
+    if args.base_url is None and not experiment.path.exists():
         require_model(args.weights or args.model_name, "--weights" if args.weights else "--model_name")
     prompts = read_prompts(args.dataset_name, args.n_samples)
-    experiment = Experiment(args.save_dir, args.model_name)
     named = {name: getattr(args, name) for name in Manifest.model_fields if name not in ("version", "serve")}
     experiment.begin(Manifest(**named, serve=serve))
     done = {sample for sample, _ in experiment.answers()}

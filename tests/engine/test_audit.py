@@ -71,7 +71,7 @@ def test_one_prover_and_two_verifiers(
     assert (verdicts[49], verdicts[50], verdicts[51]) == ("undecided", "rejected", "rejected")
     assert {entry["verifier"] for entry in entries} == {server.url, verifier.url}
     total = json.loads((out / "summary.json").read_bytes())["total"]
-    assert (total["responses"], total["accepted"], total["rejected"], total["error"]) == (52, 48, 2, 2)
+    assert (total["responses"], total["accepted"], total["rejected"], total["undecided"]) == (52, 48, 2, 2)
     assert total["tokens"] == sum(entry["tokens"] for entry in entries) > 0
     [head, *rows, all_of_them] = done.stdout.splitlines()
     assert head.split()[:3] == ["model", "day", "responses"]
