@@ -41,10 +41,10 @@ class Exchange:
         if isinstance(response, BaseModel):
             response = response.model_dump(mode="json", exclude_unset=True)
         try:
-            written = (json.dumps(value, ensure_ascii=False).encode() for value in (body, response))
-            return cls(*written, exact=False)
+            asked, answer = (json.dumps(value, ensure_ascii=False).encode() for value in (body, response))
         except (TypeError, ValueError, RecursionError) as error:
             raise ToplocError(f"request or response: cannot be written as JSON: {error}") from None
+        return cls(asked, answer, exact=False)
 
     @classmethod
     def read(cls, request: bytes, response: bytes) -> Self:

@@ -92,8 +92,7 @@ def evidence_of(body: bytes, response: bytes) -> bytes:
     """
     try:
         text = body.decode()
-        json.loads(text)
-    except UNREADABLE:
+    except UnicodeDecodeError:
         return b'{"request": ' + _rewritten(body) + b', "response": ' + response + b"}"
     exact = b', "request_body": ' + json.dumps(text).encode() if needs_body(body) else b""
     return b'{"request": ' + body + b', "response": ' + response + exact + b"}"
