@@ -32,6 +32,7 @@ async def describe(request: Request) -> dict[str, Any]:
         "topk": TOPK,
         "model": server.served.model,
         "dtype": welcome.dtype,
+        "sampler": welcome.sampler,
         "hidden_size": welcome.hidden_size,
         "keys": published_keys(server),
         **description(server),

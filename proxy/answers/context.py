@@ -79,7 +79,9 @@ class RequestContext:
         wanted = range(len(numbered)) if index is None else [index]
         choices = [self._choice(i, *numbered[i], first=numbered[wanted[0]][0]) for i in wanted]
         errors = [choice.error for choice in choices if choice.error is not None]
-        if errors and len(errors) == len(choices):
+        # In a stream of several, an event's error has to say whose it is.
+        one_of_several = index is not None and len(numbered) > 1 and choices[0].token_ids
+        if errors and len(errors) == len(choices) and not one_of_several:
             return self.without_proofs(errors[0])
         return ToplocProofs(
             dtype=self.served.dtype,

@@ -192,6 +192,16 @@ def test_one_error_stands_for_all_where_all_failed() -> None:
     assert "choices" not in field
 
 
+def test_an_unproven_choice_of_a_stream_says_whose_it_is() -> None:
+    """Its tokens are known, and the other choices have proofs."""
+    several = context(call(proven(0), failed(1).model_copy(update={"token_ids": (7, 8)})))
+    sent = stream(several, delta(0, "", "stop"), delta(1, "", "stop"), DONE)
+    fields = [field_of(event + b"\n\n") for event in sent.split(b"\n\n") if b"toploc_proofs" in event]
+    assert [[choice["index"] for choice in field["choices"]] for field in fields] == [[0], [1]]
+    [unproven] = fields[1]["choices"]
+    assert (unproven["error"]["code"], bool(unproven["token_ids"])) == ("rows_missing", True)
+
+
 @pytest.mark.parametrize(
     "calls",
     [
