@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..receipts.receipt import check_receipts
 from ..report import Check
@@ -16,9 +16,16 @@ if TYPE_CHECKING:
     from ..receipts.keys import PublicKey
 
 
-def check_receipt(evidence: Evidence, keys: Collection[PublicKey]) -> tuple[Check, ...]:
+ASKED: Final = frozenset({"prompt", "tokens", "response"})
+"""Checks that fail where another request is put in place of the one that was sent."""
+
+
+def check_receipt(evidence: Evidence, keys: Collection[PublicKey], others: Collection[Check] = ()) -> tuple[Check, ...]:
     """Hold the receipt of every choice against the evidence and the keys that are trusted: the steps and reasons are
     those of `check_receipts`. One check for each choice, and one for the whole where there are no proofs.
+
+    Where one of the `others` failed for which the order of keys in the request counts, and that is not known, the
+    receipt is skipped: whoever wrote the evidence may have changed it.
     """
     trusted: list[JsonValue] = [*sorted(key.key_id for key in keys)]
     checks = []
@@ -27,15 +34,23 @@ def check_receipt(evidence: Evidence, keys: Collection[PublicKey]) -> tuple[Chec
         figures: dict[str, JsonValue] = {}
         if stated is not None:
             figures = {"key_id": stated.key_id, "issued_at": stated.issued_at}
+        status, reason, message = result.status, result.reason, result.message
+        if status == "passed" and result.request == "canonical" and _failed(others, result.choice):
+            status, reason = "skipped", "request_unknown"
+            message = "the request fits but for the order of its keys, which may be why it fails; see `request_body`"
         checks.append(
             Check(
                 name="receipt",
-                status=result.status,
+                status=status,
                 choice=result.choice,
-                reason=result.reason,
-                message=result.message,
+                reason=reason,
+                message=message,
                 figures=figures,
                 thresholds={"key_ids": trusted},
             )
         )
     return tuple(checks)
+
+
+def _failed(others: Collection[Check], choice: int | None) -> bool:
+    return any(c.name in ASKED and c.status == "failed" and c.choice in (None, choice) for c in others)

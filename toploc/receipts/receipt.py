@@ -16,12 +16,16 @@ from pydantic import ValidationError
 from ..errors import MalformedEvidence
 from ..protocol import FIELD_NAME, ChoiceProofs, PromptDigest, Receipt, Statement, ToplocProofs, token_ids_sha256
 from .output import foreign_in, output_of, shown_in
-from .request import body_sha256, digest, says, spellings_sha256
+from .request import body_sha256, digest, is_bendable, says, spellings_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .keys import PublicKey, SigningKey
+
+
+Known = Literal["exact", "canonical", "another", "unknown"]
+"""What is known of a request: that it is the one that was signed, or one of its canonical form."""
 
 
 def issue(
@@ -59,13 +63,17 @@ def issue(
 
 @dataclass(frozen=True, slots=True)
 class ReceiptResult:
-    """Whether one choice has a valid receipt. `reason` is None if so; `docs/receipts.md` lists the others."""
+    """Whether one choice has a valid receipt. `reason` is None if so; `docs/receipts.md` lists the others.
+
+    `request`, if so: `exact`, or `canonical` where others of the same canonical form may lead to other answers.
+    """
 
     choice: int | None
     status: Literal["passed", "failed", "skipped"]
     reason: str | None
     message: str
     statement: Statement | None = None
+    request: Known = "unknown"
 
 
 def verify_receipt(
@@ -117,7 +125,7 @@ def check_receipts(
         statement, key = receipt.statement, trusted.get(receipt.statement.key_id)
         problem = _untrusted(receipt, key) if trusted else None  # 1-3
         known = asked.is_of(statement)  # 4
-        if problem is None and known is False:
+        if problem is None and known == "another":
             problem = "request_differs", "the receipt is for another request"
         if problem is None:
             problem = _of_another_route(request, response, choice.index)  # 5
@@ -126,7 +134,7 @@ def check_receipts(
             problem = _another_answer(statement, actual, prompt, response)  # 6
         if problem is not None:
             results.append(ReceiptResult(choice.index, "failed", *problem, statement))
-        elif known is None:
+        elif known == "unknown":
             message = "it can be told of no request whether it is this one's; the exact body can (`request_body`)"
             results.append(ReceiptResult(choice.index, "skipped", "request_unknown", message, statement))
         elif key is None:
@@ -135,7 +143,7 @@ def check_receipts(
         else:
             covered = "" if statement.output_sha256 else "; its text is bound by the token ids alone"
             message = f"signed with key {key.key_id}{covered}"
-            results.append(ReceiptResult(choice.index, "passed", None, message, statement))
+            results.append(ReceiptResult(choice.index, "passed", None, message, statement, known))
     return tuple(results)
 
 
@@ -148,24 +156,27 @@ class _Asked:
         self._is_body = cache(lambda: body is not None and says(body, request))
         self._sha256 = cache(lambda: digest(request))
         self._spellings = cache(lambda: spellings_sha256(request))
+        self._is_bendable = cache(lambda: is_bendable(request))
 
-    def is_of(self, statement: Statement) -> bool | None:
-        """Whether a statement is about it; None where that cannot be told.
+    def is_of(self, statement: Statement) -> Known:
+        """Whether a statement is about it.
 
         1. The exact bytes decide, where there are some and the statement knows them.
         2. Without them, a spelling of the request that has the digest of the bytes is the one that was sent.
         3. Else the canonical form decides, where the request or the statement has one.
         """
         if self._body is not None and not self._is_body():
-            return False
+            return "another"
         stated = statement.request_body_sha256
         if stated is not None and self._body is not None:  # 1
-            return body_sha256(self._body) == stated
+            return "exact" if body_sha256(self._body) == stated else "another"
         if stated is not None and stated in self._spellings():  # 2
-            return True
+            return "exact"
         if statement.request_sha256 is None and self._sha256() is None:
-            return None
-        return statement.request_sha256 == self._sha256()  # 3
+            return "unknown"
+        if statement.request_sha256 != self._sha256():  # 3
+            return "another"
+        return "canonical" if self._is_bendable() else "exact"
 
 
 def _untrusted(receipt: Receipt, key: PublicKey | None) -> tuple[str, str] | None:

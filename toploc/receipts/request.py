@@ -10,9 +10,15 @@ import json
 import re
 from functools import partial
 from hashlib import sha256
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import rfc8785
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TYPED: Final = frozenset({"role", "content", "type", "text", "name"})
+"""Keys of messages and their parts, which vLLM puts in an order of its own."""
 
 UNREADABLE: Final = (ValueError, TypeError, RecursionError)
 """What JSON readers and writers raise that are given something else."""
@@ -75,6 +81,15 @@ def spellings_sha256(request: object) -> frozenset[str]:
     return frozenset(digests)
 
 
+def is_bendable(request: Mapping[str, Any]) -> bool:
+    """Whether requests of one canonical form may lead to other prompts or other rules for tokens.
+
+    The order of keys and 1.0 in place of 1 are not in the form, and templates and grammars see them: in the parameters
+    of a tool, in a schema, in options of the template, in the input of a tool that was used.
+    """
+    return any(_bends(value) for value in request.values() if isinstance(value, dict | list))
+
+
 def needs_body(body: bytes) -> bool:
     """Whether a request has no canonical form, so that evidence has to carry its body for the receipt to pass."""
     if UNUSUAL.search(body) is None:
@@ -112,3 +127,11 @@ def _same(left: Any, right: Any) -> bool:
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(_same, left, right))
     return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
+
+
+def _bends(value: Any) -> bool:
+    if isinstance(value, dict):
+        return (len(value) > 1 and not value.keys() <= TYPED) or any(map(_bends, value.values()))
+    if isinstance(value, list):
+        return any(map(_bends, value))
+    return isinstance(value, float) and value.is_integer()

@@ -89,7 +89,7 @@ def judge(evidence: Evidence, policy: Policy, computed: Sequence[Computed | Chec
     for answer, entry in zip(evidence.answers, computed, strict=True):
         checks += [entry] if isinstance(entry, Check) else _of_choice(evidence, answer, policy, entry)
     checks += _equal_choices(evidence, policy, computed)  # 5
-    checks += check_receipt(evidence, policy.trusted_keys)  # 8
+    checks += check_receipt(evidence, policy.trusted_keys, checks)  # 8
     return Report.of(checks, model=evidence.model[:200])
 
 

@@ -20,6 +20,7 @@ from toploc.receipts.keys import SigningKey
 from toploc.receipts.output import shown_in
 from toploc.receipts.receipt import issue, verify_receipt
 from toploc.receipts.request import body_sha256, evidence_of, needs_body, request_digest
+from toploc.report import Check
 
 RECORDED = Path(__file__).parents[1] / "evidence"
 KEY = SigningKey.of(Ed25519PrivateKey.from_private_bytes(bytes(32)))
@@ -179,3 +180,44 @@ def test_bodies_that_are_no_text() -> None:
     request = '{"seed": 1152921504606846976}'
     assert b"request_body" not in evidence_of(request.encode("utf-16"), b"{}")
     assert json.loads(evidence_of(request.encode("utf-16"), b"{}"))["request"] == {"seed": 2**60}
+
+
+def reordered(request: Any) -> Any:
+    """Keys the other way round, at every depth: of the same canonical form."""
+    if isinstance(request, dict):
+        return {name: reordered(value) for name, value in reversed(request.items())}
+    return [reordered(item) for item in request] if isinstance(request, list) else request
+
+
+PROMPT = Check(name="prompt", status="failed", choice=0, reason="prompt_digest", message="")
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_request_that_may_have_been_bent_accuses_nobody(exact: bool) -> None:
+    """A template writes a tool's parameters in their order: another order is another prompt."""
+    request = TOOLS["request"]
+    body = pretty(request)
+    response = signed(body, TOOLS["response"], exact=exact)
+    evidence = {"request": reordered(request), "response": response}
+
+    def found(value: Any, *others: Check) -> tuple[str, str | None]:
+        [check] = check_receipt(read_evidence(value), [KEY.public], others)
+        return check.status, check.reason
+
+    assert found(evidence) == ("passed", None)
+    assert found(evidence, PROMPT) == ("skipped", "request_unknown")
+    for other in ({"status": "passed", "reason": None}, {"choice": 1}, {"name": "proofs"}):
+        assert found(evidence, PROMPT.model_copy(update=other)) == ("passed", None)
+    kept = found({**evidence, "request_body": body.decode()}, PROMPT)
+    assert kept == (("passed", None) if exact else ("skipped", "request_unknown"))
+
+
+def test_whose_prompt_it_is_stands_where_the_bytes_are_known() -> None:
+    """Or where nothing of the request can be bent."""
+    sent = json.dumps(TOOLS["request"], separators=(",", ":")).encode()
+    for request, response in (
+        (TOOLS["request"], signed(sent, TOOLS["response"])),
+        (reordered(GREEDY["request"]), signed(pretty(GREEDY["request"]))),
+    ):
+        [check] = check_receipt(read_evidence({"request": request, "response": response}), [KEY.public], [PROMPT])
+        assert check.status == "passed"
