@@ -91,13 +91,17 @@ def is_bendable(request: Mapping[str, Any]) -> bool:
 
 
 def needs_body(body: bytes) -> bool:
-    """Whether a request has no canonical form, so that evidence has to carry its body for the receipt to pass."""
-    if UNUSUAL.search(body) is None:
-        return False
+    """Whether evidence has to carry a request's body, since its receipt may not pass without: the request has no
+    canonical form; or others have the same, and it is written as hardly any client writes it."""
     try:
-        return digest(json.loads(body)) is None
+        request = json.loads(body)
     except UNREADABLE:
         return False
+    if UNUSUAL.search(body) is not None and digest(request) is None:
+        return True
+    if not isinstance(request, dict) or not is_bendable(request):
+        return False
+    return all(spelling(request).encode() != body for spelling in SPELLINGS)
 
 
 def evidence_of(body: bytes, response: bytes) -> bytes:

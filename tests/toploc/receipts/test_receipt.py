@@ -6,6 +6,7 @@ import copy
 import json
 from base64 import b64decode, b64encode
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,28 @@ def test_vectors(case: dict[str, Any]) -> None:
     assert output == json.loads(case["output"])
     assert digest(output) == receipt.statement.output_sha256
     assert PublicKey.model_validate(VECTORS["public_key"]) == KEY.public
+
+
+@pytest.mark.parametrize("case", VECTORS["bodies"], ids=lambda case: case["evidence"])
+def test_vectors_with_bodies(case: dict[str, Any]) -> None:
+    path = ROOT / "tests" / "toploc" / "evidence" / f"{case['evidence']}.json"
+    response, body = json.loads(path.read_text("utf-8"))["response"], case["request_body"].encode()
+    made = issue(
+        KEY,
+        ToplocProofs.model_validate(response["toploc_proofs"]),
+        response,
+        request_sha256=request_digest(body),
+        request_body_sha256=sha256(body).hexdigest(),
+        shown=partial(shown_in, response),
+        issued_at=VECTORS["issued_at"],
+    )
+    receipt = made.choices[case["choice"]].receipt
+    assert canonical(receipt.statement).decode() == case["statement"]
+    assert receipt.signature == case["signature"]
+    assert output_of(shown_in(response, case["choice"])) == json.loads(case["output"])
+    response = {**response, "toploc_proofs": json.loads(made.to_json())}
+    [result] = verify_receipt(json.loads(body), response, [KEY.public], body)
+    assert (result.status, result.request) == ("passed", "exact")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -157,6 +157,9 @@ def test_a_body_that_says_something_else_is_malformed(body: Any, message: str) -
         ('{"a": -Infinity}', True),
         ('{"a": 1e999}', True),
         ("{", False),
+        (json.dumps(TOOLS["request"], separators=(",", ":")), False),
+        (json.dumps(TOOLS["request"], indent=1), True),
+        (json.dumps(GREEDY["request"], indent=1), False),
     ],
 )
 def test_which_requests_need_their_body(body: str, needed: bool) -> None:
