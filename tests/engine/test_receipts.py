@@ -13,6 +13,7 @@ from toploc.checks.receipt import check_receipt
 from toploc.evidence.parse import parse_evidence
 from toploc.receipts.keys import parse_keys
 from toploc.receipts.receipt import verify_receipt
+from toploc.receipts.request import evidence_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,6 +155,28 @@ def test_reports_show_them(api: Api) -> None:
     assert checked({**response, "id": "chatcmpl-another"}) == ("rejected", "failed", "response_differs")
     del response["toploc_proofs"]["choices"][0]["receipt"]
     assert checked(response) == ("accepted", "skipped", "no_receipt")
+
+
+def test_a_large_seed(api: Api, signing: Signing) -> None:
+    """The exact body tells which request was signed, and nothing else does; another question is another request."""
+    request = {"model": NAME, **CHATS["plain"], "seed": 2**60}
+    body = json.dumps(request, indent=1).encode()
+    headers = {"content-type": "application/json"}
+    response = api.http.post("/v1/chat/completions", content=body, headers=headers).json()
+
+    def checked(evidence: bytes) -> tuple[str, str, str | None]:
+        report = api.http.post("/v1/toploc/verify", content=evidence, headers=headers).json()
+        [check] = [check for check in report["checks"] if check["name"] == "receipt"]
+        return report["verdict"], check["status"], check["reason"]
+
+    answer = json.dumps(response).encode()
+    assert checked(evidence_of(body, answer)) == ("accepted", "passed", None)
+    alone = json.dumps({"request": request, "response": response}).encode()
+    assert checked(alone) == ("accepted", "skipped", "request_unknown")
+    other = {**request, "messages": STORY}
+    swapped = checked(evidence_of(json.dumps(other).encode(), answer))
+    assert swapped == ("rejected", "failed", "request_differs")
+    assert verify_receipt(request, response, [signing[1]], body)[0].request == "exact"
 
 
 def test_keys_are_published(api: Api, signing: Signing) -> None:
