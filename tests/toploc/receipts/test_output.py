@@ -12,7 +12,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from toploc.checks.receipt import check_receipt
-from toploc.errors import MalformedEvidence
 from toploc.evidence.parse import read_evidence
 from toploc.protocol import ToplocProofs
 from toploc.receipts.keys import SigningKey
@@ -121,14 +120,11 @@ def test_honest_answers_have_nothing_of_another_route(path: Path) -> None:
     assert [foreign_in(response, index) for index in range(count)] == [None] * count
 
 
-@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [p for p in RECORDED if p.stem != "no-proofs"], ids=lambda path: path.stem)
 def test_checks_and_receipts_read_the_same(path: Path) -> None:
     """Text, where it ends, and whether parts of it are fields of their own."""
     value = json.loads(path.read_bytes())
-    try:
-        evidence = read_evidence(value)
-    except MalformedEvidence:
-        pytest.skip("no answer with tokens")
+    evidence = read_evidence(value)
     turns = len(evidence.answers) if evidence.route in ("response", "message") else 1
     for answer in evidence.answers:
         output = output_of(shown_in(value["response"], answer.index))
