@@ -18,7 +18,7 @@ CheckName = Literal[
 Status = Literal["passed", "weak", "failed", "skipped", "undecided"]
 ReportVerdict = Literal["accepted", "rejected", "undecided"]
 
-REQUIRED: Final = ("model", "prompt", "proofs")
+REQUIRED: Final = ("model", "prompt", "proofs", "response")
 """What has to have passed for an answer to be accepted. The others may be skipped, with a reason."""
 
 ORDER: Final = ("failed", "undecided", "weak", "skipped", "passed")
