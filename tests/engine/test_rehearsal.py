@@ -7,7 +7,7 @@ import copy
 import json
 from typing import TYPE_CHECKING, Any
 
-import corpus
+from models import corpus
 import pytest
 from toploc_client.exchange import merged
 

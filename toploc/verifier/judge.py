@@ -11,7 +11,7 @@ from ..checks.pooled import check_pooled
 from ..checks.prompt import check_prompt
 from ..checks.proofs import check_proofs
 from ..checks.receipt import check_receipt
-from ..checks.response import check_response
+from ..checks.response import Rehearsed, check_response
 from ..checks.text import check_text
 from ..checks.tokens import check_equal_choices, check_tokens
 from ..report import Check, CheckName, Report, quote
@@ -21,7 +21,6 @@ from . import plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from ..checks.response import Rehearsed
     from ..evidence.evidence import Answer, Evidence
     from ..proofs.chunks import Points
     from ..receipts.keys import PublicKey
@@ -101,7 +100,9 @@ def judge(
         if rehearsed is None and not isinstance(entry, Check):
             checks += _of_text(evidence, answer, policy, entry)
     checks += _equal_choices(evidence, policy, computed)  # 5
-    if rehearsed is None:
+    if any(check.name == "prompt" and check.status != "passed" for check in checks):
+        rehearsed = Rehearsed(problem="the prompt that was answered is another than the request's here")
+    elif rehearsed is None:
         rehearsed = plain.rehearse(evidence, computed, checks, policy.eos_token_ids)
     checks.append(check_response(rehearsed, policy.thresholds.tokens or tokens.DEFAULT))  # 8
     checks += check_receipt(evidence, policy.trusted_keys)  # 9

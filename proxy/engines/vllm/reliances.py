@@ -279,7 +279,7 @@ REPLAY: Final = (
     Reliance.on("vllm.v1.outputs:LogprobsTensors", "replay"),
     Reliance.on(
         "vllm.sampling_params:SamplingParams",
-        "call logprobs replay",
+        "call constraints logprobs replay rehearsal",
         members="n stop logprobs num_logprobs prompt_logprobs logprob_token_ids",
     ),
     Reliance.on(
