@@ -45,6 +45,14 @@ Score = Callable[[int, Rendered], Awaitable["Sequence[Scored] | None"]]
 """Gives the log-probabilities of the choices of a prompt, by its number; None if they are not to be had."""
 
 
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What the tokens of a choice say; `offsets`: characters at which each of its chunks begins, and the last ends."""
+
+    text: str
+    offsets: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class Performance:
     """What came of a rehearsal.
@@ -58,6 +66,8 @@ class Performance:
     response: dict[str, Any] | None = None
     problem: str = ""
     ended: tuple[int, int | None] | None = None
+    texts: dict[int, Text] = field(default_factory=dict)
+    """Of the choices, by number, before any parser."""
     scored: bool = True
     """Whether the log-probabilities in the response are the verifier's; else they stand for nothing."""
     asked: Mapping[str, int] = field(default_factory=dict)

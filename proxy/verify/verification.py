@@ -102,4 +102,15 @@ class Verification:
         if performance.scored:
             logprobs = Logprobs((self._verifier.policy.thresholds.tokens or DEFAULT).margin, performance.asked)
         claimed = self._evidence.source[1]
-        return Rehearsed(compare(claimed, performance.response, logprobs=logprobs, without=(FIELD_NAME,)))
+        comparison = compare(claimed, performance.response, logprobs=logprobs, without=(FIELD_NAME,))
+        return Rehearsed(comparison, chunk_offsets=self._chunk_offsets(performance))
+
+    def _chunk_offsets(self, performance: Performance) -> dict[int, list[int]]:
+        """Of the answers whose text no parser has changed. With `echo` something stands before it."""
+        offsets = {}
+        for answer in self._evidence.answers:
+            found, shown = performance.texts.get(answer.index), answer.text or ""
+            if found is not None and found.text and shown.endswith(found.text):
+                begin = len(shown) - len(found.text)
+                offsets[answer.index] = [begin + offset for offset in found.offsets]
+        return offsets

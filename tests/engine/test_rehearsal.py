@@ -7,18 +7,19 @@ import copy
 import json
 from typing import TYPE_CHECKING, Any
 
-from models import corpus
 import pytest
-from toploc_client.exchange import merged
+from toploc_client.assembler import Assembler
+from toploc_client.routes import Sent
 
-from toploc.evidence.assembly import Assembly
+from models import corpus
 from toploc.evidence.leaves import FREE, pattern_of
-from toploc.protocol import FIELD_NAME, ToplocProofs
+from toploc.protocol import FIELD_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from conftest import Api
+    from toploc_client.routes import Kind
 
     Json = dict[str, Any]
     Path = tuple[str | int, ...]
@@ -133,18 +134,19 @@ ASKED: dict[str, tuple[str, Json]] = {
 }
 
 
-def assembled(events: list[Json]) -> Json:
-    """What a client keeps of a stream."""
-    assembly, fields = Assembly(), []
+KINDS: dict[str, Kind] = {CHAT: "chat", COMPLETION: "completion", RESPONSE: "response", MESSAGE: "message"}
+
+
+def assembled(path: str, request: Json, events: list[Json]) -> Json:
+    """What this project's client keeps of a stream."""
+    assembler = Assembler(Sent(KINDS[path], json.dumps(request).encode(), path))
     for event in events:
-        holder = event.get("response") or event.get("message") or event
-        if (field := holder.pop(FIELD_NAME, None)) is not None:
-            fields.append(ToplocProofs.model_validate_json(json.dumps(field)))
-        assembly.add(event)
-    response, field = assembly.response(), merged(fields)
+        assembler.add(json.dumps(event))
+    assembler.end()
+    response = assembler.response()
+    assert assembler.problems == []
     assert response is not None
-    assert field is not None
-    return {**response, FIELD_NAME: field.model_dump(mode="json", exclude_none=True)}
+    return response
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +156,7 @@ def answer(api: Api) -> Callable[..., tuple[Json, Json]]:
     def ask(name: str, *, stream: bool = False) -> tuple[Json, Json]:
         path, body = ASKED[name]
         if stream:
-            return {**body, "stream": True}, assembled(api.stream(path, **body))
+            return {**body, "stream": True}, assembled(path, body, api.stream(path, **body))
         body = {option: value for option, value in body.items() if option != "stream_options"}
         return body, api.post(path, **body)
 
@@ -374,6 +376,19 @@ def test_an_answer_that_says_more_than_its_tokens(
     change(request, response)
     report = api.report(response, **request)
     assert (report["verdict"], response_of(report)["reason"]) == (verdict, reason), report
+
+
+@pytest.mark.parametrize("name", ["chat of three choices", "chat that goes on", "completions of two prompts"])
+def test_where_chunks_are_in_the_text(api: Api, answer: Callable[..., tuple[Json, Json]], name: str) -> None:
+    request, response = answer(name)
+    offsets = response_of(api.report(response, **request))["figures"]["chunk_offsets"]
+    for choice, proven in zip(response["choices"], response[FIELD_NAME]["choices"], strict=True):
+        text = choice["message"]["content"] if "message" in choice else choice["text"]
+        given = offsets[str(choice["index"])]
+        assert len(given) == len(proven["proofs"]) + 1
+        assert given == sorted(given)
+        assert given[-1] == len(text)
+        assert given[0] == (len("It is") if name == "chat that goes on" else 0)
 
 
 def test_choices_in_another_order(api: Api, answer: Callable[..., tuple[Json, Json]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..report import Check, printable
@@ -32,11 +32,14 @@ class Rehearsed:
     """What came of letting a server's route answer the request with the claimed tokens.
 
     `comparison`: of the response with the rehearsed one, None if there is none, and `problem` says why.
+    `chunk_offsets`: of choices whose text is as the tokens say it, the characters at which each chunk begins, and at
+    which the last ends.
     """
 
     comparison: Comparison | None = None
     ended: Ended | None = None
     problem: str | None = None
+    chunk_offsets: Mapping[int, list[int]] = field(default_factory=dict)
 
 
 def check_response(rehearsed: Rehearsed, bounds: TokenBounds) -> Check:
@@ -62,6 +65,7 @@ def check_response(rehearsed: Rehearsed, bounds: TokenBounds) -> Check:
         "leaves": comparison.leaves,
         "rehearsed": [*comparison.rehearsed],
         "free": [*comparison.free],
+        "chunk_offsets": {str(index): [*offsets] for index, offsets in rehearsed.chunk_offsets.items()},
     }
     return (
         _differs(comparison, figures)  # 3

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.sampling_params import SamplingParams
 
-    from ...verify.engine import Score
+    from ...verify.engine import Score, Text
     from ..reliance import Reliance
 
 sanitize_message: Final = load(reliances.SANITIZE_MESSAGE)
@@ -81,9 +81,12 @@ class _Play:
             found = await self.score(place, call)
             self.performance.scored = self.performance.scored and found is not None
             scored = list(found or (unknown(token_ids, call) for token_ids in choices))
+        texts: list[Text] = []
         try:
-            async for output in self.replayer.outputs(call, choices, scored, tokens_at_once=self.tokens_at_once):
+            replayed_outputs = self.replayer.outputs(call, choices, scored, texts, tokens_at_once=self.tokens_at_once)
+            async for output in replayed_outputs:
                 yield output
+            self.performance.texts |= {before + place: text for place, text in enumerate(texts)}
         except Unended as error:
             self.performance.ended = before + error.choice, error.count
             # What routes take for a client that has gone, in silence.

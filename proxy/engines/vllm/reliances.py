@@ -273,6 +273,8 @@ REPLAY: Final = (
     Reliance.on(
         "vllm.v1.engine.output_processor:OutputProcessor", "replay", attributes="request_states", members="add_request"
     ),
+    Reliance.on("vllm.v1.engine.output_processor:RequestState", "replay", attributes="detokenizer"),
+    Reliance.on("vllm.v1.engine.detokenizer:BaseIncrementalDetokenizer", "replay", attributes="output_text"),
     Reliance.on("vllm.v1.engine.output_processor:OutputProcessorOutput", "replay", members="request_outputs"),
     Reliance.on("vllm.v1.engine.parallel_sampling:ParentRequest", "replay", members="get_child_info"),
     Reliance.on("vllm.v1.outputs:LogprobsLists", "replay"),

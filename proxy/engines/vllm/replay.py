@@ -20,6 +20,9 @@ from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 from vllm.v1.request import Request
 
+from toploc.scheme import CHUNK_SIZE
+
+from ...verify.engine import Text
 from . import reliances
 from .guards import require_members
 from .logprobs import LISTS, mark
@@ -34,8 +37,11 @@ if TYPE_CHECKING:
     from ...verify.engine import Scored
     from .call import Call
 
-TOKENS_AT_ONCE: Final = 512
-"""Between two turns of the event loop: 2 ms of detokenizing, so that a long answer delays no stream of the server's."""
+TOKENS_AT_ONCE: Final = CHUNK_SIZE
+"""In one step of the engine's, so that it is known where in the text the chunks of a proof are."""
+
+TOKENS_A_TURN: Final = 512
+"""Of the event loop: 2 ms of detokenizing, so that a long answer delays no stream of the server's."""
 
 
 class Unended(Exception):
@@ -74,9 +80,15 @@ class Replayer:
         self._context_length = int(engine.vllm_config.model_config.max_model_len)
 
     async def outputs(
-        self, call: Call, choices: Sequence[Sequence[int]], scored: Sequence[Scored], *, tokens_at_once: int
+        self,
+        call: Call,
+        choices: Sequence[Sequence[int]],
+        scored: Sequence[Scored],
+        texts: list[Text],
+        *,
+        tokens_at_once: int = TOKENS_AT_ONCE,
     ) -> AsyncGenerator[RequestOutput, None]:
-        """What `generate` would give for these choices of one prompt, and their log-probabilities.
+        """What `generate` would give for these choices of one prompt, and their log-probabilities; adds their `texts`.
 
         1. vLLM reads prompt and options, and makes a request of each choice.
         2. Each ends where the engine's rule says.
@@ -105,6 +117,8 @@ class Replayer:
             end = self._end(child, token_ids)  # 2
             # Several tokens at once may hide which of them completed a stop string (vLLM 0.26).
             size = 1 if child.sampling_params.stop else tokens_at_once
+            detokenizer = processor.request_states[child.request_id].detokenizer
+            offsets = [0]
             count = 0
             for output in _steps(child.request_id, token_ids, end, size, scores):  # 3
                 made = processor.process_outputs([output]).request_outputs
@@ -114,12 +128,16 @@ class Replayer:
                     raise Unended(index, None)
                 if ended and count < len(token_ids):
                     raise Unended(index, count)
+                if ended or count % CHUNK_SIZE == 0:
+                    offsets.append(len(detokenizer.output_text))
                 for request_output in made:
                     if call.by_text:
                         mark(request_output)
                     yield request_output
-                if count % TOKENS_AT_ONCE == 0:
+                if count % TOKENS_A_TURN == 0:
                     await asyncio.sleep(0)
+            # A stop string that is left out may have begun in an earlier chunk.
+            texts.append(Text(detokenizer.output_text, tuple(min(offset, offsets[-1]) for offset in offsets)))
 
     def _end(self, child: EngineCoreRequest, token_ids: Sequence[int]) -> _End | None:
         request = Request.from_engine_core_request(child, None)
