@@ -90,10 +90,11 @@ class Judgement(Report):
 
 
 def _without(report: Report, choices: Collection[int]) -> Report:
-    """What a report says of the other choices. What it says of the whole response rests on the tokens of all."""
+    """What a report says of the other choices. What it says against the whole response may be of these."""
     if not choices:
         return report
-    kept = [c for c in report.checks if c.choice not in choices and (c.choice is not None or c.name != "response")]
+    whole = [c for c in report.checks if c.choice is None and (c.name != "response" or c.status == "passed")]
+    kept = [*whole, *(c for c in report.checks if c.choice is not None and c.choice not in choices)]
     return Report.of(kept, model=report.model)
 
 

@@ -18,7 +18,7 @@ CheckName = Literal[
 Status = Literal["passed", "weak", "failed", "skipped", "undecided"]
 ReportVerdict = Literal["accepted", "rejected", "undecided"]
 
-REQUIRED: Final = ("model", "prompt", "proofs")
+REQUIRED: Final = ("model", "prompt", "proofs", "response")
 """What has to have passed for an answer to be accepted. The others may be skipped, with a reason."""
 
 ORDER: Final = ("failed", "undecided", "weak", "skipped", "passed")
@@ -132,11 +132,13 @@ def coverage_of(checks: Iterable[Check]) -> str:
 
 
 def _passed(checks: tuple[Check, ...], name: str) -> bool:
-    """Whether there are checks of this name, of every choice that any check is about, and all passed."""
+    """Whether there are checks of this name, of every choice that any check is about, and all passed, if weakly."""
     named = [check for check in checks if check.name == name]
     choices = {check.choice for check in checks} - {None}
     covered = {check.choice for check in named}
-    return bool(named) and all(c.status == "passed" for c in named) and (None in covered or covered >= choices)
+    return (
+        bool(named) and all(c.status in ("passed", "weak") for c in named) and (None in covered or covered >= choices)
+    )
 
 
 def malformed(reason: str, message: str, field: str = "") -> Report:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """Of these messages. API servers and workers of one server have to have the same."""
 
 
@@ -41,6 +41,22 @@ class CountSlots(msgspec.Struct, tag="count_slots", frozen=True):
     """How many captures do you hold?"""
 
 
+class Logprobs(msgspec.Struct, frozen=True):
+    """Log-probabilities that a response reports.
+
+    Attributes:
+        count: the likeliest tokens of each place of the answer beside its own; None if none are reported.
+        prompt: the same of the prompt, whose rows are then captured too.
+        given: tokens to report in place of the likeliest.
+        raw: logits in place of log-probabilities.
+    """
+
+    count: int | None
+    prompt: int | None = None
+    given: list[int] = []
+    raw: bool = False
+
+
 class Examine(msgspec.Struct, tag="examine", frozen=True):
     """What does the prefill under this nonce show of an answer? The prefill is forgotten whatever the reply.
 
@@ -56,6 +72,7 @@ class Examine(msgspec.Struct, tag="examine", frozen=True):
     sampling: str | None
     eos_token_ids: list[int]
     adapter: int | None = None
+    logprobs: Logprobs | None = None
 
 
 Request = Hello | Finalize | Discard | CountSlots | Examine
@@ -107,12 +124,15 @@ class Examined(msgspec.Struct, tag="examined", frozen=True):
         rows: of each chunk.
         scores: the columns of a `toploc.tokens.scores.TokenScores`, float64; none if they were not asked for or not to
             be had.
+        logprobs: the columns of a `toploc.tokens.logprobs.TokenLogprobs`, and of the prompt's with `prompt_` before the
+            name.
     """
 
     indices: bytes
     patterns: bytes
     rows: list[int]
     scores: dict[str, bytes]
+    logprobs: dict[str, bytes] = {}
 
 
 Reply = Welcome | Proofs | Refusal | Done | Slots | Examined

@@ -11,6 +11,7 @@ import torch
 from toploc.errors import InvalidActivations, ProofUnavailable
 from toploc.proofs.chunks import state_points
 from toploc.scheme import TOPK
+from toploc.tokens.logprobs import token_logprobs
 from toploc.tokens.sampling import Sampling
 from toploc.tokens.scoring import score_tokens
 
@@ -85,8 +86,8 @@ class Examiner:
             return Refusal("capture_unknown", "no hidden states were captured for this prefill")
         try:
             with torch.inference_mode(), torch.cuda.stream(self._stream):
-                inputs = [*request.prompt[-1:], *request.token_ids[:-1]]
-                return self._examine(request, prefill.states(inputs).to(self._device))
+                prompt = request.prompt if _of_prompt(request) else request.prompt[-1:]
+                return self._examine(request, prefill.states([*prompt, *request.token_ids[:-1]]).to(self._device))
         except ProofUnavailable as error:
             return Refusal(error.code, str(error))
         except InvalidActivations as error:
@@ -98,17 +99,35 @@ class Examiner:
         finally:
             self.prefills.release(prefill)
 
-    def _examine(self, request: Examine, states: torch.Tensor) -> Examined:
+    def _examine(self, request: Examine, rows: torch.Tensor) -> Examined:
+        """`rows`: the states before each token of the answer, and where the prompt is asked about, of all of it."""
+        states = rows[-len(request.token_ids) :]
         points = state_points(states, TOPK)
-        scores = {}
-        if self._head is not None and request.sampling is not None and self._head.fits(request.adapter):
+        head = self._head if self._head is not None and self._head.fits(request.adapter) else None
+        scores: dict[str, bytes] = {}
+        logprobs: dict[str, bytes] = {}
+        if head is not None and request.sampling is not None:
             sampling = Sampling.model_validate_json(request.sampling)
             scored = score_tokens(
-                self._logits(self._head, states), request.prompt, request.token_ids, sampling, request.eos_token_ids
+                self._logits(head, states), request.prompt, request.token_ids, sampling, request.eos_token_ids
             )
             scores = scored.to_bytes()
-        return Examined(points.indices.tobytes(), points.patterns.tobytes(), list(points.rows), scores)
+        if head is not None and request.logprobs is not None:
+            wanted = request.logprobs
+            if wanted.count is not None:
+                logits = self._logits(head, states)
+                reported = token_logprobs(logits, request.token_ids, wanted.count, given=wanted.given, raw=wanted.raw)
+                logprobs |= reported.to_bytes()
+            if wanted.prompt is not None and len(request.prompt) > 1:
+                logits = self._logits(head, rows[: len(request.prompt) - 1])
+                reported = token_logprobs(logits, request.prompt[1:], wanted.prompt, raw=wanted.raw)
+                logprobs |= reported.to_bytes("prompt_")
+        return Examined(points.indices.tobytes(), points.patterns.tobytes(), list(points.rows), scores, logprobs)
 
     def _logits(self, head: Head, states: torch.Tensor) -> Iterator[torch.Tensor]:
         for first in range(0, len(states), LOGITS_ROWS):
             yield head(states[first : first + LOGITS_ROWS])
+
+
+def _of_prompt(request: Examine) -> bool:
+    return request.logprobs is not None and request.logprobs.prompt is not None

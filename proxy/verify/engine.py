@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from toploc.errors import ToplocError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping
+
+    from toploc.tokens.logprobs import TokenLogprobs
+    from toploc.tokens.sampling import Sampling
+
+    from ..channel.messages import Logprobs
 
 
 class Unrenderable(ToplocError):
@@ -20,6 +27,52 @@ class Rendered(Protocol):
     @property
     def token_ids(self) -> list[int]:
         """Raises Unrenderable for prompts that are more than tokens."""
+
+    @property
+    def logprobs(self) -> Logprobs | None:
+        """The log-probabilities that the response reports of what follows this prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Log-probabilities of a choice and of its prompt; None of what was not asked for."""
+
+    answer: TokenLogprobs | None = None
+    prompt: TokenLogprobs | None = None
+
+
+Score = Callable[[int, Rendered], Awaitable["Sequence[Scored] | None"]]
+"""Gives the log-probabilities of the choices of a prompt, by its number; None if they are not to be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What the tokens of a choice say; `offsets`: characters at which each of its chunks begins, and the last ends."""
+
+    text: str
+    offsets: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Performance:
+    """What came of a rehearsal.
+
+    `prompts`: those that the route came to. `response`: what it answered, None with the `problem` where it answered
+    nothing. `ended`: the choice that the engine would have ended elsewhere, if any, and after how many tokens; None for
+    not there.
+    """
+
+    prompts: list[Any] = field(default_factory=list)
+    response: dict[str, Any] | None = None
+    problem: str = ""
+    ended: tuple[int, int | None] | None = None
+    texts: dict[int, Text] = field(default_factory=dict)
+    """Of the choices, by number, before any parser."""
+    scored: bool = True
+    """Whether the log-probabilities in the response are the verifier's; else they stand for nothing."""
+    asked: Mapping[str, int] = field(default_factory=dict)
+    """Fields of the response that list `MORE` of the likeliest tokens of each place than were asked for, and that
+    number (`toploc.evidence.alternatives`)."""
 
 
 class Health(Protocol):
@@ -43,6 +96,8 @@ class Engine(Protocol):
         defaults: options of sampling where a request has none.
         eos_token_ids: what ends an answer.
         health: to be looked at while something other than its outputs is waited for.
+        reports: what it calls log-probabilities; None for what options have changed.
+        routes: those whose responses it rehearses.
     """
 
     model: str
@@ -51,6 +106,8 @@ class Engine(Protocol):
     defaults: Mapping[str, Any]
     eos_token_ids: Collection[int]
     health: Health
+    reports: Literal["logprobs", "logits"] | None
+    routes: Sequence[str]
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool, /) -> str:
         """Their text. On any thread."""
@@ -58,14 +115,32 @@ class Engine(Protocol):
     def adapters(self) -> Iterable[str]:
         """Names of the adapters that are loaded now."""
 
-    async def render(self, route: str, body: Mapping[str, Any]) -> Sequence[Rendered]:
-        """The prompts that a request leads to. Raises Unrenderable if there are none."""
+    async def rehearse(
+        self,
+        route: str,
+        body: Mapping[str, Any],
+        choices: Sequence[Sequence[Sequence[int]]],
+        score: Score,
+        tool_outputs: Sequence[str],
+        *,
+        stream: bool = False,
+        one_by_one: bool = False,
+    ) -> Performance:
+        """What the server would answer to a request with these token ids of each choice of each prompt.
+
+        Tools that it runs itself give `tool_outputs`. A `stream` is put together again, from tokens in large pieces or
+        `one_by_one`.
+        """
+
+    def sampling_of(self, rendered: Any, asked: Sampling) -> Sampling:
+        """The options that the engine is handed after one of a rehearsal's prompts, with the seed and the sampler of
+        `asked`, which is read from the request itself."""
 
     def adapter_of(self, rendered: Any) -> int | None:
-        """The number of the adapter that one of `render`'s runs under."""
+        """The number of the adapter that a rehearsal's prompts runs under."""
 
     async def prefill(self, name: str, token_ids: list[int], rendered: Any, extra_args: dict[str, Any]) -> None:
-        """Runs these tokens, under the adapter of one of `render`'s, past no cache; what comes out is dropped.
+        """Runs these tokens, under the adapter of a rehearsal's prompts, past no cache; what comes out is dropped.
 
         `extra_args` reach the worker with the request. Raises whatever the engine raises.
         """

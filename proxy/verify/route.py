@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from toploc.errors import MalformedEvidence
+from toploc.evidence.leaves import FREE
 from toploc.evidence.strict_json import load_json
 from toploc.scheme import MAX_ITEMS
 
@@ -104,6 +105,7 @@ def description(server: Server) -> dict[str, Any]:
             "provenance": thresholds.provenance,
             "impostor_rate": thresholds.impostor_rate,
         },
+        "response": {"routes": [*verifier.engine.routes], "free": {**FREE}},
         "limits": {
             "verify_concurrency": settings.verify_concurrency,
             "verify_tokens": settings.verify_tokens,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import msgspec
 import numpy as np
 
 from toploc.errors import ProofUnavailable
@@ -17,16 +17,18 @@ from toploc.proofs.chunks import Points
 from toploc.receipts.keys import load_trusted_keys
 from toploc.scheme import TOPK
 from toploc.thresholds.bounds import choose_thresholds
+from toploc.tokens.logprobs import TokenLogprobs
 from toploc.tokens.sampling import Sampling
 from toploc.tokens.scores import TokenScores
-from toploc.verifier.judge import Computed, Policy, beyond_the_model, judge, not_computable
+from toploc.verifier.judge import Computed, Policy, beyond_the_model, not_computable
 
 from ..channel.client import in_background
 from ..channel.messages import Examine
 from ..channel.tag import EXTRA_ARG, Tag
 from ..metrics import RUNNING
-from .engine import Unrenderable
+from .engine import Scored, Unrenderable
 from .limits import Places, TooLarge
+from .verification import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from toploc.report import Check, Report
 
     from ..channel.client import Channel
-    from ..channel.messages import Examined, Welcome
+    from ..channel.messages import Examined, Logprobs, Welcome
     from ..settings import Settings
     from .engine import Engine, Health, Rendered
 
@@ -51,6 +53,10 @@ ALIVE_SECONDS: Final = 1.0
 """Between looks at whether the engine is alive."""
 
 
+MOST_LISTED: Final = 256
+"""Likeliest tokens of a place. Stops requests for all of the vocabulary, which are gigabytes."""
+
+
 class EngineVerifier:
     """Judges evidence by the engine that this server runs.
 
@@ -62,7 +68,7 @@ class EngineVerifier:
     def __init__(
         self, engine: Engine, channel: Channel, welcome: Welcome, settings: Settings, names: Sequence[str]
     ) -> None:
-        self._engine = engine
+        self.engine = engine
         self._channel = channel
         self._secret = settings.secret
         self._has_scores = welcome.scores
@@ -98,30 +104,16 @@ class EngineVerifier:
             Exception: whatever the engine raises.
         """
         async with asyncio.timeout(TIMEOUT):
-            prompts: list[Rendered] = []
-            problem = "the response does not say what the tool before this turn gave"
-            try:
-                for body in evidence.bodies:
-                    prompts += await self._engine.render(evidence.route, body)
-            except Unrenderable as error:
-                problem = str(error)
-            computed: list[Computed | Check] = []
-            for answer in evidence.answers:
-                place = answer.index // evidence.choices_per_prompt
-                if place < len(prompts):
-                    computed.append(await self._compute(evidence, answer, prompts[place]))
-                else:
-                    computed.append(
-                        not_computable(answer, "prompt", "unrenderable", f"this server cannot render it: {problem}")
-                    )
-        policy = replace(self.policy, names=self.served_names())
-        return await self.in_thread(partial(judge, evidence.under_one_name(self.names), policy, computed))
+            return await Verification(self, evidence).report()
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def _compute(self, evidence: Evidence, answer: Answer, rendered: Rendered) -> Computed | Check:
-        """What the checks need of one choice, or why there is nothing.
+    async def compute(
+        self, evidence: Evidence, answer: Answer, rendered: Rendered
+    ) -> tuple[Computed | Check, Scored | None]:
+        """What the checks need of one choice, or why there is nothing; and the log-probabilities that its response
+        reports, None if they are not to be had.
 
         1. The prompt is made of tokens.
         2. The engine can be run over prompt and answer (`beyond_the_model`).
@@ -130,24 +122,27 @@ class EngineVerifier:
         try:  # 1
             prompt = rendered.token_ids
         except Unrenderable as error:
-            return not_computable(answer, "prompt", "unrenderable", str(error))
+            return not_computable(answer, "prompt", "unrenderable", str(error)), None
         token_ids = answer.token_ids
         beyond = beyond_the_model(  # 2
-            answer, prompt, vocab_size=self._engine.vocab_size, context_length=self.policy.context_length
+            answer, prompt, vocab_size=self.engine.vocab_size, context_length=self.policy.context_length
         )
         if beyond is not None:
-            return beyond
+            return beyond, None
+        sampling = self.engine.sampling_of(rendered, evidence.sampling_of(answer))
         try:  # 3
-            examined = await self._examine(evidence.sampling_of(answer), prompt, token_ids, rendered)
+            examined = await self._examine(sampling, prompt, token_ids, rendered)
         except ProofUnavailable as error:
-            return not_computable(answer, "proofs", "not_computed", f"{error.code}: {error}")
+            return not_computable(answer, "proofs", "not_computed", f"{error.code}: {error}"), None
         points = Points(
             np.frombuffer(examined.indices, dtype=np.int32).reshape(-1, TOPK),
             np.frombuffer(examined.patterns, dtype=np.uint16).reshape(-1, TOPK),
             tuple(examined.rows),
         )
         scores = TokenScores.from_bytes(examined.scores) if examined.scores else None
-        return Computed(tuple(prompt), points, self._dtype, scores)
+        reported = [TokenLogprobs.from_bytes(examined.logprobs, which) for which in ("", "prompt_")]
+        scored = Scored(*reported) if examined.logprobs else None
+        return Computed(tuple(prompt), points, self._dtype, scores, sampling), scored
 
     async def _examine(
         self, sampling: Sampling, prompt: Sequence[int], token_ids: Sequence[int], rendered: Rendered
@@ -160,7 +155,8 @@ class EngineVerifier:
     async def _examine_now(
         self, sampling: Sampling, prompt: Sequence[int], token_ids: Sequence[int], rendered: Rendered
     ) -> Examined:
-        tag = Tag.new(start=len(prompt) - 1)
+        logprobs = self._wanted(rendered)
+        tag = Tag.new(start=len(prompt) - 1 if logprobs is None or logprobs.prompt is None else 0)
         wanted = self._has_scores and not sampling.other
         request = Examine(
             tag.nonce,
@@ -168,21 +164,31 @@ class EngineVerifier:
             list(token_ids),
             sampling.model_dump_json() if wanted else None,
             sorted(self.policy.eos_token_ids),
-            self._engine.adapter_of(rendered),
+            self.engine.adapter_of(rendered),
+            logprobs,
         )
         try:
             # The last token goes into nothing.
             extra_args = {EXTRA_ARG: tag.seal(self._secret)}
-            await self._engine.prefill(f"toploc-{tag.nonce}", [*prompt, *token_ids[:-1]], rendered, extra_args)
-            return await unless_dead(self._engine.health, self._channel.examine(request, TIMEOUT))
+            await self.engine.prefill(f"toploc-{tag.nonce}", [*prompt, *token_ids[:-1]], rendered, extra_args)
+            return await unless_dead(self.engine.health, self._channel.examine(request, TIMEOUT))
         except BaseException:
             # Not waited for: the worker may be gone.
             in_background(self._channel.discard(tag.nonce, [0]))
             raise
 
+    def _wanted(self, rendered: Rendered) -> Logprobs | None:
+        """The log-probabilities to compute: not of the whole vocabulary, and none that options have changed."""
+        wanted = rendered.logprobs
+        if wanted is None or not self._has_scores or self.engine.reports is None:
+            return None
+        if not all(0 <= (count or 0) <= MOST_LISTED for count in (wanted.count, wanted.prompt)):
+            return None
+        return msgspec.structs.replace(wanted, raw=self.engine.reports == "logits")
+
     def served_names(self) -> list[str]:
         """Of the model and its adapters, which may be loaded while the server runs."""
-        return [*self.names, *self._engine.adapters()]
+        return [*self.names, *self.engine.adapters()]
 
 
 async def unless_dead(engine: Health, work: Coroutine[Any, Any, T]) -> T:

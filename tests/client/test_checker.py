@@ -14,10 +14,10 @@ from toploc_client.checker import Checker
 from toploc_client.exchange import Exchange
 
 from toploc.receipts.keys import SigningKey
-from toploc.report import Check
+from toploc.report import REQUIRED, Check
 
 EVIDENCE = json.loads((Path(__file__).parents[1] / "toploc" / "evidence" / "greedy.json").read_text("utf-8"))
-ACCEPTED = Report.of([Check(name=name, status="passed", message="fine") for name in ("model", "prompt", "proofs")])  # type: ignore[arg-type]
+ACCEPTED = Report.of([Check(name=name, status="passed", message="fine") for name in REQUIRED])  # type: ignore[arg-type]
 
 
 class Response:

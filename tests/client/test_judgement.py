@@ -9,7 +9,7 @@ from toploc_client import Judgement, Opinion, Report
 
 from toploc.report import Check
 
-NAMES = ("model", "prompt", "proofs")
+NAMES = ("model", "prompt", "proofs", "response")
 ACCEPTED = Report.of([Check(name=name, status="passed", message="fine") for name in NAMES])  # type: ignore[arg-type]
 REJECTED = Report.of([Check(name="proofs", status="failed", reason="activations", message="chunk 3")])
 MALFORMED = Report.of([Check(name="proofs", status="undecided", reason="malformed_proof.count", message="one less")])

@@ -15,14 +15,14 @@ from lying_provider import EVIL, LyingProvider
 from openai.types.chat import ChatCompletionChunk
 from toploc_client import MissingProofs, RejectedResponse, UnacceptedResponse, UndecidedResponse
 
-from toploc.report import Check, Report
+from toploc.report import REQUIRED, Check, Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from toploc.verifier.transformers import TransformersVerifier
 
-ACCEPTED = Report.of([Check(name=name, status="passed", message="fine") for name in ("model", "prompt", "proofs")])  # type: ignore[arg-type]
+ACCEPTED = Report.of([Check(name=name, status="passed", message="fine") for name in REQUIRED])  # type: ignore[arg-type]
 REJECTED = Report.of([Check(name="proofs", status="failed", reason="activations", message="chunk 3")])
 
 

@@ -114,19 +114,23 @@ def test_turns_with_a_tool_that_the_server_runs(changing: Api) -> None:
     assert report["verdict"] == "accepted", report
     found = [(check["name"], check["choice"], check["reason"]) for check in report["checks"] if check["choice"] == 1]
     assert ("prompt", 1, None) in found
-    assert ("text", 1, None) in found
+    assert ("response", None, None) in [(c["name"], c["choice"], c["reason"]) for c in report["checks"]]
 
-    def of(change: Callable[[dict[str, Any]], object]) -> tuple[str, set[tuple[str, int]]]:
+    def of(change: Callable[[dict[str, Any]], object]) -> tuple[str, set[tuple[str, int | None]]]:
         forged = copy.deepcopy(response)
         change(forged)
         report = changing.report(forged, **body)
         failed = {(c["name"], c["choice"]) for c in report["checks"] if c["status"] in ("failed", "undecided")}
         return report["verdict"], failed
 
-    assert of(lambda forged: forged["output"][0].update(output="43")) == ("rejected", {("prompt", 1), ("proofs", 1)})
-    assert of(lambda forged: forged["output"][0].update(output=None)) == ("undecided", {("prompt", 1)})
+    assert of(lambda forged: forged["output"][0].update(output="43")) == (
+        "rejected",
+        {("prompt", 1), ("proofs", 1), ("response", None)},
+    )
+    unsaid = {("prompt", 1), ("response", None)}
+    assert of(lambda forged: forged["output"][0].update(output=None)) == ("undecided", unsaid)
     verdict, failed = of(lambda forged: forged["output"][1]["content"][0].update(text="43."))
-    assert (verdict, failed) == ("rejected", {("text", 1)})
+    assert (verdict, failed) == ("rejected", {("response", None)})
     swapped = {"proofs": first["proofs"], "token_ids": first["token_ids"]}
     assert of(lambda forged: forged["toploc_proofs"]["choices"][1].update(swapped))[0] == "rejected"
 

@@ -72,13 +72,21 @@ def test_both_backends_come_to_the_same_verdicts(http: httpx.Client, reference: 
     reports = {list(items)[line["index"]]: line["report"] for line in lines}
     expected = {name: reference.verify(json.dumps(item)).model_dump() for name, item in items.items()}
     for name, found in reports.items():
+        if name == "tool-call":  # an engine alone can tell what stands in it
+            assert (found["verdict"], expected[name]["verdict"]) == ("accepted", "undecided")
+            continue
         assert found["verdict"] == expected[name]["verdict"], (name, found)
-        outcome = [(check["name"], check["choice"], check["status"], check["reason"]) for check in found["checks"]]
-        assert outcome == [(c["name"], c["choice"], c["status"], c["reason"]) for c in expected[name]["checks"]], name
+        assert outcomes(found) == outcomes(expected[name]), name
     assert {name for name in reports if reports[name]["verdict"] == "rejected"} == ALTERED
     worst = differences(reports, expected)
     for figure, most in MOST.items():
         assert worst[figure] <= most, (figure, worst)
+
+
+def outcomes(report: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Of the checks that both backends make: the one has rehearsed text and end in the response."""
+    checks = [check for check in report["checks"] if check["name"] not in ("text", "finish")]
+    return [(check["name"], check["choice"], check["status"], check["reason"]) for check in checks]
 
 
 # How far two backends may differ on an honest answer: as far as either may lie from the proof, on any processor.
@@ -90,7 +98,9 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
     """The largest between two backends' figures of the same honest answers: of chunks, greedy margins, and z."""
     found: dict[str, float] = dict.fromkeys(MOST, 0.0)
     for name in one.keys() - ALTERED:
-        for check, twin in zip(one[name]["checks"], other[name]["checks"], strict=True):
+        twins_of = {(check["name"], check["choice"]): check for check in other[name]["checks"]}
+        for check in one[name]["checks"]:
+            twin = twins_of[check["name"], check["choice"]]
             pairs = [(check["figures"], twin["figures"])]
             if check["name"] == "proofs":
                 pairs = list(zip(check["figures"].get("chunks", []), twin["figures"].get("chunks", []), strict=True))
@@ -196,9 +206,9 @@ FORGERIES: dict[str, tuple[dict[str, Any], str, str]] = {
     "another text": (
         forged(lambda item: item["response"]["choices"][0]["message"].update(content="1, 3, 2")),
         "rejected",
-        "text_differs",
+        "response_differs",
     ),
-    "swapped choices": (forged(swap_choices, "two-choices"), "rejected", "text_differs"),
+    "swapped choices": (forged(swap_choices, "two-choices"), "rejected", "response_differs"),
     "swapped proofs": (forged(swap_proofs, "two-choices"), "rejected", "activations"),
     "honest states of text that greedy decoding would not say": (
         forged(lambda item: item["request"].update(temperature=0), "sampled"),
@@ -353,7 +363,8 @@ def test_responses_and_messages(api: Any, reference: TransformersVerifier, name:
     response = api.http.post(PATH, json=item)
     report = response.json()
     assert report["verdict"] == "accepted", report
-    assert reference.verify(json.dumps(item)).verdict == "accepted"
+    found = reference.verify(json.dumps(item))
+    assert (found.verdict, {c.reason for c in found.checks if c.name == "response"}) == ("undecided", {"unrehearsed"})
     item["response"]["model"] = "another"
     assert api.http.post(PATH, json=item).json()["verdict"] == "rejected"
 

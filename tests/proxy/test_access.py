@@ -24,7 +24,6 @@ from toploc_proxy.engines.vllm.serve.plugins import plugin_allow_list
 from toploc_proxy.receipts.signing import Signer
 from toploc_proxy.receipts.store import MemoryStore, SqliteStore
 from toploc_proxy.settings import ENVIRONMENT_VARIABLE, Role, Settings
-from toploc_proxy.verify.engine import Unrenderable
 from toploc_proxy.verify.limits import Places
 from vllm.entrypoints.launchers.app import build_app
 
@@ -200,8 +199,16 @@ def test_why_a_prompt_cannot_be_rendered(error: Exception) -> None:
         raise error
 
     serving = SimpleNamespace(create_chat_completion=fail)
-    rehearsal = Rehearsal(State({"openai_serving_chat": serving}))
+    names = ("input_processor", "renderer", "model_config", "get_supported_tasks")
+    config = SimpleNamespace(model_config=SimpleNamespace(max_model_len=512))
+    engine: Any = SimpleNamespace(vllm_config=config, **dict.fromkeys(names))
+    rehearsal = Rehearsal(State({"openai_serving_chat": serving}), engine)
     request = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
-    with pytest.raises(Unrenderable) as caught:
-        asyncio.run(rehearsal.calls("chat", request))
-    assert INTERNAL.search(str(caught.value)) is None, str(caught.value)
+
+    async def score(*_: Any) -> None:
+        raise AssertionError("nothing was asked of the engine")
+
+    performance = asyncio.run(rehearsal.perform("chat", request, [], score, []))
+    assert (performance.response, performance.prompts) == (None, [])
+    assert performance.problem
+    assert INTERNAL.search(performance.problem) is None, performance.problem

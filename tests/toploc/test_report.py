@@ -15,7 +15,7 @@ def check(name: str, status: str = "passed", choice: int | None = None, **fields
     return Check.model_validate({"name": name, "status": status, "choice": choice, "message": "…", **fields})
 
 
-REQUIRED = [check("model"), check("prompt", choice=0), check("proofs", choice=0)]
+REQUIRED = [check("model"), check("prompt", choice=0), check("proofs", choice=0), check("response")]
 
 
 def test_accepted_with_what_is_required() -> None:
@@ -23,7 +23,7 @@ def test_accepted_with_what_is_required() -> None:
     assert Report.of([*REQUIRED, check("tokens", "skipped", 0), check("text", choice=0)]).accepted
 
 
-@pytest.mark.parametrize("missing", range(3))
+@pytest.mark.parametrize("missing", range(4))
 @pytest.mark.parametrize("status", [None, "skipped", "undecided"])
 def test_not_accepted_without(missing: int, status: str | None) -> None:
     checks = list(REQUIRED)
@@ -90,13 +90,14 @@ def test_what_has_to_be_acted_on_comes_first() -> None:
         "undecided",
         "weak",
         "skipped",
-        *["passed"] * 3,
+        *["passed"] * 4,
     ]
 
 
 def test_coverage_is_one_line() -> None:
     report = Report.of([*REQUIRED, check("receipt", "skipped", reason="no_receipt"), check("tokens", "weak", 0)])
-    assert report.coverage == "checked: model, prompt, proofs; weakly: tokens; not checked: receipt (no_receipt)"
+    checked = "checked: model, prompt, proofs, response"
+    assert report.coverage == f"{checked}; weakly: tokens; not checked: receipt (no_receipt)"
 
 
 def test_version_1_is_read() -> None:

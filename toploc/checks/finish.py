@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ..report import Check
+from ..report import Check, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -35,25 +35,28 @@ def check_finish(
     """Hold the end against `max_tokens`, `min_tokens`, the end-of-sequence tokens and what the request stops at.
 
     1. The answer has at most `max_tokens` tokens.
-    2. No token before the last ends an answer.
-    3. One that ended by `length` has `max_tokens`, or is at the end of the context. `context_length` is the server's,
+    2. No token before the last ends an answer, nor does a stop string that stands in what those before the last say.
+    3. One that is said to end with a tool call has one, or had to have one.
+    4. One that ended by `length` has `max_tokens`, or is at the end of the context. `context_length` is the server's,
        None where the verifier does not know it.
-    4. Reasons other than `length` and `STOPPED` are the server's own: skipped.
-    5. One that stopped has `min_tokens` at least.
-    6. It stopped for a cause: its last token is the end of a sequence or one of `stop_token_ids`, or a stop string
+    5. Reasons other than `length` and `STOPPED` are the server's own: skipped.
+    6. One that stopped has `min_tokens` at least.
+    7. It stopped for a cause: its last token is the end of a sequence or one of `stop_token_ids`, or a stop string
        stands at the end of what its tokens say. A server that finds a tool call in an answer says so also where the
-       answer ended by length, as in step 3.
+       answer ended by length, as in step 4.
 
-    Reasons: `too_long`, `past_the_end`, `too_short`, `stopped_without_cause`, `context_length`, `finish_reason`.
+    Reasons: `too_long`, `past_the_end`, `no_tool_call`, `too_short`, `stopped_without_cause`, `context_length`,
+    `finish_reason`.
     """
     end = _End(evidence, answer, decode, eos_token_ids, prompt_tokens, context_length)
     return (
         _too_long(end)  # 1
         or _past_the_end(end)  # 2
-        or _ended_by_length(end)  # 3
-        or _by_another_reason(end)  # 4
-        or _stopped_too_early(end)  # 5
-        or _stopped_for_a_cause(end)  # 6
+        or _without_a_call(end)  # 3
+        or _ended_by_length(end)  # 4
+        or _by_another_reason(end)  # 5
+        or _stopped_too_early(end)  # 6
+        or _stopped_for_a_cause(end)  # 7
     )
 
 
@@ -120,9 +123,24 @@ def _too_long(end: _End) -> Check | None:
 def _past_the_end(end: _End) -> Check | None:
     tokens, ends = end.answer.token_ids, end.ends
     early = next((i for i, token in enumerate(tokens[:-1]) if token in ends), None)
-    if early is None:
+    if early is not None:
+        return end.check("failed", "past_the_end", f"token {early} of {end.count}, {tokens[early]}, ends an answer")
+    skip = end.evidence.request.skip_special_tokens is not False
+    for stop in filter(None, end.evidence.stops):
+        # One that is complete before `min_tokens` is none.
+        first = len(end.decode(tokens[: end.evidence.sampling.min_tokens], skip)) - len(stop) + 1
+        if end.decode(tokens[:-1], skip).find(stop, max(0, first)) >= 0:
+            message = f"the stop string {quote(stop)} stands before the last of {end.count} tokens"
+            return end.check("failed", "past_the_end", message)
+    return None
+
+
+def _without_a_call(end: _End) -> Check | None:
+    chat = end.evidence.chat
+    has_call = end.answer.restructured == "tool_calls" or (chat is not None and chat.tool_choice == "required")
+    if end.answer.finish_reason not in CALLS or has_call:
         return None
-    return end.check("failed", "past_the_end", f"token {early} of {end.count}, {tokens[early]}, ends an answer")
+    return end.check("failed", "no_tool_call", "it is said to end with a tool call, and has none")
 
 
 def _ended_by_length(end: _End) -> Check | None:

@@ -38,14 +38,14 @@ def check_text(
     1. The token that ended the answer is not part of its text, unless the request wants it there.
     2. Decode the ids, alone and after the end of the prompt; `decode` takes ids and whether to leave out special
        tokens. If the prompt ends within a character, so is the prompt's text and the answer's together.
-    3. Text whose parts were put into other fields is not compared: what is left of it stands in the decoded text, and
-       the rest is skipped.
-    4. With `echo` the prompt comes before the text; where that is the last message of a chat, the text is skipped.
+    3. An answer without tools has no tool calls. Text whose parts were put into other fields is not compared: what is
+       left of it stands in the decoded text, and the rest is skipped.
+    4. With `echo` the prompt comes before the text, or of a chat its last message, if that is by the one who speaks.
     5. One of the decoded texts is the text, up to bytes that are no text. A text that ended at one of the request's
        stop strings ends before it, or with it where the request wants that.
     6. Text of which parts were left out, as the request asks (`include_reasoning` false), is skipped as in step 3.
 
-    Reasons: `text_differs`, `reasoning`, `tool_calls`, `echo`. Of a text that passed, the figure `chunk_offsets` says
+    Reasons: `text_differs`, `tool_calls`, `reasoning`. Of a text that passed, the figure `chunk_offsets` says
     where chunks are: characters at which each begins, and at which the last ends.
     """
     token_ids = _shown_tokens(evidence, answer, eos_token_ids)  # 1
@@ -53,7 +53,6 @@ def check_text(
     texts = _decoded(said)  # 2
     return (
         _restructured(said, texts)  # 3
-        or _echo_of_a_chat(said)  # 4
         or _is_said(said, texts)  # 4, 5
         or _without_reasoning(said, texts)  # 6
         or _differs(said, texts)
@@ -120,18 +119,14 @@ def _stands(said: _Said, texts: set[str]) -> bool:
 
 
 def _restructured(said: _Said, texts: set[str]) -> Check | None:
-    field = said.answer.restructured
+    field, chat = said.answer.restructured, said.evidence.chat
     if not field:
         return None
+    if field == "tool_calls" and chat is not None and not chat.tools:
+        return said.check("failed", field, "the request has no tools that the answer could call")
     if not _stands(said, texts):
         return _differs(said, texts)
     return said.check("skipped", field, f"the server put parts of the text into `{field}`, which is not compared")
-
-
-def _echo_of_a_chat(said: _Said) -> Check | None:
-    if not said.evidence.request.echo or said.evidence.chat is None:
-        return None
-    return said.check("skipped", "echo", "the text begins with the last message")
 
 
 def _is_said(said: _Said, texts: set[str]) -> Check | None:
@@ -152,8 +147,17 @@ def _starts(said: _Said) -> list[str]:
     """What may come before the answer's own text."""
     if not said.evidence.request.echo:
         return [""]
-    prompt = said.evidence.prompt_of(said.answer)
-    return [prompt] if isinstance(prompt, str) else [said.decode(said.prompt), said.decoder(said.prompt, False)]
+    chat = said.evidence.chat
+    if chat is None:
+        prompt = said.evidence.prompt_of(said.answer)
+        return [prompt] if isinstance(prompt, str) else [said.decode(said.prompt), said.decoder(said.prompt, False)]
+    last = said.evidence.messages_of(said.answer)[-1]
+    if chat.add_generation_prompt is not False and last.get("role") != "assistant":
+        return [""]
+    content = last.get("content") or ""
+    if isinstance(content, list):
+        content = "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return [str(content)]
 
 
 def _without_reasoning(said: _Said, texts: set[str]) -> Check | None:

@@ -6,14 +6,11 @@ then only the server's own route can render it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..receipts.output import said_in_blocks, said_in_items
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Json = dict[str, Any]
 Limit = Annotated[int, Field(ge=0, lt=2**32)]
@@ -63,20 +60,6 @@ class ResponseRequest(_Strict):
         given = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
         tools = [{"type": "function", "function": _without(tool, "type")} for tool in self.tools or ()]
         return {**kept, "messages": [*system, *given], "max_tokens": self.max_output_tokens, "tools": tools or None}
-
-    def turns(self, body: Json, output: list[Json]) -> Iterator[Json]:
-        """The bodies that would lead to the prompts of the response's turns, as far as it says what the tools gave. The
-        server's own id of a call is not in there; where a template renders it, prompts differ."""
-        yield body
-        items = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else [*self.input]
-        for item in output:
-            if item.get("type") == "mcp_call" and isinstance(item.get("output"), str):
-                call = {"call_id": str(item.get("id"))}
-                asked = {"type": "function_call", "name": item.get("name"), "arguments": item.get("arguments")}
-                items += [{**asked, **call}, {"type": "function_call_output", "output": item["output"], **call}]
-                yield {**body, "input": [*items]}
-            else:
-                items.append(item)
 
     @property
     def renderable(self) -> bool:

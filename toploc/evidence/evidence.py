@@ -58,9 +58,6 @@ class Evidence:
     """The request's exact bytes, where the evidence has them."""
     renderable: bool = True
     """Whether `request` has the prompt's messages; if not, only the server's own route can render them."""
-    bodies: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
-    """What leads to the prompts: the request, or of a response with several turns a request for each, up to one whose
-    prompt is not known."""
 
     @property
     def model(self) -> str:
@@ -74,6 +71,13 @@ class Evidence:
     def stops(self) -> tuple[str, ...]:
         stop = self.request.stop or []
         return (stop,) if isinstance(stop, str) else tuple(stop)
+
+    @property
+    def tool_outputs(self) -> tuple[str, ...]:
+        """What tools gave that the server ran for a response of several turns, as far as it says so."""
+        items = self.source[1].get("output") or [] if self.route == "response" else []
+        calls = [item for item in items if item.get("type") == "mcp_call"]
+        return tuple(item["output"] for item in calls if isinstance(item.get("output"), str))
 
     @property
     def choices_per_prompt(self) -> int:

@@ -79,7 +79,6 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
         source=(body, sent),
         body=exact,
         renderable=form.renderable,
-        bodies=form.bodies,
     )
 
 
@@ -111,7 +110,6 @@ class _Form:
 
     body: dict[str, Any]
     sent: dict[str, Any]
-    bodies: tuple[dict[str, Any], ...]
     turns: int = 1
     renderable: bool = True
     conversations: tuple[list[dict[str, Any]], ...] = ()
@@ -121,22 +119,21 @@ def _form(route: Route, body: dict[str, Any], sent: dict[str, Any], proofs: Topl
     match route:
         case "batch":
             conversations = _conversations(body["messages"])
-            return _Form({**body, "messages": conversations[0]}, sent, (body,), conversations=conversations)
+            return _Form({**body, "messages": conversations[0]}, sent, conversations=conversations)
         case "response":
             asked = _parse(ResponseRequest, body, "request")
             chat = _parse(ResponseObject, sent, "response").chat(len(proofs.choices or ()))
             turns = len(chat["choices"])
             if turns > MAX_TURNS:
                 fail("response.output", f"more than {MAX_TURNS} turns")
-            bodies = tuple(asked.turns(body, sent["output"]))
             said = {**chat, FIELD_NAME: sent[FIELD_NAME]}
-            return _Form(asked.chat(body), said, bodies, turns, renderable=asked.renderable and turns == 1)
+            return _Form(asked.chat(body), said, turns, renderable=asked.renderable and turns == 1)
         case "message":
             message = _parse(MessageRequest, body, "request")
             said = {**_parse(MessageObject, sent, "response").chat(), FIELD_NAME: sent[FIELD_NAME]}
-            return _Form(message.chat(body), said, (body,), renderable=message.renderable)
+            return _Form(message.chat(body), said, renderable=message.renderable)
         case "chat" | "completion":
-            return _Form(body, sent, (body,))
+            return _Form(body, sent)
 
 
 def _route(body: Mapping[str, Any], sent: Mapping[str, Any]) -> Route:

@@ -11,10 +11,12 @@ from ..checks.pooled import check_pooled
 from ..checks.prompt import check_prompt
 from ..checks.proofs import check_proofs
 from ..checks.receipt import check_receipt
+from ..checks.response import Rehearsed, check_response
 from ..checks.text import check_text
 from ..checks.tokens import check_equal_choices, check_tokens
 from ..report import Check, CheckName, Report, quote
 from ..thresholds import tokens
+from . import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -63,7 +65,12 @@ class Computed:
     sampling: Sampling | None = None
 
 
-def judge(evidence: Evidence, policy: Policy, computed: Sequence[Computed | Check]) -> Report:
+def judge(
+    evidence: Evidence,
+    policy: Policy,
+    computed: Sequence[Computed | Check],
+    rehearsed: Rehearsed | None = None,
+) -> Report:
     """All checks of all choices, and the verdict.
 
     1. model: it is the verifier's.
@@ -71,12 +78,14 @@ def judge(evidence: Evidence, policy: Policy, computed: Sequence[Computed | Chec
     3. proofs: these weights computed the hidden states of these tokens.
     4. pooled, where the thresholds have bounds for it: so does their error over the whole answer.
     5. tokens: they are what the model says, and choices are no more equal than it draws them.
-    6. text: it is what the tokens say.
-    7. finish: the answer ended where the request lets it end.
-    8. receipt: the provider signed this answer.
+    6. text, without a rehearsal: it is what the tokens say.
+    7. finish, without a rehearsal: the answer ended where the request lets it end.
+    8. response: all of it is what a server makes of the tokens.
+    9. receipt: the provider signed this answer.
 
     `computed` has an entry for each of `evidence.answers`, in order: where the verifier could not compute, the check
-    that says why. The rule of the verdict is `Report.of`.
+    that says why. `rehearsed` is an engine's rehearsal; without, what steps 6 and 7 show is one (`plain.py`). The rule
+    of the verdict is `Report.of`.
     """
     checks = [check_model(evidence, policy.names)]  # 1
     error = evidence.proofs.error
@@ -88,8 +97,15 @@ def judge(evidence: Evidence, policy: Policy, computed: Sequence[Computed | Chec
         )
     for answer, entry in zip(evidence.answers, computed, strict=True):
         checks += [entry] if isinstance(entry, Check) else _of_choice(evidence, answer, policy, entry)
+        if rehearsed is None and not isinstance(entry, Check):
+            checks += _of_text(evidence, answer, policy, entry)
     checks += _equal_choices(evidence, policy, computed)  # 5
-    checks += check_receipt(evidence, policy.trusted_keys, checks)  # 8
+    if any(check.name == "prompt" and check.status != "passed" for check in checks):
+        rehearsed = Rehearsed(problem="the prompt that was answered is another than the request's here")
+    elif rehearsed is None:
+        rehearsed = plain.rehearse(evidence, computed, checks, policy.eos_token_ids)
+    checks.append(check_response(rehearsed, policy.thresholds.tokens or tokens.DEFAULT))  # 8
+    checks += check_receipt(evidence, policy.trusted_keys, checks)  # 9
     return Report.of(checks, model=evidence.model[:200])
 
 
@@ -155,6 +171,9 @@ def _of_choice(evidence: Evidence, answer: Answer, policy: Policy, computed: Com
     bounds = thresholds.tokens or tokens.DEFAULT
     sampling = computed.sampling or evidence.sampling_of(answer)
     yield check_tokens(answer, sampling, computed.scores, bounds, decode=text_of)  # 5
+
+
+def _of_text(evidence: Evidence, answer: Answer, policy: Policy, computed: Computed) -> Iterator[Check]:
     decode, ends = policy.decode, policy.eos_token_ids
     yield check_text(evidence, answer, computed.prompt, decode=decode, eos_token_ids=ends)  # 6
     yield check_finish(  # 7

@@ -187,8 +187,10 @@ def _choice(entry: Entry, answer: Answer) -> ShownChoice:
 def _offsets(entry: Entry, answer: Answer, chunks: int) -> list[int] | None:
     """Where chunks are in the text; None where the text is not what the tokens say, or was taken apart."""
     for check in entry.report.checks:
-        if check.name == "text" and check.choice == answer.index and check.status == "passed":
+        if check.status == "passed" and (check.name, check.choice) in (("text", answer.index), ("response", None)):
             given = check.figures.get("chunk_offsets")
+            if isinstance(given, dict):  # of a rehearsal, which is one of all choices
+                given = given.get(str(answer.index))
             if isinstance(given, list) and len(given) == chunks + 1 > 1:
                 offsets = [place for place in given if isinstance(place, int) and place >= 0]
                 if len(offsets) == len(given) and offsets == sorted(offsets):

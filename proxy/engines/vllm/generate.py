@@ -69,7 +69,8 @@ class ProvingGenerate:
     def __call__(
         self, prompt: Any, sampling_params: SamplingParams, *args: Any, **kwargs: Any
     ) -> AsyncGenerator[RequestOutput, None]:
-        rehearsal = rehearsed(prompt, sampling_params, kwargs.get("lora_request"))
+        request_id = kwargs.get("request_id") or (args[0] if args else "")
+        rehearsal = rehearsed(prompt, sampling_params, request_id, kwargs.get("lora_request"))
         if rehearsal is not None:
             return rehearsal
         # Here and not in the generator, which may be advanced in another context than this call's.
@@ -78,7 +79,7 @@ class ProvingGenerate:
             return self._generate(prompt, _without_tag(sampling_params), *args, **kwargs)
         lora = kwargs.get("lora_request")
         call = Call(lora.lora_name if lora else context.served.model, sampling_params.n, _refusal(context, prompt))
-        call.request_id = kwargs.get("request_id") or (args[0] if args else "")
+        call.request_id = request_id
         call.trace_headers = kwargs.get("trace_headers")
         context.calls.append(call)
         if call.refusal is not None:

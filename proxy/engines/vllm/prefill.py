@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from .constraints import handed_over
 from .rehearsal import Rehearsal
 
 if TYPE_CHECKING:
@@ -17,8 +18,14 @@ if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
     from vllm.outputs import RequestOutput
 
-    from ...verify.engine import Health
-    from .rehearsal import Call
+    from toploc.tokens.sampling import Sampling
+
+    from ...verify.engine import Health, Performance, Score
+    from .call import Call
+
+
+REPORTS: Final[Mapping[str, Literal["logprobs", "logits"]]] = {"raw_logprobs": "logprobs", "raw_logits": "logits"}
+"""By `--logprobs-mode`: what the model's own logits give."""
 
 
 class PrefillEngine:
@@ -51,7 +58,9 @@ class PrefillEngine:
             int(i) for i in (*listed, self._tokenizer.eos_token_id) if i is not None
         )
         self._generate = generate
-        self._rehearsal = Rehearsal(state)
+        self._rehearsal = Rehearsal(state, engine)
+        self.routes: Sequence[str] = self._rehearsal.routes
+        self.reports = REPORTS.get(str(config.model_config.logprobs_mode))
         self._models = getattr(state, "openai_serving_models", None)
         self._priority = priority if config.scheduler_config.policy == "priority" else 0
 
@@ -61,8 +70,23 @@ class PrefillEngine:
     def adapters(self) -> Iterable[str]:
         return tuple(getattr(self._models, "lora_requests", ()))
 
-    async def render(self, route: str, body: Mapping[str, Any]) -> Sequence[Call]:
-        return await self._rehearsal.calls(route, body)
+    async def rehearse(
+        self,
+        route: str,
+        body: Mapping[str, Any],
+        choices: Sequence[Sequence[Sequence[int]]],
+        score: Score,
+        tool_outputs: Sequence[str],
+        *,
+        stream: bool = False,
+        one_by_one: bool = False,
+    ) -> Performance:
+        return await self._rehearsal.perform(
+            route, body, choices, score, tool_outputs, stream=stream, one_by_one=one_by_one
+        )
+
+    def sampling_of(self, rendered: Call, asked: Sampling) -> Sampling:
+        return handed_over(rendered.asked_params, asked)
 
     def adapter_of(self, rendered: Call) -> int | None:
         return rendered.lora_request.lora_int_id if rendered.lora_request else None

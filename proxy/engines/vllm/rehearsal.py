@@ -1,30 +1,43 @@
-"""What the server itself would hand to the engine for a request, found by letting its own route run up to there.
+"""What the server itself would answer to a request with given tokens, found by letting its own route run.
 
-The routes of vLLM read the request, choose the adapter, render the prompt by the chat template, and then call
-`engine_client.generate`. A rehearsal ends there. So the prompt is the server's own in every version of vLLM and with
-every option of the server, and nothing is generated.
+The routes of vLLM read the request, choose the adapter, render the prompt by the chat template, call
+`engine_client.generate`, and make a response of what comes out of it. In a rehearsal that is the answer's own tokens
+(`replay.py`), and nothing is generated. So prompt and response are the server's own, in every version of vLLM, under
+every parser and template, and with every option of the server.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from ...verify.engine import Unrenderable
+from toploc.evidence.alternatives import MORE
+from toploc.evidence.assembly import Assembly
+
+from ...asgi.sse import EventSplitter, event_json
+from ...verify.engine import Performance, Scored
 from . import reliances
+from .call import Call
 from .guards import load, method
+from .logprobs import LISTED, LISTS, lengthen, unknown
+from .replay import TOKENS_AT_ONCE, Replayer, Unended
+from .tools import ReplayedTools, replayed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
     from starlette.datastructures import State
+    from vllm.engine.protocol import EngineClient
+    from vllm.outputs import RequestOutput
     from vllm.sampling_params import SamplingParams
 
+    from ...verify.engine import Score, Text
     from ..reliance import Reliance
 
 sanitize_message: Final = load(reliances.SANITIZE_MESSAGE)
@@ -51,35 +64,56 @@ HANDLERS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One call of `generate` that did not happen."""
+class _Play:
+    performance: Performance
+    replayer: Replayer
+    choices: Sequence[Sequence[Sequence[int]]]
+    """Token ids of each choice of each call."""
+    score: Score
+    tokens_at_once: int
+    by_text: bool
 
-    prompt: Any
-    sampling_params: SamplingParams
-    lora_request: Any
+    async def outputs(self, call: Call, place: int) -> AsyncGenerator[RequestOutput, None]:
+        choices = self.choices[place]
+        before = sum(map(len, self.choices[:place]))
+        scored = [Scored()] * len(choices)
+        if call.logprobs is not None:
+            found = await self.score(place, call)
+            self.performance.scored = self.performance.scored and found is not None
+            scored = list(found or (unknown(token_ids, call) for token_ids in choices))
+        texts: list[Text] = []
+        try:
+            replayed_outputs = self.replayer.outputs(call, choices, scored, texts, tokens_at_once=self.tokens_at_once)
+            async for output in replayed_outputs:
+                yield output
+            self.performance.texts |= {before + place: text for place, text in enumerate(texts)}
+        except Unended as error:
+            self.performance.ended = before + error.choice, error.count
+            # What routes take for a client that has gone, in silence.
+            raise asyncio.CancelledError from None
 
-    @property
-    def token_ids(self) -> list[int]:
-        """Raises Unrenderable for prompts that are more than tokens."""
-        kind = self.prompt.get("type", "token") if isinstance(self.prompt, dict) else None
-        if kind != "token":
-            raise Unrenderable("a prompt with images, audio or embeddings cannot be verified")
-        return list(self.prompt["prompt_token_ids"])
+
+_play: ContextVar[_Play | None] = ContextVar("toploc_rehearsal", default=None)
 
 
-_calls: ContextVar[list[Call] | None] = ContextVar("toploc_rehearsal", default=None)
-
-
-def rehearsed(prompt: Any, sampling_params: SamplingParams, lora_request: Any) -> AsyncGenerator[Any, None] | None:
+def rehearsed(
+    prompt: Any, sampling_params: SamplingParams, request_id: str, lora_request: Any
+) -> AsyncGenerator[RequestOutput, None] | None:
     """What `generate` returns in a rehearsal, None outside of one."""
-    calls = _calls.get()
-    if calls is None:
+    play = _play.get()
+    if play is None:
         return None
-    calls.append(Call(prompt, sampling_params, lora_request))
+    calls = play.performance.prompts
+    longer = {name for name, listed in zip(LISTS, LISTED, strict=True) if listed in play.performance.asked}
+    call = Call(prompt, sampling_params, request_id, lora_request, frozenset(longer), play.by_text and bool(longer))
+    calls.append(call)
+    if len(calls) <= len(play.choices):
+        return play.outputs(call, len(calls) - 1)
+    play.performance.problem = f"the answer has tokens for {len(play.choices)} prompts, and here is another"
     return _end()
 
 
-async def _end() -> AsyncGenerator[Any, None]:
+async def _end() -> AsyncGenerator[RequestOutput, None]:
     # What routes take for a client that has gone, in silence.
     raise asyncio.CancelledError
     yield  # type: ignore[unreachable]
@@ -92,48 +126,96 @@ class Rehearsal:
         UnsupportedEngine: this vLLM's are not where they are known to be.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, engine: EngineClient) -> None:
+        self._replayer = Replayer(engine)
         self._routes: dict[str, tuple[Any, Any]] = {}
         for route, handler in HANDLERS.items():
             serving = getattr(state, handler.attribute, None)
             if serving is not None:
+                if getattr(serving, "tool_server", None) is not None:
+                    serving.tool_server = ReplayedTools(serving.tool_server)
                 self._routes[route] = load(handler.request), method(serving, handler.create)
 
-    async def calls(self, route: str, body: Mapping[str, Any]) -> Sequence[Call]:
-        """What the body leads to: a call for every prompt.
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """Those whose responses are rehearsed."""
+        return tuple(self._routes)
 
-        Raises:
-            Unrenderable: nothing.
-        """
+    async def perform(
+        self,
+        route: str,
+        body: Mapping[str, Any],
+        choices: Sequence[Sequence[Sequence[int]]],
+        score: Score,
+        tool_outputs: Sequence[str],
+        *,
+        stream: bool = False,
+        one_by_one: bool = False,
+    ) -> Performance:
+        """See `verify.engine.Engine.rehearse`. The route ends at the first call that there are no choices for."""
         if route not in self._routes:
-            raise Unrenderable("this server does not have the request's endpoint")
+            return Performance(problem="this server does not have the request's endpoint")
         request_class, create = self._routes[route]
+        asked = {name: value for name, value in body.items() if name not in DELIVERY}
+        if route == "response":
+            asked["store"] = False
+        performance = Performance(asked=lengthen(route, asked))
+        if stream:
+            asked |= {name: body[name] for name in ("stream", "stream_options") if name in body}
         try:
-            request = request_class.model_validate({k: v for k, v in body.items() if k not in DELIVERY})
+            request = request_class.model_validate(asked)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            raise Unrenderable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-        calls: list[Call] = []
-        token = _calls.set(calls)
-        refusal: Any = None
+            return Performance(problem=f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        play = _Play(
+            performance, self._replayer, choices, score, 1 if one_by_one else TOKENS_AT_ONCE, route == "completion"
+        )
+        token = _play.set(play)
+        outputs = replayed.set(iter(tool_outputs))
+        answer: Any = None
         try:
             with suppress(asyncio.CancelledError):
-                refusal = await create(request, None)
+                answer = await create(request, None)
+                if isinstance(answer, BaseModel):
+                    answer = answer.model_dump(mode="json", by_alias=route == "response")
+                elif answer is not None:
+                    answer = await _assembled(answer)
         except Exception as error:
-            # Templates are programs that run on foreign input: anything may come out.
-            refusal = error
+            # Templates and parsers are programs that run on foreign input: anything may come out.
+            answer = error
         finally:
-            _calls.reset(token)
+            _play.reset(token)
+            replayed.reset(outputs)
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise asyncio.CancelledError
-        if not calls:
-            raise Unrenderable(_message(refusal))
-        return calls
+        if isinstance(answer, dict) and not answer.get("error"):
+            if route == "response" and LISTED[0] in performance.asked:
+                answer["top_logprobs"] -= MORE  # what was asked for, repeated
+            performance.response = answer
+        else:
+            performance.problem = performance.problem or _message(answer)
+        return performance
+
+
+async def _assembled(events: AsyncIterator[Any]) -> dict[str, Any] | None:
+    """The response of a stream, whose events are objects or their text; or the error that it ended with."""
+    assembly, splitter = Assembly(), EventSplitter()
+    async for event in events:
+        if isinstance(event, BaseModel):
+            found = [event.model_dump(mode="json", by_alias=True)]
+        else:
+            found = [json.loads(text) for one in splitter.feed(event.encode()) if (text := event_json(one))]
+        for one in found:
+            if one.get("error"):
+                return one
+            assembly.add(one)
+    return assembly.response()
 
 
 def _message(refusal: Any) -> str:
     """Without paths and addresses, which exceptions tell of and vLLM's own error handlers take out."""
-    error = getattr(refusal, "error", refusal)
-    message: str = sanitize_message(str(getattr(error, "message", None) or error or "nothing was generated"))
+    error = refusal.get("error") if isinstance(refusal, dict) else refusal
+    said = error.get("message") if isinstance(error, dict) else error
+    message: str = sanitize_message(str(said or "nothing was generated"))
     return message[:200]

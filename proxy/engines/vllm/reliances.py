@@ -104,7 +104,7 @@ FRONT_END: Final = (
     REQUESTS_END,
     Reliance.on(
         "vllm.engine.protocol:EngineClient",
-        "startup endpoint early shutdown prefill proxy/verify/engine",
+        "startup endpoint early shutdown prefill replay rehearsal proxy/verify/engine",
         members="vllm_config renderer generate errored dead_error is_tracing_enabled",
     ),
     Reliance.on(
@@ -117,10 +117,12 @@ FRONT_END: Final = (
     Reliance.on("vllm.renderers:BaseRenderer", "prefill", members="get_tokenizer"),
     Reliance.on("vllm.v1.engine.output_processor:RequestState", "early", attributes="detokenizer"),
     Reliance.on("vllm.v1.engine.detokenizer:IncrementalDetokenizer", "early", attributes="output_token_ids"),
-    Reliance.on("vllm.v1.engine:EngineCoreRequest", "early", members="request_id prompt_token_ids sampling_params"),
+    Reliance.on(
+        "vllm.v1.engine:EngineCoreRequest", "early replay", members="request_id prompt_token_ids sampling_params"
+    ),
     Reliance.on("vllm.v1.engine:EngineCoreOutputs", "early", members="outputs"),
     Reliance.on("vllm.v1.engine:EngineCoreOutput", "early", members="request_id new_token_ids finish_reason"),
-    Reliance.on("vllm.v1.engine:FinishReason", "early", members="__str__"),
+    Reliance.on("vllm.v1.engine:FinishReason", "early replay", members="__str__"),
     Reliance.on("vllm.v1.engine:", "early generate", texts="abort error"),
     Reliance.on("vllm.v1.engine.parallel_sampling:ParentRequest", "proxy/channel/tag", texts="_"),
 )
@@ -224,6 +226,70 @@ ROUTES: Final = (
     MESSAGE,
 )
 
+# Rehearsals, in which the engine's part is replayed
+
+ENGINE_INPUT: Final = Reliance.on(
+    "vllm.v1.engine.async_llm:AsyncLLM",
+    "replay",
+    attributes="input_processor renderer model_config get_supported_tasks",
+)
+REPLAY: Final = (
+    ENGINE_INPUT,
+    Reliance.on("vllm.logprobs:Logprob", "logprobs", members="decoded_token"),
+    Reliance.on("vllm.outputs:CompletionOutput", "logprobs", members="logprobs"),
+    Reliance.on("vllm.outputs:RequestOutput", "logprobs replay rehearsal", attributes="outputs prompt_logprobs"),
+    Reliance.on(
+        "vllm.v1.engine.input_processor:InputProcessor.process_inputs",
+        "replay",
+        parameters="self request_id prompt params",
+        keywords="supported_tasks lora_request",
+    ),
+    Reliance.on("vllm.v1.engine.input_processor:InputProcessor", "replay", members="assign_request_id"),
+    Reliance.on(
+        "vllm.renderers.inputs.preprocess:extract_prompt_components", "replay", parameters="model_config prompt"
+    ),
+    Reliance.on("vllm.v1.core.sched.utils:check_stop", "replay", parameters="request max_model_len"),
+    Reliance.on(
+        "vllm.v1.request:Request",
+        "replay",
+        members="from_engine_core_request append_output_token_ids get_finished_reason",
+        attributes="stop_reason",
+    ),
+    Reliance.on(
+        "vllm.v1.engine:EngineCoreOutput",
+        "replay",
+        members="request_id new_token_ids new_logprobs new_prompt_logprobs_tensors finish_reason stop_reason",
+    ),
+    Reliance.on(
+        "vllm.v1.engine.output_processor:OutputProcessor.add_request",
+        "replay",
+        parameters="self request prompt parent_req request_index queue",
+    ),
+    Reliance.on(
+        "vllm.v1.engine.output_processor:OutputProcessor.process_outputs",
+        "replay",
+        parameters="self engine_core_outputs",
+    ),
+    Reliance.on(
+        "vllm.v1.engine.output_processor:OutputProcessor", "replay", attributes="request_states", members="add_request"
+    ),
+    Reliance.on("vllm.v1.engine.output_processor:RequestState", "replay", attributes="detokenizer"),
+    Reliance.on("vllm.v1.engine.detokenizer:BaseIncrementalDetokenizer", "replay", attributes="output_text"),
+    Reliance.on("vllm.v1.engine.output_processor:OutputProcessorOutput", "replay", members="request_outputs"),
+    Reliance.on("vllm.v1.engine.parallel_sampling:ParentRequest", "replay", members="get_child_info"),
+    Reliance.on("vllm.v1.outputs:LogprobsLists", "replay"),
+    Reliance.on("vllm.v1.outputs:LogprobsTensors", "replay"),
+    Reliance.on(
+        "vllm.sampling_params:SamplingParams",
+        "call constraints logprobs replay rehearsal",
+        members="n stop logprobs num_logprobs prompt_logprobs logprob_token_ids",
+    ),
+    Reliance.on(
+        "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses", "rehearsal", attributes="tool_server"
+    ),
+    Reliance.on("vllm.entrypoints.mcp.tool_server:ToolServer", "tools", members="new_session"),
+)
+
 # Configuration
 
 CONFIGURATION: Final = (
@@ -235,7 +301,7 @@ CONFIGURATION: Final = (
     Reliance.on(
         "vllm.config:ModelConfig",
         "worker head prefill",
-        members="model dtype max_model_len get_hidden_size get_vocab_size get_diff_sampling_param "
+        members="model dtype max_model_len logprobs_mode get_hidden_size get_vocab_size get_diff_sampling_param "
         "try_get_generation_config",
     ),
     Reliance.on(
@@ -407,7 +473,7 @@ RUNNER_ON_CPUS: Final = (
     ),
 )
 
-API_SERVER: Final = (*COMMAND_LINE, *PLUGINS, *FRONT_END, *REQUESTS, *ROUTES)
+API_SERVER: Final = (*COMMAND_LINE, *PLUGINS, *FRONT_END, *REQUESTS, *ROUTES, *REPLAY)
 """What `toploc serve` asks for before it starts; a process with a model runner asks for the rest."""
 
 GROUPS: Final = {
@@ -416,6 +482,7 @@ GROUPS: Final = {
     "The engine, as an API server sees it": FRONT_END,
     "Requests and answers": REQUESTS,
     "Routes, which render prompts": ROUTES,
+    "Rehearsals, in which the engine's part is replayed": REPLAY,
     "Configuration": CONFIGURATION,
     "A worker's process": WORKER,
     "Output head": HEAD,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from conftest import Server
 
 REJECTED = {"finetuned-greedy", "finetuned-sampled", "int4-greedy", "int4-sampled", "other-system"}
-ERRORS = {"no-output", "no-proofs", "seeded"}
+ERRORS = {"no-output", "no-proofs", "seeded", "tool-call"}
 
 
 def free_port() -> int:

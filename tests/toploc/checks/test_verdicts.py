@@ -35,7 +35,7 @@ NEVER = 1023
 LEAD_BYTE = 133
 """The token of a byte that begins a character of several."""
 
-SKIPPED = {"structured": "tokens", "tool-call": "text"}
+SKIPPED = {"structured": "tokens"}
 HONEST = [
     "greedy",
     "greedy-short",
@@ -50,7 +50,6 @@ HONEST = [
     "stop-string-included",
     "stop-token",
     "special-tokens",
-    "tool-call",
     "structured",
     "content-parts",
     "chat-batch",
@@ -71,7 +70,14 @@ def test_honest_answers_are_accepted(verify: Verify, recorded: Recorded, name: s
     assert skipped == {"receipt", *([SKIPPED[name]] if name in SKIPPED else [])}, str(report)
     assert all(check.reason for check in report.checks if check.status != "passed")
     choices = len(recorded(name)["response"]["choices"])
-    assert len(report.checks) == 1 + 6 * choices
+    assert len(report.checks) == 2 + 6 * choices
+
+
+def test_a_tool_call_needs_an_engine(verify: Verify, recorded: Recorded, find: Find) -> None:
+    report = verify(recorded("tool-call"))
+    response = find(report, "response")
+    assert (report.verdict, response.status, response.reason) == ("undecided", "undecided", "not_bound")
+    assert response.figures["unbound"] == ["choices[].message.tool_calls"]
 
 
 def test_a_seed_without_a_sampler(verify: Verify, recorded: Recorded, find: Find) -> None:

@@ -234,18 +234,11 @@ def test_turns_of_a_response() -> None:
         ("42.", "tool_calls", "tool_calls"),
         ("42.", "stop", None),
     ]
-    user = {"role": "user", "content": "What is 17 + 25?"}
-    call = {"type": "function_call", "name": "python", "arguments": "{}", "call_id": "mcp_1"}
-    gave = {"type": "function_call_output", "output": "42", "call_id": "mcp_1"}
-    assert [body["input"] for body in parsed.bodies] == [
-        "What is 17 + 25?",
-        [user, call, gave],
-        [user, call, gave, text, call, gave],
-    ]
+    assert parsed.tool_outputs == ("42", "42")
     assert not parsed.renderable
     silent = read_evidence(turns({"type": "reasoning"}, {**text, "content": []}, text, choices=2))
     assert [(a.text, a.restructured) for a in silent.answers] == [("", "tool_calls"), ("42.", "reasoning")]
-    assert len(silent.bodies) == 1
+    assert silent.tool_outputs == ()
     unavailable = read_evidence(turns({**CALL, "output": None}))
     assert [(a.text, a.restructured) for a in unavailable.answers] == [("", "tool_calls")]
     with pytest.raises(MalformedEvidence, match="1 choices with proofs, 2 in the response"):

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from toploc.errors import MalformedEvidence, ToplocError, VerifierUnavailable
-from toploc.report import Check, Report
+from toploc.report import REQUIRED, Check, Report
 from toploc.verifier import replies as module
 from toploc.verifier.server import AsyncVerifier, Verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-REPORT = Report.of([Check(name=name, status="passed", message="fine") for name in ("model", "prompt", "proofs")])  # type: ignore[arg-type]
+REPORT = Report.of([Check(name=name, status="passed", message="fine") for name in REQUIRED])  # type: ignore[arg-type]
 ITEM = {"request": {}, "response": {}}
 
 Reply = tuple[int, dict[str, str], bytes]

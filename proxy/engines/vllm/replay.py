@@ -1,0 +1,179 @@
+"""The engine's part of a rehearsal: outputs of the tokens that an answer claims, made by vLLM's own code.
+
+Nothing is generated. vLLM's input processor reads the prompt and the options, its scheduler's rule says where the
+answer ends, and its output processor makes text, stop reasons and log-probabilities of the tokens, as always.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from copy import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from vllm.renderers.inputs.preprocess import extract_prompt_components
+from vllm.v1.core.sched.utils import check_stop
+from vllm.v1.engine import EngineCoreOutput, FinishReason
+from vllm.v1.engine.output_processor import OutputProcessor
+from vllm.v1.engine.parallel_sampling import ParentRequest
+from vllm.v1.outputs import LogprobsLists, LogprobsTensors
+from vllm.v1.request import Request
+
+from toploc.scheme import CHUNK_SIZE
+
+from ...verify.engine import Text
+from . import reliances
+from .guards import require_members
+from .logprobs import LISTS, mark
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator, Sequence
+
+    from vllm.engine.protocol import EngineClient
+    from vllm.outputs import RequestOutput
+    from vllm.v1.engine import EngineCoreRequest
+
+    from ...verify.engine import Scored
+    from .call import Call
+
+TOKENS_AT_ONCE: Final = CHUNK_SIZE
+"""In one step of the engine's, so that it is known where in the text the chunks of a proof are."""
+
+TOKENS_A_TURN: Final = 512
+"""Of the event loop: 2 ms of detokenizing, so that a long answer delays no stream of the server's."""
+
+
+class Unended(Exception):
+    """The engine would have gone on, or have ended before.
+
+    Attributes:
+        choice: its place among the choices of the prompt.
+        count: tokens after which it ends; None if it does not.
+    """
+
+    def __init__(self, choice: int, count: int | None) -> None:
+        super().__init__(choice, count)
+        self.choice = choice
+        self.count = count
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Where the engine ends an answer, and why."""
+
+    count: int
+    reason: FinishReason | None
+    stop_reason: int | str | None
+
+
+class Replayer:
+    """Answers in the engine's place.
+
+    Raises:
+        UnsupportedEngine: this vLLM's parts are not those that are known.
+    """
+
+    def __init__(self, engine: EngineClient) -> None:
+        require_members(engine, reliances.ENGINE_INPUT)
+        self._engine: Any = engine
+        self._context_length = int(engine.vllm_config.model_config.max_model_len)
+
+    async def outputs(
+        self,
+        call: Call,
+        choices: Sequence[Sequence[int]],
+        scored: Sequence[Scored],
+        texts: list[Text],
+        *,
+        tokens_at_once: int = TOKENS_AT_ONCE,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """What `generate` would give for these choices of one prompt, and their log-probabilities; adds their `texts`.
+
+        1. vLLM reads prompt and options, and makes a request of each choice.
+        2. Each ends where the engine's rule says.
+        3. The tokens become outputs. A stop string may end a choice before its last token.
+
+        Raises:
+            Unended: a choice has fewer or more tokens than until its end.
+            Exception: whatever vLLM raises for the prompt or its options.
+        """
+        request = self._engine.input_processor.process_inputs(  # 1
+            call.request_id,
+            call.prompt,
+            call.asked_params,
+            supported_tasks=await self._engine.get_supported_tasks(),
+            lora_request=call.lora_request,
+        )
+        self._engine.input_processor.assign_request_id(request)
+        for name in LISTS:
+            setattr(request.sampling_params, name, getattr(call.sampling_params, name))
+        processor = OutputProcessor(self._engine.renderer.tokenizer, log_stats=False)
+        text, _, _ = extract_prompt_components(self._engine.model_config, call.prompt)
+        parent, children = _children(request)
+        for index, child in enumerate(children):
+            processor.add_request(child, text, parent, index)
+        for index, (child, token_ids, scores) in enumerate(zip(children, choices, scored, strict=True)):
+            end = self._end(child, token_ids)  # 2
+            # Several tokens at once may hide which of them completed a stop string (vLLM 0.26).
+            size = 1 if child.sampling_params.stop else tokens_at_once
+            detokenizer = processor.request_states[child.request_id].detokenizer
+            offsets = [0]
+            count = 0
+            for output in _steps(child.request_id, token_ids, end, size, scores):  # 3
+                made = processor.process_outputs([output]).request_outputs
+                count += len(output.new_token_ids)
+                ended = child.request_id not in processor.request_states
+                if count == len(token_ids) and not ended:
+                    raise Unended(index, None)
+                if ended and count < len(token_ids):
+                    raise Unended(index, count)
+                if ended or count % CHUNK_SIZE == 0:
+                    offsets.append(len(detokenizer.output_text))
+                for request_output in made:
+                    if call.by_text:
+                        mark(request_output)
+                    yield request_output
+                if count % TOKENS_A_TURN == 0:
+                    await asyncio.sleep(0)
+            # A stop string that is left out may have begun in an earlier chunk.
+            texts.append(Text(detokenizer.output_text, tuple(min(offset, offsets[-1]) for offset in offsets)))
+
+    def _end(self, child: EngineCoreRequest, token_ids: Sequence[int]) -> _End | None:
+        request = Request.from_engine_core_request(child, None)
+        for count, token in enumerate(token_ids, 1):
+            request.append_output_token_ids(token)
+            if check_stop(request, self._context_length):
+                return _End(count, request.get_finished_reason(), request.stop_reason)
+        return None
+
+
+def _children(request: EngineCoreRequest) -> tuple[ParentRequest | None, list[EngineCoreRequest]]:
+    """A request for each choice, as in vllm/v1/engine/async_llm.py."""
+    if request.sampling_params.n == 1:
+        return None, [request]
+    parent = ParentRequest(request)
+    children = []
+    for index in range(request.sampling_params.n):
+        child = copy(request)
+        child.request_id, child.sampling_params = parent.get_child_info(index)
+        children.append(child)
+    return parent, children
+
+
+def _steps(
+    request_id: str, token_ids: Sequence[int], end: _End | None, size: int, scored: Scored
+) -> Iterator[EngineCoreOutput]:
+    count = len(token_ids) if end is None else end.count
+    for first in range(0, count, size):
+        last = min(first + size, count)
+        output = EngineCoreOutput(request_id, list(token_ids[first:last]))
+        if scored.answer is not None:
+            columns = scored.answer.ids, scored.answer.values, scored.answer.ranks
+            output.new_logprobs = LogprobsLists(*(column[first:last] for column in columns))
+        if first == 0 and scored.prompt is not None:
+            columns = scored.prompt.ids, scored.prompt.values, scored.prompt.ranks
+            output.new_prompt_logprobs_tensors = LogprobsTensors(*map(torch.tensor, columns))
+        if end is not None and last == count:
+            output.finish_reason, output.stop_reason = end.reason, end.stop_reason
+        yield output

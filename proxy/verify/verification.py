@@ -1,0 +1,116 @@
+"""One verification: the rehearsal of the answer, the prefills of its choices, and the report on both."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from toploc.checks.response import Ended, Rehearsed
+from toploc.evidence.leaves import Logprobs, compare
+from toploc.protocol import FIELD_NAME
+from toploc.thresholds.tokens import DEFAULT
+from toploc.verifier.judge import judge, not_computable
+
+from .engine import Performance
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from toploc.evidence.evidence import Answer, Evidence
+    from toploc.report import Check, Report
+    from toploc.verifier.judge import Computed
+
+    from .engine import Rendered, Scored
+    from .verifier import EngineVerifier
+
+WAYS: Final[Sequence[Mapping[str, bool]]] = ({"stream": True}, {"stream": True, "one_by_one": True}, {})
+"""To rehearse a stream: in large pieces; token by token, which parsers may read otherwise; and as a whole, since others
+than this project's client may keep it in that form."""
+
+
+class Verification:
+    """What was computed for one evidence: a rehearsal may need a choice's before the checks do."""
+
+    def __init__(self, verifier: EngineVerifier, evidence: Evidence) -> None:
+        self._verifier = verifier
+        self._evidence = evidence
+        self._done: dict[int, tuple[Computed | Check, Scored | None]] = {}
+        # A route may come to all of its prompts at once.
+        self._lock = asyncio.Lock()
+
+    async def report(self) -> Report:
+        """Raises whatever the engine raises."""
+        performance = await self._rehearse()
+        size, prompts = self._evidence.choices_per_prompt, performance.prompts
+        computed: list[Computed | Check] = []
+        for answer in self._evidence.answers:
+            if answer.index // size < len(prompts):
+                computed.append((await self._compute(answer, prompts[answer.index // size]))[0])
+            else:
+                message = f"this server cannot render it: {performance.problem}"
+                computed.append(not_computable(answer, "prompt", "unrenderable", message))
+        return await self._verifier.in_thread(partial(self._judge, performance, computed))
+
+    async def _rehearse(self) -> Performance:
+        """The first way in which the route says what the response says; else the first of all."""
+        evidence, size = self._evidence, self._evidence.choices_per_prompt
+        claims = [answer.token_ids for answer in evidence.answers]
+        choices: list[Sequence[Sequence[int]]] = [claims[at : at + size] for at in range(0, len(claims), size)]
+        engine = self._verifier.engine
+        if any(token >= engine.vocab_size for claim in claims for token in claim):
+            choices = []
+        ways = WAYS if evidence.source[0].get("stream") is True else WAYS[-1:]
+        first: Performance | None = None
+        for way in ways:
+            performance = await engine.rehearse(
+                evidence.route, evidence.source[0], choices, self._score, evidence.tool_outputs, **way
+            )
+            if len(ways) == 1:
+                return performance
+            rehearsed = await self._verifier.in_thread(partial(self._compare, performance))
+            if rehearsed.comparison is not None and rehearsed.comparison.same:
+                return performance
+            first = first or performance
+        return first or Performance()
+
+    async def _compute(self, answer: Answer, rendered: Rendered) -> tuple[Computed | Check, Scored | None]:
+        async with self._lock:
+            if answer.index not in self._done:
+                self._done[answer.index] = await self._verifier.compute(self._evidence, answer, rendered)
+            return self._done[answer.index]
+
+    async def _score(self, place: int, rendered: Rendered) -> list[Scored] | None:
+        size = self._evidence.choices_per_prompt
+        answers = self._evidence.answers[place * size : (place + 1) * size]
+        found = [(await self._compute(answer, rendered))[1] for answer in answers]
+        return None if None in found else [scored for scored in found if scored is not None]
+
+    def _judge(self, performance: Performance, computed: Sequence[Computed | Check]) -> Report:
+        names = self._verifier.names
+        policy = replace(self._verifier.policy, names=self._verifier.served_names())
+        return judge(self._evidence.under_one_name(names), policy, computed, self._compare(performance))
+
+    def _compare(self, performance: Performance) -> Rehearsed:
+        if performance.ended is not None:
+            index, count = performance.ended
+            return Rehearsed(ended=Ended(index, len(self._evidence.answers[index].token_ids), count))
+        if performance.response is None:
+            return Rehearsed(problem=performance.problem)
+        logprobs = None
+        if performance.scored:
+            logprobs = Logprobs((self._verifier.policy.thresholds.tokens or DEFAULT).margin, performance.asked)
+        claimed = self._evidence.source[1]
+        comparison = compare(claimed, performance.response, logprobs=logprobs, without=(FIELD_NAME,))
+        return Rehearsed(comparison, chunk_offsets=self._chunk_offsets(performance))
+
+    def _chunk_offsets(self, performance: Performance) -> dict[int, list[int]]:
+        """Of the answers whose text no parser has changed. With `echo` something stands before it."""
+        offsets = {}
+        for answer in self._evidence.answers:
+            found, shown = performance.texts.get(answer.index), answer.text or ""
+            if found is not None and found.text and shown.endswith(found.text):
+                begin = len(shown) - len(found.text)
+                offsets[answer.index] = [begin + offset for offset in found.offsets]
+        return offsets

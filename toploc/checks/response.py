@@ -1,0 +1,139 @@
+"""Is the response, field by field, what a server makes of these tokens?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..report import Check, printable
+from .tokens import most_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import JsonValue
+
+    from ..evidence.leaves import Comparison, Difference
+    from ..report import Status
+    from ..thresholds.tokens import TokenBounds
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An answer that a server would have ended elsewhere: after `count` tokens, or None if it would have gone on."""
+
+    choice: int
+    claimed: int
+    count: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """What came of letting a server's route answer the request with the claimed tokens.
+
+    `comparison`: of the response with the rehearsed one, None if there is none, and `problem` says why.
+    `chunk_offsets`: of choices whose text is as the tokens say it, the characters at which each chunk begins, and at
+    which the last ends.
+    """
+
+    comparison: Comparison | None = None
+    ended: Ended | None = None
+    problem: str | None = None
+    chunk_offsets: Mapping[int, list[int]] = field(default_factory=dict)
+
+
+def check_response(rehearsed: Rehearsed, bounds: TokenBounds) -> Check:
+    """Judge the rehearsal.
+
+    1. Every choice ends where the request, and the engine's own rules, let it end.
+    2. There was a rehearsal.
+    3. No leaf says other than the rehearsed one.
+    4. No log-probability lies further than `bounds.margin` from the verifier's, and no more lie further than
+       `bounds.near` than an honest answer's do, at `bounds.rate`, with a chance of 1e-3.
+    5. No leaf is one that no server writes, and none is left out.
+    6. Every leaf was rehearsed.
+
+    Reasons: `cut_short`, `past_the_end`, `unrehearsed`, `response_differs`, `logprobs_differ`, `unknown_field`,
+    `missing_field`, `not_bound`.
+    """
+    if rehearsed.ended is not None:  # 1
+        return _ends_elsewhere(rehearsed.ended)
+    comparison = rehearsed.comparison
+    if comparison is None:  # 2
+        return _check("undecided", "unrehearsed", f"there was no rehearsal: {rehearsed.problem}", {})
+    figures: dict[str, JsonValue] = {
+        "leaves": comparison.leaves,
+        "rehearsed": [*comparison.rehearsed],
+        "free": [*comparison.free],
+        "chunk_offsets": {str(index): [*offsets] for index, offsets in rehearsed.chunk_offsets.items()},
+    }
+    return (
+        _differs(comparison, figures)  # 3
+        or _beyond_noise(comparison, bounds, figures)  # 4
+        or _foreign(comparison, figures)  # 5
+        or _unbound(comparison, figures)  # 6
+        or _check("passed", None, f"all {comparison.leaves} leaves are what the tokens say", figures)
+    )
+
+
+def _check(status: Status, reason: str | None, message: str, figures: Mapping[str, JsonValue]) -> Check:
+    return Check(name="response", status=status, reason=reason, message=message, figures={**figures})
+
+
+def _ends_elsewhere(ended: Ended) -> Check:
+    figures: dict[str, JsonValue] = {"choice": ended.choice, "tokens": ended.claimed, "ends_after": ended.count}
+    if ended.count is None:
+        message = f"choice {ended.choice} was cut short: nothing ends an answer after its {ended.claimed} tokens"
+        return _check("failed", "cut_short", message, figures)
+    message = f"choice {ended.choice} goes on for {ended.claimed} tokens where it ends after {ended.count}"
+    return _check("failed", "past_the_end", message, figures)
+
+
+def _differs(comparison: Comparison, figures: Mapping[str, JsonValue]) -> Check | None:
+    found = comparison.first.get("differs")
+    if found is None:
+        return None
+    message = f"{found.path} is {_shown(found.claimed)} where the tokens say {_shown(found.rehearsed)}"
+    return _check("failed", "response_differs", message, {**figures, **_where(found)})
+
+
+def _beyond_noise(comparison: Comparison, bounds: TokenBounds, figures: dict[str, JsonValue]) -> Check | None:
+    """Puts the noise beside the figures that there are."""
+    if not comparison.noise:
+        return None
+    count, worst = len(comparison.noise), max(comparison.noise)
+    far, allowed = sum(one > bounds.near for one in comparison.noise), most_of(count, bounds.rate)
+    figures |= {"logprobs": count, "worst": worst, "far": far, "allowed": allowed}
+    if worst <= bounds.margin and far <= allowed:
+        return None
+    message = (
+        f"{far} of {count} log-probabilities lie more than {bounds.near:g} from the model's own, {allowed} allowed; "
+        f"the farthest is {worst:.3g} off, {bounds.margin:g} allowed"
+    )
+    return _check("failed", "logprobs_differ", message, figures)
+
+
+def _foreign(comparison: Comparison, figures: Mapping[str, JsonValue]) -> Check | None:
+    if (found := comparison.first.get("unknown")) is not None:
+        message = f"{found.path} is {_shown(found.claimed)}, which no server of this kind writes there"
+        return _check("undecided", "unknown_field", message, {**figures, **_where(found)})
+    if (found := comparison.first.get("missing")) is not None:
+        message = f"{found.path} is left out, which a server writes: {_shown(found.rehearsed)}"
+        return _check("undecided", "missing_field", message, {**figures, **_where(found)})
+    return None
+
+
+def _unbound(comparison: Comparison, figures: Mapping[str, JsonValue]) -> Check | None:
+    if not comparison.unbound:
+        return None
+    names = [*comparison.unbound]
+    message = f"this verifier cannot tell what has to be in {', '.join(names[:5])}"
+    return _check("undecided", "not_bound", message, {**figures, "unbound": [*names]})
+
+
+def _where(found: Difference) -> dict[str, JsonValue]:
+    return {"path": found.path, "claimed": found.claimed, "expected": found.rehearsed}
+
+
+def _shown(value: str | None) -> str:
+    return "nothing" if value is None else printable(value)

@@ -1,0 +1,92 @@
+"""The likeliest tokens of one place, as a server lists them, against a verifier's own longer list.
+
+Two engines agree on log-probabilities up to their noise, which also moves the order of the tokens and the border of the
+list. So the verifier lists `MORE` than were asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MORE: Final = 8
+"""Tokens that may lie within the noise of the border; in text of a trained model there are rarely two."""
+
+_MARK: Final = "\ue000"
+
+Entry = tuple[str, float]
+"""What is said of a token but for its log-probability, and that."""
+
+
+def marked(text: str, number: int) -> str:
+    """The text of a token, where others of the place have it too: an object by text has one value for all of them."""
+    return f"{_MARK}{number}{_MARK}{text}"
+
+
+def _unmarked(text: str) -> str:
+    parts = text.split(_MARK, 2)
+    return parts[2] if len(parts) == 3 and not parts[0] and parts[1].isdecimal() else text
+
+
+def entries_of(place: Sequence[Any] | dict[str, Any], *, has_marks: bool = False) -> list[Entry] | None:
+    """The tokens of one place: objects with a `logprob`, or by their text or id; None if it is neither."""
+    found: list[Entry] = []
+    for name, value in place.items() if isinstance(place, dict) else (("", entry) for entry in place):
+        logprob = value.get("logprob") if isinstance(value, dict) else value
+        if isinstance(logprob, bool) or not isinstance(logprob, int | float):
+            return None
+        said = {k: v for k, v in value.items() if k not in ("logprob", "rank")} if isinstance(value, dict) else {}
+        if has_marks:
+            said = {k: _unmarked(v) if isinstance(v, str) else v for k, v in said.items()}
+        token = json.dumps([_unmarked(name) if has_marks else name, said], sort_keys=True)
+        found.append((token, float(logprob)))
+    return found
+
+
+def agree(
+    claimed: Sequence[Entry], rehearsed: Sequence[Entry], asked: int, margin: float, *, is_list: bool
+) -> list[float] | None:
+    """How far each log-probability lies from the rehearsed one; None if the tokens are not those.
+
+    `rehearsed` has the chosen token first, then the likeliest `asked + MORE`. As `is_list`, the claimed ones are in
+    that order, and as many as `asked`, the chosen one among them; else they have no order, and the chosen one comes on
+    top of them if it is not one of the likeliest.
+
+    1. Each is one of the rehearsed ones, none twice, and lies within the margin of it.
+    2. There are as many as there have to be. Of two tokens with one text, a list by text has one.
+    3. Those of a list begin with the chosen one; the others go by log-probability.
+    4. None is left out that is likelier, by more than the margin, than one of them.
+    """
+    left: dict[str, list[float]] = {}
+    for token, logprob in rehearsed:
+        left.setdefault(token, []).append(logprob)
+    noise = []
+    for token, logprob in claimed:  # 1
+        there = left.get(token)
+        if not there:
+            return None
+        nearest = min(there, key=lambda one: abs(one - logprob))
+        noise.append(abs(nearest - logprob))
+        if noise[-1] > margin:
+            return None
+        there.remove(nearest)
+    chosen = rehearsed[0][0] if rehearsed else None
+    others = [logprob for token, logprob in claimed if token != chosen]
+    if is_list:  # 2
+        if len(claimed) != asked:
+            return None
+        if claimed and (claimed[0][0] != chosen or others != sorted(others, reverse=True)):  # 3
+            return None
+    else:
+        doubled = len(rehearsed) - len({token for token, _ in rehearsed})
+        border = sorted((logprob for _, logprob in rehearsed), reverse=True)[:asked]
+        is_likely = not border or rehearsed[0][1] >= border[-1] - margin
+        if not (asked if is_likely else asked + 1) - doubled <= len(claimed) <= asked + 1:
+            return None
+    rest = [logprob for there in left.values() for logprob in there]
+    if others and rest and max(rest) > min(others) + margin:  # 4
+        return None
+    return noise

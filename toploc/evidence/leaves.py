@@ -1,0 +1,306 @@
+"""Two JSON objects compared leaf by leaf: the response that a client was given, and the one that a verifier rehearsed.
+
+Nothing in here knows an engine or a route. A leaf is a number, a text or a truth value; `null`, an absent field and an
+empty list say the same.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from .alternatives import agree, entries_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+FREE: Final[Mapping[str, str]] = {
+    "id": "drawn at random for each response",
+    "choices[].message.tool_calls[].id": "drawn at random for each call",
+    "output[].id": "drawn at random for each item",
+    "output[].call_id": "drawn at random for each call",
+    "content[].id": "drawn at random for each call",
+    "content[].signature": "drawn at random for each block",
+    "created": "the server's clock",
+    "created_at": "the server's clock",
+    "completed_at": "the server's clock",
+    "system_fingerprint": "names the server's version and options",
+    "service_tier": "names what the answer is billed as",
+    "model": "held by the check `model`",
+    "max_output_tokens": "where the request leaves it open, the length of the server's context",
+    "usage.prompt_tokens_details.cached_tokens": "what the server's cache held",
+    "usage.prompt_tokens_details.created_cache_tokens": "what the server's cache held",
+    "usage.input_tokens_details.cached_tokens": "what the server's cache held",
+    "usage.input_tokens_details.cache_write_tokens": "what the server's cache held",
+    "usage.input_tokens_details.cached_tokens_per_turn[]": "what the server's cache held",
+    "usage.cache_read_input_tokens": "what the server's cache held",
+    "usage.cache_creation_input_tokens": "what the server's cache held",
+    "metrics.*": "how long the server took",
+}
+"""Leaves that no rehearsal can know, each with the reason. `[]` is any place in a list, `.*` any number below."""
+
+FREE_CHARACTERS: Final = 256
+"""Of a free text. Stops a whole answer in an id."""
+
+SHOWN: Final = 100
+"""Characters of a value that a difference repeats."""
+
+PATTERNS: Final = 100
+"""Kinds of leaves that a comparison lists. Stops objects of a thousand fields from filling reports."""
+
+LOGPROBS: Final = frozenset({"logprobs", "prompt_logprobs"})
+"""Fields whose numbers two engines agree on up to their noise."""
+
+ABSENT: Final = object()
+"""In place of a value that is not there."""
+
+Kind = Literal["differs", "unknown", "missing"]
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """How log-probabilities are compared.
+
+    `margin`: how far two may lie from each other. `asked`: the fields in which the rehearsed object lists `MORE` of the
+    likeliest tokens than were asked for, and that number.
+    """
+
+    margin: float
+    asked: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One leaf on which the two do not agree; the values as JSON, None for none.
+
+    `differs`: both say something about it. `unknown`: the rehearsed one has no such field. `missing`: the claimed one
+    has none.
+    """
+
+    kind: Kind
+    path: str
+    claimed: str | None
+    rehearsed: str | None
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What two objects have in common.
+
+    `leaves`: how many agree; `rehearsed`: their kinds, with `[]` for places in lists. `free`: the kinds that nothing
+    was held against. `unbound`: fields of log-probabilities for which there was nothing. `first`: the first difference
+    of each kind. `noise`: how far each log-probability lies from the rehearsed one, nats.
+    """
+
+    leaves: int = 0
+    rehearsed: dict[str, None] = field(default_factory=dict)
+    free: dict[str, None] = field(default_factory=dict)
+    unbound: dict[str, None] = field(default_factory=dict)
+    first: dict[Kind, Difference] = field(default_factory=dict)
+    noise: list[float] = field(default_factory=list)
+
+    @property
+    def same(self) -> bool:
+        return not self.first
+
+    def agree(self, path: Path) -> None:
+        self.leaves += 1
+        _list(self.rehearsed, path)
+
+    def note(self, kind: Kind, path: Path, claimed: object, rehearsed: object) -> None:
+        if kind not in self.first:
+            self.first[kind] = Difference(kind, spelled(path), _shown(claimed), _shown(rehearsed))
+
+
+def compare(
+    claimed: Mapping[str, Any],
+    rehearsed: Mapping[str, Any],
+    *,
+    logprobs: Logprobs | None = None,
+    unbound: Collection[str] = (),
+    without: Sequence[str] = (),
+) -> Comparison:
+    """All leaves of the two, but those below the fields `without`.
+
+    What the claimed one says in fields of the kinds `unbound`, or of log-probabilities without `logprobs`, is listed.
+    """
+    walk = _Walk(Comparison(), logprobs, unbound)
+    left = {name: value for name, value in claimed.items() if name not in without}
+    right = {name: value for name, value in rehearsed.items() if name not in without}
+    walk.objects((), left, right)
+    return walk.found
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    found: Comparison
+    logprobs: Logprobs | None
+    unbound: Collection[str]
+
+    def values(self, path: Path, claimed: object, rehearsed: object) -> None:
+        if is_free(path, claimed):
+            if claimed is not None:
+                _list(self.found.free, path)
+        elif _says_nothing(claimed) and _says_nothing(rehearsed):
+            pass
+        elif self._is_unbound(path, rehearsed):
+            _list(self.found.unbound, path)
+        elif _says_nothing(rehearsed) and _is_all_free(self.found, path, claimed):
+            pass
+        elif rehearsed is ABSENT:
+            self.found.note("unknown", *_first_leaf(path, claimed, None))
+        elif self._asked(path) and isinstance(claimed, list) and isinstance(rehearsed, list):
+            self.alternatives(path, claimed, rehearsed)
+        elif isinstance(claimed, dict) and isinstance(rehearsed, dict):
+            self.objects(path, claimed, rehearsed)
+        elif isinstance(claimed, list) and isinstance(rehearsed, list):
+            self.lists(path, claimed, rehearsed)
+        elif isinstance(claimed, dict | list) or not self.equal(path, claimed, rehearsed):
+            self.found.note("differs", *_first_leaf(path, claimed, rehearsed))
+        else:
+            self.found.agree(path)
+
+    def objects(self, path: Path, claimed: Mapping[str, Any], rehearsed: Mapping[str, Any]) -> None:
+        for name, value in claimed.items():
+            self.values((*path, name), value, rehearsed.get(name, ABSENT))
+        for name, value in rehearsed.items():
+            below = (*path, name)
+            if name not in claimed and not _says_nothing(value) and not _is_all_free(None, below, value):
+                self.found.note("missing", *_first_leaf(below, None, value))
+
+    def lists(self, path: Path, claimed: Sequence[Any], rehearsed: Sequence[Any]) -> None:
+        if len(claimed) != len(rehearsed):
+            self.found.note("differs", path, _Items(len(claimed)), _Items(len(rehearsed)))
+        for place, (left, right) in enumerate(zip(claimed, rehearsed, strict=False)):
+            self.values((*path, place), left, right)
+
+    def _is_unbound(self, path: Path, rehearsed: object) -> bool:
+        if path[-1] in LOGPROBS and self.logprobs is None and not _says_nothing(rehearsed):
+            return True
+        return bool(self.unbound) and pattern_of(path) in self.unbound
+
+    def _asked(self, path: Path) -> int:
+        """For how many tokens, where the rehearsed list has more; else 0."""
+        return self.logprobs.asked.get(str(path[-1]), 0) if self.logprobs is not None else 0
+
+    def equal(self, path: Path, claimed: object, rehearsed: object) -> bool:
+        """Of leaves. In JSON 1 and 1.0 are one number, and true is none."""
+        if isinstance(claimed, bool) or isinstance(rehearsed, bool):
+            return claimed is rehearsed
+        if isinstance(rehearsed, float) and isinstance(claimed, int | float) and LOGPROBS.intersection(path):
+            self.found.noise.append(abs(claimed - rehearsed))
+            return True
+        if path[-1] == "rank" and LOGPROBS.intersection(path):  # noise moves it, and the log-probability says it too
+            return isinstance(claimed, int) and isinstance(rehearsed, int)
+        return claimed == rehearsed
+
+    def alternatives(self, path: Path, claimed: Sequence[Any], rehearsed: Sequence[Any]) -> None:
+        """The likeliest tokens, of one place as a list of objects, or of each place as an object of tokens."""
+        if any(isinstance(entry, dict) and isinstance(entry.get("token"), str) for entry in rehearsed):
+            self.place(path, claimed, rehearsed, self._asked(path))
+            return
+        if len(claimed) != len(rehearsed):
+            self.found.note("differs", path, _Items(len(claimed)), _Items(len(rehearsed)))
+        for place, (left, right) in enumerate(zip(claimed, rehearsed, strict=False)):
+            below = (*path, place)
+            if isinstance(left, dict) and isinstance(right, dict):
+                self.place(below, left, right, self._asked(path))
+            else:
+                self.values(below, left, right)
+
+    def place(self, path: Path, claimed: Any, rehearsed: Any, asked: int) -> None:
+        left, right = entries_of(claimed), entries_of(rehearsed, has_marks=True)
+        noise = None
+        if left is not None and right is not None and self.logprobs is not None:
+            noise = agree(left, right, asked, self.logprobs.margin, is_list=isinstance(rehearsed, list))
+        if noise is None:
+            self.found.note("differs", path, claimed, rehearsed)
+            return
+        self.found.noise += noise
+        self.found.agree(path)
+
+
+def is_free(path: Path, value: object) -> bool:
+    """Whether the leaf is one that nothing is held against, whatever it says."""
+    if isinstance(value, dict | list) or (isinstance(value, str) and len(value) > FREE_CHARACTERS):
+        return False
+    pattern = pattern_of(path)
+    if pattern in FREE:
+        return True
+    return not isinstance(value, str) and any(
+        name.endswith(".*") and pattern.startswith(name.removesuffix("*")) for name in FREE
+    )
+
+
+def _is_all_free(found: Comparison | None, path: Path, value: object) -> bool:
+    """Whether a value that one of the two lacks has free leaves, and no others. A list has a length, which is not."""
+    leaves = [(below, leaf) for below, leaf in _leaves(path, value) if leaf is not None]
+    free = bool(leaves) and all(is_free(below, leaf) for below, leaf in leaves)
+    free = free and not any(isinstance(part, int) for below, _ in leaves for part in below[len(path) :])
+    if free and found is not None:
+        for below, _ in leaves:
+            _list(found.free, below)
+    return free
+
+
+def _leaves(path: Path, value: object) -> Iterator[tuple[Path, object]]:
+    """An empty object or list is a leaf of its own."""
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _leaves((*path, name), item)
+    elif isinstance(value, list) and value:
+        for place, item in enumerate(value):
+            yield from _leaves((*path, place), item)
+    else:
+        yield path, value
+
+
+def _first_leaf(path: Path, claimed: object, rehearsed: object) -> tuple[Path, object, object]:
+    """The first leaf of the one that has some."""
+    if not isinstance(claimed, dict | list) and not isinstance(rehearsed, dict | list):
+        return path, claimed, rehearsed
+    if isinstance(claimed, dict | list):
+        below, leaf = next(_leaves(path, claimed))
+        return below, leaf, None if isinstance(rehearsed, dict | list) else rehearsed
+    below, leaf = next(_leaves(path, rehearsed))
+    return below, claimed, leaf
+
+
+def _says_nothing(value: object) -> bool:
+    return value is None or value is ABSENT or value == []
+
+
+def pattern_of(path: Path) -> str:
+    return "".join("[]" if isinstance(part, int) else _name(part) for part in path).removeprefix(".")
+
+
+def spelled(path: Path) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else _name(part) for part in path).removeprefix(".")
+
+
+def _name(name: str) -> str:
+    """A field named `[]` is no place in a list, and `a.b` is not b in a."""
+    return f".{name[:SHOWN]}" if name.isidentifier() else f".{json.dumps(name[:SHOWN])}"
+
+
+def _list(patterns: dict[str, None], path: Path) -> None:
+    if len(patterns) < PATTERNS:
+        patterns[pattern_of(path)] = None
+
+
+class _Items:
+    """A length, where two lists differ in it."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+
+def _shown(value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, _Items):
+        return f"{value.count} items"
+    text = json.dumps(value[:SHOWN] if isinstance(value, str) else value, ensure_ascii=False)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
