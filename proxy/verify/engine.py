@@ -98,6 +98,7 @@ class Engine(Protocol):
         health: to be looked at while something other than its outputs is waited for.
         reports: what it calls log-probabilities; None for what options have changed.
         routes: those whose responses it rehearses.
+        chat_template: by which it renders chats, or several by name; None if unknown.
     """
 
     model: str
@@ -108,6 +109,7 @@ class Engine(Protocol):
     health: Health
     reports: Literal["logprobs", "logits"] | None
     routes: Sequence[str]
+    chat_template: str | Mapping[str, str] | None
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool, /) -> str:
         """Their text. On any thread."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 import numpy as np
 
+from toploc.checks.prompt import check_prompt, reads_clock
 from toploc.errors import ProofUnavailable
 from toploc.evidence.parse import read_evidence
 from toploc.proofs.chunks import Points
@@ -85,15 +86,16 @@ class EngineVerifier:
             context_length=engine.context_length,
             secret=secrets.token_bytes(16),
             trusted_keys=load_trusted_keys(settings.trusted_keys) if settings.trusted_keys else (),
+            clock=reads_clock(engine.chat_template),
         )
 
     async def parse(self, item: object) -> Evidence:
         """Raises MalformedEvidence, or TooLarge."""
         evidence = await self.in_thread(partial(read_evidence, item, self._defaults))
         for answer in evidence.answers:
-            if answer.prompt.num_tokens + len(answer.token_ids) > self.places.tokens:
+            if len(answer.token_ids) > self.places.tokens:
                 field = f"response.toploc_proofs.choices[{answer.index}]"
-                raise TooLarge(field, f"{field}: more than {self.places.tokens:,} tokens with its prompt")
+                raise TooLarge(field, f"{field}: more than {self.places.tokens:,} tokens")
         return evidence
 
     async def verify(self, evidence: Evidence) -> Report:
@@ -116,7 +118,8 @@ class EngineVerifier:
         reports, None if they are not to be had.
 
         1. The prompt is made of tokens.
-        2. The engine can be run over prompt and answer (`beyond_the_model`).
+        2. The engine can be run over prompt and answer (`beyond_the_model`), within the budget of tokens. Where it is
+            not, a claim of another prompt still counts: it must not be a way around the check on it.
         3. One prefill; what the worker says of it.
         """
         try:  # 1
@@ -127,8 +130,12 @@ class EngineVerifier:
         beyond = beyond_the_model(  # 2
             answer, prompt, vocab_size=self.engine.vocab_size, context_length=self.policy.context_length
         )
+        if beyond is None and len(prompt) + len(token_ids) > self.places.tokens:
+            message = f"{len(prompt)} + {len(token_ids)} tokens, this server verifies {self.places.tokens:,} at once"
+            beyond = not_computable(answer, "proofs", "too_large", message)
         if beyond is not None:
-            return beyond, None
+            claimed = check_prompt(answer, prompt, clock=self.policy.clock)
+            return (claimed if claimed.status == "failed" else beyond), None
         sampling = self.engine.sampling_of(rendered, evidence.sampling_of(answer))
         try:  # 3
             examined = await self._examine(sampling, prompt, token_ids, rendered)

@@ -460,11 +460,20 @@ def test_sizes_beyond_the_limits(own: httpx.Client) -> None:
     assert (response.status_code, response.json()["error"]["code"]) == (413, "too_large")
     chunks = (b" " * 100_000 for _ in range(3))
     assert own.post(PATH, content=chunks).status_code == 413
-    response = own.post(
-        PATH, json=forged(lambda item: item["response"]["toploc_proofs"]["prompt"].update(num_tokens=200))
-    )
+    response = own.post(PATH, json=forged(lambda item: choice(item).update(token_ids=[7] * 400)))
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (413, "response.toploc_proofs.choices[0]")
+
+
+@pytest.mark.parametrize("tokens", [200, 200_000])
+def test_a_claimed_prompt_of_any_length_is_held_against_the_requests(own: httpx.Client, tokens: int) -> None:
+    """What a provider claims must not keep the verifier from looking."""
+    response = own.post(
+        PATH, json=forged(lambda item: item["response"]["toploc_proofs"]["prompt"].update(num_tokens=tokens))
+    )
+    report = response.json()
+    assert report["verdict"] == "rejected", report
+    assert "prompt_length" in [check["reason"] for check in report["checks"]]
 
 
 def test_no_more_is_in_the_engine_than_the_limit_of_tokens(own: httpx.Client) -> None:

@@ -57,6 +57,8 @@ class PrefillEngine:
         self.eos_token_ids: Collection[int] = frozenset(
             int(i) for i in (*listed, self._tokenizer.eos_token_id) if i is not None
         )
+        given = getattr(getattr(state, "openai_serving_chat", None), "chat_template", None)
+        self.chat_template: str | Mapping[str, str] | None = given or self._tokenizer.chat_template
         self._generate = generate
         self._rehearsal = Rehearsal(state, engine)
         self.routes: Sequence[str] = self._rehearsal.routes
