@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from toploc.foreign import quote
 from toploc.protocol import FIELD_NAME
-from toploc.report import Check, quote
+from toploc.report import Check
 
 from .fields import Fields
 from .items import Items

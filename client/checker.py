@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from toploc.errors import MalformedEvidence, ToplocError
 from toploc.evidence.file import EvidenceFile
+from toploc.foreign import printable, quote
 from toploc.protocol import FIELD_NAME, ToplocProofs
-from toploc.report import Check, printable, quote
+from toploc.report import Check
 
 from . import share
 from .background import Background

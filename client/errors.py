@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from toploc.errors import ToplocError
-from toploc.report import printable
+from toploc.foreign import printable
 
 if TYPE_CHECKING:
     from .judgement import Judgement

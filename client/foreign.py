@@ -9,7 +9,8 @@ from openai import OpenAIError
 from pydantic import ValidationError
 
 from toploc.errors import ToplocError
-from toploc.report import Check, quote
+from toploc.foreign import quote
+from toploc.report import Check
 
 from .errors import UndecidedResponse
 from .judgement import Judgement

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from toploc.report import quote
+from toploc.foreign import quote
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 
 from toploc.errors import ToplocError, VerifierUnavailable
-from toploc.report import Report, printable, refused
+from toploc.foreign import printable
+from toploc.report import Report, refused
 from toploc.verifier.server import AsyncVerifier, Verifier
 
 from .judgement import Opinion

@@ -17,7 +17,7 @@ FOLDERS = {"toploc": "toploc", "toploc_proxy": "proxy", "toploc_client": "client
 # Lowest first. What stands in one line may not import each other either.
 LAYERS = {
     "toploc": [
-        "errors scheme utils",
+        "errors foreign scheme utils",
         "arguments kernels pooling",
         "thresholds protocol",
         "proofs tokens",

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from .errors import ToplocError
+from .foreign import printable
 from .scheme import SCHEME, VERSION
 
 if TYPE_CHECKING:
@@ -64,8 +65,6 @@ def main() -> int:
     try:
         return load(command)(arguments[1:]) or 0
     except ToplocError as error:
-        from .report import printable  # pydantic takes 0.1 s
-
         # What a server says of an error is in it.
         print("\n".join(printable(line) for line in str(error).split("\n")), file=sys.stderr)
         return 2

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from .foreign import printable
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 VERSION: Final = 2
 """Of a report, raised when its form changes. Version 1 is read too."""
@@ -23,9 +25,6 @@ REQUIRED: Final = ("model", "prompt", "proofs", "response")
 
 ORDER: Final = ("failed", "undecided", "weak", "skipped", "passed")
 """Of checks in the text of a report: what a reader has to act on comes first."""
-
-QUOTED: Final = 40
-"""Characters of an answer's text that a message repeats."""
 
 
 class _Frozen(BaseModel):
@@ -68,12 +67,12 @@ class Report(_Frozen):
     checks: tuple[Check, ...]
 
     @classmethod
-    def of(cls, checks: Iterable[Check], *, model: str | None = None) -> Self:
+    def of(cls, checks: Iterable[Check], *, model: str | None = None, required: Collection[str] = REQUIRED) -> Self:
         """A report with its verdict.
 
         1. rejected, if any check failed.
         2. undecided, if any check is undecided.
-        3. accepted, if checks of all names in `REQUIRED` are there and have passed, for every choice.
+        3. accepted, if checks of all names in `required` are there and have passed, for every choice.
         4. undecided otherwise: something that had to be checked could not be.
         """
         done = tuple(checks)
@@ -81,7 +80,7 @@ class Report(_Frozen):
         verdict: ReportVerdict = "undecided"
         if "failed" in statuses:  # 1
             verdict = "rejected"
-        elif "undecided" not in statuses and all(_passed(done, name) for name in REQUIRED):  # 2, 3
+        elif "undecided" not in statuses and all(_passed(done, name) for name in required):  # 2, 3
             verdict = "accepted"
         return cls(verdict=verdict, model=model, coverage=coverage_of(done), checks=done)
 
@@ -152,13 +151,3 @@ def malformed(reason: str, message: str, field: str = "") -> Report:
 def refused(message: str) -> Report:
     """The report where a verifier took the request, and refused or failed on this answer."""
     return Report.of([Check(name="evidence", status="undecided", reason="refused", message=message)])
-
-
-def quote(text: str) -> str:
-    """Text as a message repeats it: on one line, in quotes, and not long."""
-    return printable(f'"{text[:QUOTED]}"' if len(text) <= QUOTED else f'"{text[: QUOTED - 1]}…"')
-
-
-def printable(text: str) -> str:
-    """Text from elsewhere, with what could move a terminal's cursor or turn its text around made visible."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

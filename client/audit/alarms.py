@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from toploc.foreign import printable
 from toploc.pooling.cusum import Cusum
-from toploc.report import printable
 
 from .entry import NAME_LENGTH
 from .figures import counted

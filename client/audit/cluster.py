@@ -16,7 +16,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from toploc.errors import ToplocError, VerifierUnavailable
-from toploc.report import Report, printable
+from toploc.foreign import printable
+from toploc.report import Report
 from toploc.verifier.server import Verifier
 
 from .dispatch import Work

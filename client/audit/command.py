@@ -14,7 +14,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from toploc import arguments
 from toploc.errors import ToplocError
-from toploc.report import printable
+from toploc.foreign import printable
 from toploc.verifier.server import TIMEOUT, AsyncVerifier
 
 from .cluster import RayDispatcher

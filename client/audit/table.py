@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from toploc.report import printable
+from toploc.foreign import printable
 
 from .alarms import Alarms
 from .entry import FIGURES, UNKNOWN

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from toploc.report import Check, Report, malformed, quote
+from toploc.foreign import quote
+from toploc.report import Check, Report, malformed
 
 
 def check(name: str, status: str = "passed", choice: int | None = None, **fields: Any) -> Check:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ..report import Check, quote
+from ..foreign import quote
+from ..report import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..report import Check, quote
+from ..foreign import quote
+from ..report import Check
 
 if TYPE_CHECKING:
     from collections.abc import Collection

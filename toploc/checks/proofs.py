@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ..errors import MalformedProof
+from ..foreign import quote
 from ..proofs.format import decode_proof
 from ..proofs.verdict import verify_chunks
 from ..protocol import num_chunks
-from ..report import Check, quote
+from ..report import Check
 from ..scheme import CHUNK_SIZE
 
 if TYPE_CHECKING:

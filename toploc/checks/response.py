@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..report import Check, printable
+from ..foreign import printable
+from ..report import Check
 from .tokens import most_of
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Final
 
+from ..foreign import quote
 from ..protocol import num_chunks
-from ..report import Check, quote
+from ..report import Check
 from ..scheme import CHUNK_SIZE
 
 if TYPE_CHECKING:

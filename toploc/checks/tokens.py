@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ..report import Check, quote
+from ..foreign import quote
+from ..report import Check
 from ..tokens.found import found_at
 from ..tokens.surprisal import equal_choices, log_ratios, rarest_token, whole_answer, worst_window
 

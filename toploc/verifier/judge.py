@@ -14,7 +14,8 @@ from ..checks.receipt import check_receipt
 from ..checks.response import Rehearsed, check_response
 from ..checks.text import check_text
 from ..checks.tokens import check_equal_choices, check_tokens
-from ..report import Check, CheckName, Report, quote
+from ..foreign import quote
+from ..report import Check, CheckName, Report
 from ..thresholds import tokens
 from . import plain
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import jinja2
 
 from toploc.errors import ToplocError
-from toploc.report import printable
+from toploc.foreign import printable
 
 from ..figures import counted
 from ..table import HEAD, Table
