@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import BaseModel, ConfigDict
 
 from toploc.foreign import printable
-from toploc.report import REQUIRED, Check, Report, ReportVerdict, coverage_of
+from toploc.report import Check, Report, ReportVerdict, coverage_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -96,9 +96,7 @@ def _without(report: Report, choices: Collection[int]) -> Report:
         return report
     whole = [c for c in report.checks if c.choice is None and (c.name != "response" or c.status == "passed")]
     kept = [*whole, *(c for c in report.checks if c.choice is not None and c.choice not in choices)]
-    # The whole cannot be rehearsed without the tokens of all its choices.
-    required = [name for name in REQUIRED if name != "response" or any(check.name == name for check in kept)]
-    return Report.of(kept, model=report.model, required=required)
+    return Report.of(kept, model=report.model)
 
 
 def _unavailable(opinion: Opinion) -> Check:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from .foreign import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
 
 VERSION: Final = 2
 """Of a report, raised when its form changes. Version 1 is read too."""
@@ -67,12 +67,12 @@ class Report(_Frozen):
     checks: tuple[Check, ...]
 
     @classmethod
-    def of(cls, checks: Iterable[Check], *, model: str | None = None, required: Collection[str] = REQUIRED) -> Self:
+    def of(cls, checks: Iterable[Check], *, model: str | None = None) -> Self:
         """A report with its verdict.
 
         1. rejected, if any check failed.
         2. undecided, if any check is undecided.
-        3. accepted, if checks of all names in `required` are there and have passed, for every choice.
+        3. accepted, if checks of all names in `REQUIRED` are there and have passed, for every choice.
         4. undecided otherwise: something that had to be checked could not be.
         """
         done = tuple(checks)
@@ -80,7 +80,7 @@ class Report(_Frozen):
         verdict: ReportVerdict = "undecided"
         if "failed" in statuses:  # 1
             verdict = "rejected"
-        elif "undecided" not in statuses and all(_passed(done, name) for name in required):  # 2, 3
+        elif "undecided" not in statuses and all(_passed(done, name) for name in REQUIRED):  # 2, 3
             verdict = "accepted"
         return cls(verdict=verdict, model=model, coverage=coverage_of(done), checks=done)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from toploc.errors import ToplocError
 
@@ -31,6 +31,13 @@ class Rendered(Protocol):
     @property
     def logprobs(self) -> Logprobs | None:
         """The log-probabilities that the response reports of what follows this prompt."""
+
+
+class Claim(NamedTuple):
+    """The tokens of a choice. Of one that is not `proven` it is not known whether they are all."""
+
+    token_ids: Sequence[int]
+    proven: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +128,14 @@ class Engine(Protocol):
         self,
         route: str,
         body: Mapping[str, Any],
-        choices: Sequence[Sequence[Sequence[int]]],
+        choices: Sequence[Sequence[Claim]],
         score: Score,
         tool_outputs: Sequence[str],
         *,
         stream: bool = False,
         one_by_one: bool = False,
     ) -> Performance:
-        """What the server would answer to a request with these token ids of each choice of each prompt.
+        """What the server would answer to a request with these choices of each prompt.
 
         Tools that it runs itself give `tool_outputs`. A `stream` is put together again, from tokens in large pieces or
         `one_by_one`.

@@ -8,12 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from toploc.checks.response import Ended, Rehearsed
-from toploc.evidence.leaves import Logprobs, compare
+from toploc.evidence.leaves import Logprobs, compare, compare_by_choice
 from toploc.protocol import FIELD_NAME
 from toploc.thresholds.tokens import DEFAULT
 from toploc.verifier.judge import judge, not_computable
 
-from .engine import Performance
+from .engine import Claim, Performance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,10 +56,10 @@ class Verification:
     async def _rehearse(self) -> Performance:
         """The first way in which the route says what the response says; else the first of all."""
         evidence, size = self._evidence, self._evidence.choices_per_prompt
-        claims = [answer.token_ids for answer in evidence.answers]
-        choices: list[Sequence[Sequence[int]]] = [claims[at : at + size] for at in range(0, len(claims), size)]
+        claims = [Claim(answer.token_ids, answer.proofs.error is None) for answer in evidence.answers]
+        choices: list[Sequence[Claim]] = [claims[at : at + size] for at in range(0, len(claims), size)]
         engine = self._verifier.engine
-        if any(token >= engine.vocab_size for claim in claims for token in claim):
+        if any(token >= engine.vocab_size for claim in claims for token in claim.token_ids):
             choices = []
         ways = WAYS if evidence.source[0].get("stream") is True else WAYS[-1:]
         first: Performance | None = None
@@ -69,8 +69,8 @@ class Verification:
             )
             if len(ways) == 1:
                 return performance
-            rehearsed = await self._verifier.in_thread(partial(self._compare, performance))
-            if rehearsed.comparison is not None and rehearsed.comparison.same:
+            parts = await self._verifier.in_thread(partial(self._compare, performance))
+            if all(part.comparison is not None and part.comparison.same for part in parts):
                 return performance
             first = first or performance
         return first or Performance()
@@ -92,18 +92,23 @@ class Verification:
         policy = replace(self._verifier.policy, names=self._verifier.served_names())
         return judge(self._evidence.under_one_name(names), policy, computed, self._compare(performance))
 
-    def _compare(self, performance: Performance) -> Rehearsed:
+    def _compare(self, performance: Performance) -> list[Rehearsed]:
         if performance.ended is not None:
             index, count = performance.ended
-            return Rehearsed(ended=Ended(index, len(self._evidence.answers[index].token_ids), count))
+            return [Rehearsed(ended=Ended(index, len(self._evidence.answers[index].token_ids), count))]
         if performance.response is None:
-            return Rehearsed(problem=performance.problem)
+            return [Rehearsed(problem=performance.problem)]
         logprobs = None
         if performance.scored:
             logprobs = Logprobs((self._verifier.policy.thresholds.tokens or DEFAULT).margin, performance.asked)
-        claimed = self._evidence.source[1]
-        comparison = compare(claimed, performance.response, logprobs=logprobs, without=(FIELD_NAME,))
-        return Rehearsed(comparison, chunk_offsets=self._chunk_offsets(performance))
+        claimed, offsets = self._evidence.source[1], self._chunk_offsets(performance)
+        without = (FIELD_NAME,)
+        unproven = self._evidence.unproven
+        if not unproven:
+            comparison = compare(claimed, performance.response, logprobs=logprobs, without=without)
+            return [Rehearsed(comparison, chunk_offsets=offsets)]
+        parts = compare_by_choice(claimed, performance.response, unproven, logprobs=logprobs, without=without)
+        return [Rehearsed(part, choice=choice, chunk_offsets=offsets) for choice, part in parts.items()]
 
     def _chunk_offsets(self, performance: Performance) -> dict[int, list[int]]:
         """Of the answers whose text no parser has changed. With `echo` something stands before it."""

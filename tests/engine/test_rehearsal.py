@@ -391,6 +391,24 @@ def test_where_chunks_are_in_the_text(api: Api, answer: Callable[..., tuple[Json
         assert given[0] == (len("It is") if name == "chat that goes on" else 0)
 
 
+def test_a_choice_without_proofs_hides_no_other(api: Api, answer: Callable[..., tuple[Json, Json]]) -> None:
+    """Of which the server says that it has none: the others are held to their tokens, and what sums up all is not."""
+    request, response = answer("chat of three choices")
+    proven = response[FIELD_NAME]["choices"][1]
+    del proven["proofs"], proven["receipt"]
+    proven["error"] = {"code": "capture_slots_exhausted", "message": "…"}
+
+    def outcome() -> dict[int | None, str]:
+        checks = api.report(response, **request)["checks"]
+        return {check["choice"]: check["status"] for check in checks if check["name"] == "response"}
+
+    assert outcome() == {0: "passed", 2: "passed", None: "undecided"}
+    proven["token_ids"] = [0]
+    assert outcome() == {0: "passed", 2: "passed", None: "undecided"}
+    response["choices"][2]["message"]["content"] = OTHER
+    assert outcome() == {0: "passed", 2: "failed", None: "undecided"}
+
+
 def test_choices_in_another_order(api: Api, answer: Callable[..., tuple[Json, Json]]) -> None:
     request, response = answer("chat of three choices")
     response["choices"].reverse()

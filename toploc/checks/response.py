@@ -32,14 +32,15 @@ class Ended:
 class Rehearsed:
     """What came of letting a server's route answer the request with the claimed tokens.
 
-    `comparison`: of the response with the rehearsed one, None if there is none, and `problem` says why.
-    `chunk_offsets`: of choices whose text is as the tokens say it, the characters at which each chunk begins, and at
-    which the last ends.
+    `comparison`: of the response with the rehearsed one, None if there is none, and `problem` says why. `choice`: which
+    choice it is of, None for the whole response. `chunk_offsets`: of choices whose text is as the tokens say it, the
+    characters at which each chunk begins, and at which the last ends.
     """
 
     comparison: Comparison | None = None
     ended: Ended | None = None
     problem: str | None = None
+    choice: int | None = None
     chunk_offsets: Mapping[int, list[int]] = field(default_factory=dict)
 
 
@@ -57,6 +58,10 @@ def check_response(rehearsed: Rehearsed, bounds: TokenBounds) -> Check:
     Reasons: `cut_short`, `past_the_end`, `unrehearsed`, `response_differs`, `logprobs_differ`, `unknown_field`,
     `missing_field`, `not_bound`.
     """
+    return _of(rehearsed, bounds).model_copy(update={"choice": rehearsed.choice})
+
+
+def _of(rehearsed: Rehearsed, bounds: TokenBounds) -> Check:
     if rehearsed.ended is not None:  # 1
         return _ends_elsewhere(rehearsed.ended)
     comparison = rehearsed.comparison

@@ -73,6 +73,11 @@ class Evidence:
         return (stop,) if isinstance(stop, str) else tuple(stop)
 
     @property
+    def unproven(self) -> frozenset[int]:
+        """Choices of which the server says that it has no proofs; nobody can know their tokens."""
+        return frozenset(answer.index for answer in self.answers if answer.proofs.error is not None)
+
+    @property
     def tool_outputs(self) -> tuple[str, ...]:
         """What tools gave that the server ran for a response of several turns, as far as it says so."""
         items = self.source[1].get("output") or [] if self.route == "response" else []

@@ -133,6 +133,29 @@ def compare(
     return walk.found
 
 
+def compare_by_choice(
+    claimed: Mapping[str, Any], rehearsed: Mapping[str, Any], unproven: Collection[int], **options: Any
+) -> dict[int | None, Comparison]:
+    """Of a response in which these choices have no proofs: of each other choice, and of the rest, which is None's.
+
+    `options` are those of `compare`. What sums up all choices is not bound.
+    """
+    left, right = (
+        {choice.get("index"): choice for choice in response.get("choices") or ()} for response in (claimed, rehearsed)
+    )
+    options["unbound"] = {*options.get("unbound", ()), "usage"}
+    found: dict[int | None, Comparison] = {
+        index: compare({"choices": [choice]}, {"choices": [right.get(index)]}, **options)
+        for index, choice in left.items()
+        if index not in unproven
+    }
+    without = [*options.pop("without", ()), "choices"]
+    found[None] = compare(claimed, rehearsed, without=without, **options)
+    if not found[None].unbound:
+        found[None].unbound["choices"] = None
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Walk:
     found: Comparison

@@ -70,7 +70,7 @@ def judge(
     evidence: Evidence,
     policy: Policy,
     computed: Sequence[Computed | Check],
-    rehearsed: Rehearsed | None = None,
+    rehearsed: Sequence[Rehearsed] | None = None,
 ) -> Report:
     """All checks of all choices, and the verdict.
 
@@ -85,8 +85,8 @@ def judge(
     9. receipt: the provider signed this answer.
 
     `computed` has an entry for each of `evidence.answers`, in order: where the verifier could not compute, the check
-    that says why. `rehearsed` is an engine's rehearsal; without, what steps 6 and 7 show is one (`plain.py`). The rule
-    of the verdict is `Report.of`.
+    that says why. `rehearsed` is an engine's rehearsal, of the whole or of its parts; without, what steps 6 and 7 show
+    is one (`plain.py`). The rule of the verdict is `Report.of`.
     """
     checks = [check_model(evidence, policy.names)]  # 1
     error = evidence.proofs.error
@@ -102,10 +102,10 @@ def judge(
             checks += _of_text(evidence, answer, policy, entry)
     checks += _equal_choices(evidence, policy, computed)  # 5
     if any(check.name == "prompt" and check.status != "passed" for check in checks):
-        rehearsed = Rehearsed(problem="the prompt that was answered is another than the request's here")
+        rehearsed = [Rehearsed(problem="the prompt that was answered is another than the request's here")]
     elif rehearsed is None:
         rehearsed = plain.rehearse(evidence, computed, checks, policy.eos_token_ids)
-    checks.append(check_response(rehearsed, policy.thresholds.tokens or tokens.DEFAULT))  # 8
+    checks += [check_response(part, policy.thresholds.tokens or tokens.DEFAULT) for part in rehearsed]  # 8
     checks += check_receipt(evidence, policy.trusted_keys, checks)  # 9
     return Report.of(checks, model=evidence.model[:200])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from ..checks.response import Rehearsed
-from ..evidence.leaves import compare
+from ..evidence.leaves import compare, compare_by_choice
 from ..protocol import FIELD_NAME
 from ..report import Check
 
@@ -33,22 +33,25 @@ def rehearse(
     computed: Sequence[Computed | Check],
     checks: Collection[Check],
     eos_token_ids: Collection[int],
-) -> Rehearsed:
+) -> list[Rehearsed]:
     """Compare the response with what its tokens, and the checks on text and end that have passed, say of it.
 
     A text or an end whose check has not passed is not bound here.
     """
     if evidence.route not in ("chat", "batch", "completion"):
-        return Rehearsed(problem=f"a verifier without an engine cannot tell what a server makes of a {evidence.route}")
+        problem = f"a verifier without an engine cannot tell what a server makes of a {evidence.route}"
+        return [Rehearsed(problem=problem)]
     if not evidence.answers:
-        return Rehearsed(problem="there are no tokens with proofs")
+        return [Rehearsed(problem="there are no tokens with proofs")]
     passed = {(check.name, check.choice) for check in checks if check.status == "passed"}
     claimed = evidence.source[1]
     listed = {choice["index"]: choice for choice in claimed["choices"]}
     unbound, choices, prompts = set(UNBOUND), [], []
     for answer, entry in zip(evidence.answers, computed, strict=True):
+        if answer.index in evidence.unproven:
+            continue
         if isinstance(entry, Check):
-            return Rehearsed(problem=entry.message)
+            return [Rehearsed(problem=entry.message)]
         prompts.append(entry.prompt)
         seen = listed[answer.index]
         choice: dict[str, Any] = {"index": answer.index}
@@ -74,7 +77,10 @@ def rehearse(
         response["prompt_token_ids"] = list(prompts[0]) if prompts else None
     if claimed.get("usage") is not None:
         response["usage"] = _usage(evidence, prompts)
-    return Rehearsed(compare(claimed, response, unbound=unbound, without=(FIELD_NAME,)))
+    if not evidence.unproven:
+        return [Rehearsed(compare(claimed, response, unbound=unbound, without=(FIELD_NAME,)))]
+    parts = compare_by_choice(claimed, response, evidence.unproven, unbound=unbound, without=(FIELD_NAME,))
+    return [Rehearsed(comparison, choice=choice) for choice, comparison in parts.items()]
 
 
 def _message(evidence: Evidence, answer: Answer) -> dict[str, Any]:

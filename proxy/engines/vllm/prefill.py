@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from toploc.tokens.sampling import Sampling
 
-    from ...verify.engine import Health, Performance, Score
+    from ...verify.engine import Claim, Health, Performance, Score
     from .call import Call
 
 
@@ -76,7 +76,7 @@ class PrefillEngine:
         self,
         route: str,
         body: Mapping[str, Any],
-        choices: Sequence[Sequence[Sequence[int]]],
+        choices: Sequence[Sequence[Claim]],
         score: Score,
         tool_outputs: Sequence[str],
         *,

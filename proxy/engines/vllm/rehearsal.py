@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.sampling_params import SamplingParams
 
-    from ...verify.engine import Score, Text
+    from ...verify.engine import Claim, Score, Text
     from ..reliance import Reliance
 
 sanitize_message: Final = load(reliances.SANITIZE_MESSAGE)
@@ -67,8 +67,8 @@ HANDLERS: Final = {
 class _Play:
     performance: Performance
     replayer: Replayer
-    choices: Sequence[Sequence[Sequence[int]]]
-    """Token ids of each choice of each call."""
+    choices: Sequence[Sequence[Claim]]
+    """Those of each call."""
     score: Score
     tokens_at_once: int
     by_text: bool
@@ -80,7 +80,7 @@ class _Play:
         if call.logprobs is not None:
             found = await self.score(place, call)
             self.performance.scored = self.performance.scored and found is not None
-            scored = list(found or (unknown(token_ids, call) for token_ids in choices))
+            scored = list(found or (unknown(claim.token_ids, call) for claim in choices))
         texts: list[Text] = []
         try:
             replayed_outputs = self.replayer.outputs(call, choices, scored, texts, tokens_at_once=self.tokens_at_once)
@@ -145,7 +145,7 @@ class Rehearsal:
         self,
         route: str,
         body: Mapping[str, Any],
-        choices: Sequence[Sequence[Sequence[int]]],
+        choices: Sequence[Sequence[Claim]],
         score: Score,
         tool_outputs: Sequence[str],
         *,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.v1.engine import EngineCoreRequest
 
-    from ...verify.engine import Scored
+    from ...verify.engine import Claim, Scored
     from .call import Call
 
 TOKENS_AT_ONCE: Final = CHUNK_SIZE
@@ -82,7 +82,7 @@ class Replayer:
     async def outputs(
         self,
         call: Call,
-        choices: Sequence[Sequence[int]],
+        choices: Sequence[Claim],
         scored: Sequence[Scored],
         texts: list[Text],
         *,
@@ -91,7 +91,7 @@ class Replayer:
         """What `generate` would give for these choices of one prompt, and their log-probabilities; adds their `texts`.
 
         1. vLLM reads prompt and options, and makes a request of each choice.
-        2. Each ends where the engine's rule says.
+        2. Each ends where the engine's rule says; one whose tokens are not proven ends with them.
         3. The tokens become outputs. A stop string may end a choice before its last token.
 
         Raises:
@@ -113,8 +113,10 @@ class Replayer:
         parent, children = _children(request)
         for index, child in enumerate(children):
             processor.add_request(child, text, parent, index)
-        for index, (child, token_ids, scores) in enumerate(zip(children, choices, scored, strict=True)):
+        for index, (child, (token_ids, proven), scores) in enumerate(zip(children, choices, scored, strict=True)):
             end = self._end(child, token_ids)  # 2
+            if not proven and end is None:
+                end = _End(len(token_ids), FinishReason.ABORT, None)
             # Several tokens at once may hide which of them completed a stop string (vLLM 0.26).
             size = 1 if child.sampling_params.stop else tokens_at_once
             detokenizer = processor.request_states[child.request_id].detokenizer
@@ -126,7 +128,7 @@ class Replayer:
                 ended = child.request_id not in processor.request_states
                 if count == len(token_ids) and not ended:
                     raise Unended(index, None)
-                if ended and count < len(token_ids):
+                if proven and ended and count < len(token_ids):
                     raise Unended(index, count)
                 if ended or count % CHUNK_SIZE == 0:
                     offsets.append(len(detokenizer.output_text))
