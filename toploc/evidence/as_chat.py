@@ -50,6 +50,10 @@ class ResponseRequest(_Strict):
     max_output_tokens: Limit | None = None
     tools: list[Json] | None = None
     text: Json | None = None
+    previous_response_id: str | None = None
+    conversation: str | Json | None = None
+    prompt: Json | None = None
+    """As the two above: what the model is given before the input, which only the server has."""
 
     def chat(self, body: Json) -> Json:
         kept = {name: value for name, value in body.items() if name not in RESPONSE_PROMPT}
@@ -65,7 +69,8 @@ class ResponseRequest(_Strict):
     def renderable(self) -> bool:
         """Whether the messages are a chat's as they stand."""
         plain = isinstance(self.input, str) or all(_is_plain(item) for item in self.input)
-        return plain and all(tool.get("type") == "function" for tool in self.tools or ())
+        elsewhere = self.previous_response_id or self.conversation or self.prompt
+        return plain and not elsewhere and all(tool.get("type") == "function" for tool in self.tools or ())
 
 
 class MessageRequest(_Strict):

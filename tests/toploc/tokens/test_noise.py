@@ -32,8 +32,8 @@ def test_no_noise_without_a_seed_that_an_engine_takes_or_a_sampler_that_is_known
         ("murmur3", None),
         (None, 3),
         ("another", 3),
-        ("murmur3", 2**63),
-        ("splitmix64", -(2**63) - 1),
+        ("murmur3", 2**64),
+        ("splitmix64", -(2**64) - 1),
     ):
         assert noise_of(sampler, seed, 5) is None
 
