@@ -27,6 +27,8 @@ class Call:
     """The options of `LISTS` in which `sampling_params` has `MORE` than the request asks for."""
     by_text: bool = False
     """Whether the response lists tokens in objects by their text."""
+    limit: int | None = None
+    """Of tokens, where the request has one; `sampling_params` may have a lower one."""
 
     @property
     def asked_params(self) -> SamplingParams:

@@ -63,6 +63,10 @@ HANDLERS: Final = {
 }
 
 
+LIMITS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+"""Fields that bound an answer's tokens; of a chat that has the first two the first counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Play:
     performance: Performance
@@ -72,6 +76,8 @@ class _Play:
     score: Score
     tokens_at_once: int
     by_text: bool
+    limit: int | None
+    """Of tokens, which the request asks for."""
 
     async def outputs(self, call: Call, place: int) -> AsyncGenerator[RequestOutput, None]:
         choices = self.choices[place]
@@ -105,7 +111,9 @@ def rehearsed(
         return None
     calls = play.performance.prompts
     longer = {name for name, listed in zip(LISTS, LISTED, strict=True) if listed in play.performance.asked}
-    call = Call(prompt, sampling_params, request_id, lora_request, frozenset(longer), play.by_text and bool(longer))
+    call = Call(
+        prompt, sampling_params, request_id, lora_request, frozenset(longer), play.by_text and bool(longer), play.limit
+    )
     calls.append(call)
     if len(calls) <= len(play.choices):
         return play.outputs(call, len(calls) - 1)
@@ -159,6 +167,7 @@ class Rehearsal:
         asked = {name: value for name, value in body.items() if name not in DELIVERY}
         if route == "response":
             asked["store"] = False
+        limit = _shorten(asked, choices)
         performance = Performance(asked=lengthen(route, asked))
         if stream:
             asked |= {name: body[name] for name in ("stream", "stream_options") if name in body}
@@ -168,7 +177,13 @@ class Rehearsal:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             return Performance(problem=f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
         play = _Play(
-            performance, self._replayer, choices, score, 1 if one_by_one else TOKENS_AT_ONCE, route == "completion"
+            performance,
+            self._replayer,
+            choices,
+            score,
+            1 if one_by_one else TOKENS_AT_ONCE,
+            route == "completion",
+            limit,
         )
         token = _play.set(play)
         outputs = replayed.set(iter(tool_outputs))
@@ -196,6 +211,22 @@ class Rehearsal:
         else:
             performance.problem = performance.problem or _message(answer)
         return performance
+
+
+def _shorten(body: dict[str, Any], choices: Sequence[Sequence[Claim]]) -> int | None:
+    """Ask for no more tokens than the answer has; the limit that the request asks for, None where it has none.
+
+    A provider's context may hold a limit that this server's does not, and its routes would refuse. The replay ends
+    where the request's own limit is.
+    """
+    names = [name for name in LIMITS if isinstance(body.get(name), int | float)]
+    if not names or any(body[name] < 1 for name in names):
+        return None
+    longest = max((len(claim.token_ids) for call in choices for claim in call), default=1)
+    limit = int(body[names[0]])
+    for name in names:
+        body[name] = min(int(body[name]), max(1, longest, int(body.get("min_tokens") or 0)))
+    return limit
 
 
 async def _assembled(events: AsyncIterator[Any]) -> dict[str, Any] | None:

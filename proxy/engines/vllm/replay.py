@@ -108,6 +108,8 @@ class Replayer:
         self._engine.input_processor.assign_request_id(request)
         for name in LISTS:
             setattr(request.sampling_params, name, getattr(call.sampling_params, name))
+        if call.limit is not None:
+            request.sampling_params.max_tokens = call.limit
         processor = OutputProcessor(self._engine.renderer.tokenizer, log_stats=False)
         text, _, _ = extract_prompt_components(self._engine.model_config, call.prompt)
         parent, children = _children(request)
