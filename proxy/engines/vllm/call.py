@@ -48,6 +48,11 @@ class Call:
         return Logprobs(params.num_logprobs, params.prompt_logprobs, given or [])
 
     @property
+    def is_masked(self) -> bool:
+        """Whether a grammar masks logits, which vLLM does before it takes log-probabilities of any mode."""
+        return self.sampling_params.structured_outputs is not None
+
+    @property
     def token_ids(self) -> list[int]:
         """Raises Unrenderable for prompts that are more than tokens."""
         kind = self.prompt.get("type", "token") if isinstance(self.prompt, dict) else None

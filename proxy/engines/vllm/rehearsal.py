@@ -84,7 +84,7 @@ class _Play:
         before = sum(map(len, self.choices[:place]))
         scored = [Scored()] * len(choices)
         if call.logprobs is not None:
-            found = await self.score(place, call)
+            found = None if call.is_masked else await self.score(place, call)
             self.performance.scored = self.performance.scored and found is not None
             scored = list(found or (unknown(claim.token_ids, call) for claim in choices))
         texts: list[Text] = []

@@ -282,7 +282,7 @@ REPLAY: Final = (
     Reliance.on(
         "vllm.sampling_params:SamplingParams",
         "call constraints logprobs replay rehearsal",
-        members="n stop logprobs num_logprobs prompt_logprobs logprob_token_ids",
+        members="n stop structured_outputs logprobs num_logprobs prompt_logprobs logprob_token_ids",
     ),
     Reliance.on(
         "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses", "rehearsal", attributes="tool_server"
