@@ -252,8 +252,8 @@ REPLAY: Final = (
     Reliance.on(
         "vllm.v1.request:Request",
         "replay",
-        members="from_engine_core_request append_output_token_ids get_finished_reason",
-        attributes="stop_reason",
+        members="from_engine_core_request append_output_token_ids get_finished_reason num_tokens",
+        attributes="stop_reason max_tokens",
     ),
     Reliance.on(
         "vllm.v1.engine:EngineCoreOutput",
@@ -282,7 +282,8 @@ REPLAY: Final = (
     Reliance.on(
         "vllm.sampling_params:SamplingParams",
         "call constraints logprobs replay rehearsal",
-        members="n stop structured_outputs logprobs num_logprobs prompt_logprobs logprob_token_ids",
+        members="n stop stop_token_ids all_stop_token_ids eos_token_id structured_outputs logprobs num_logprobs "
+        "prompt_logprobs logprob_token_ids",
     ),
     Reliance.on(
         "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses", "rehearsal", attributes="tool_server"

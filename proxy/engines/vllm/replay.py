@@ -144,11 +144,18 @@ class Replayer:
             texts.append(Text(detokenizer.output_text, tuple(min(offset, offsets[-1]) for offset in offsets)))
 
     def _end(self, child: EngineCoreRequest, token_ids: Sequence[int]) -> _End | None:
-        request = Request.from_engine_core_request(child, None)
+        """By the engine's rule, which is asked where it may say so, and at the last token."""
+        request, params = Request.from_engine_core_request(child, None), child.sampling_params
+        ends = {params.eos_token_id, *params.all_stop_token_ids, *(params.stop_token_ids or ())}
+        limit = min(request.max_tokens, self._context_length - request.num_tokens)
+        is_watched = getattr(params, "repetition_detection", None) is not None
+        last, done = len(token_ids), 0
         for count, token in enumerate(token_ids, 1):
-            request.append_output_token_ids(token)
-            if check_stop(request, self._context_length):
-                return _End(count, request.get_finished_reason(), request.stop_reason)
+            if count in (limit, last) or token in ends or is_watched:
+                request.append_output_token_ids(list(token_ids[done:count]))
+                done = count
+                if check_stop(request, self._context_length):
+                    return _End(count, request.get_finished_reason(), request.stop_reason)
         return None
 
 
