@@ -285,7 +285,7 @@ MALFORMED |= {
     ),
     "wrong object": (of(lambda e: e["response"].update(object="text_completion")), "response.object"),
     "wrong version": (of(lambda e: e["response"]["toploc_proofs"].update(version=2)), "response.toploc_proofs.version"),
-    "temperature of text": (of(lambda e: e["request"].update(temperature="0")), "request.temperature"),
+    "temperature of text": (of(lambda e: e["request"].update(temperature="warm")), "request.temperature"),
     "hot": (of(lambda e: e["request"].update(temperature=-1)), "request.temperature"),
 }
 
