@@ -87,7 +87,7 @@ def test_reasoning_is_proven_with_the_answer(changing: Api, verified: Callable[.
         assert bool(message.get("reasoning")) is not bool(extra)
         assert len(choice.token_ids) == whole["usage"]["completion_tokens"]
         found = outcomes(changing.report(whole, messages=messages(1), **body))
-        assert (found["text"], found["tokens"]) == ("reasoning", "options")
+        assert (found["response"], found["tokens"]) == ("passed", "options")
 
         events = changing.stream("/v1/chat/completions", messages=messages(2), **body)
         deltas = [choice["delta"] for event in events for choice in event.get("choices", [])]
