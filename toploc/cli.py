@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .errors import ToplocError
 from .foreign import printable
@@ -27,7 +27,7 @@ class Command:
     extra: str
 
 
-COMMANDS = (
+COMMANDS: Final = (
     Command("serve", "vllm serve, with proofs in every answer", "toploc_proxy.engines.vllm.serve.command", "proxy"),
     Command("verify", "is a stored answer what its model says to its request?", "toploc.verifier.command", "all"),
     Command(

@@ -8,7 +8,7 @@ import json
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from .entry import Entry
     from .run import Scan
 
-DESCRIPTION = """\
+DESCRIPTION: Final = """\
 Has verifiers report on the answers of FILE, one JSON object {"request": …, "response": …} a line, and adds them up by
 model and day. A verifier is any `toploc serve` of the same weights; with several the load is spread.
 """
 
-EPILOG = """\
+EPILOG: Final = """\
 An audit that is stopped goes on where it was when it is called again; one of a file that has grown goes on with the new
 lines.
 

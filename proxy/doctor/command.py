@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .finding import Finding
 
-EPILOG = "Exit status: 0 if nothing failed, 1 if something did. A warning fails nothing."
+EPILOG: Final = "Exit status: 0 if nothing failed, 1 if something did. A warning fails nothing."
 
 
 def main(arguments: Sequence[str]) -> int:

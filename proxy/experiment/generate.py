@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
     from .prompts import Messages
 
-DESCRIPTION = """\
+DESCRIPTION: Final = """\
 Asks a model the first prompts of a data set and keeps requests, answers and proofs in
 SAVE_DIR/MODEL/evidence.jsonl, which `toploc validate`, `toploc verify`, `toploc audit` and `toploc calibrate` read.
 The flags are those of the original's script; underscores may be dashes. What is after -- goes to `toploc serve`.
 """
 
-EPILOG = """\
+EPILOG: Final = """\
 Stopped, the same call goes on. exit status: 0, or 2 where something is missing or wrong.
 
 example:

@@ -28,14 +28,14 @@ from .table import line, require_pyarrow, write_table
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-DESCRIPTION = """\
+DESCRIPTION: Final = """\
 Prefills the answers that `toploc generate` kept and holds their proofs against it. For each answer it prints
 VERIFICATION PASSED or VERIFICATION FAILED with its worst figures, and it writes a table of all chunks into
 SAVE_DIR/DECODE_MODEL. The flags are those of the original's script; underscores may be dashes. What is after -- goes to
 `toploc serve`, with --backend vllm. The check on tokens is not done: `toploc verify` does it.
 """
 
-EPILOG = """\
+EPILOG: Final = """\
 Stopped, the same call goes on. exit status: 0 if all answers passed, 1 if any failed, 2 if any could not be checked.
 
 example:

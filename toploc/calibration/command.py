@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..arguments import rate
 from ..errors import ToplocError
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from .rate import Rate
     from .samples import Sample
 
-DESCRIPTION = """\
+DESCRIPTION: Final = """\
 Takes thresholds from HONEST, answers that the claimed model surely made: one JSON object {"request": …, "response": …}
 a line, as `toploc generate` and `toploc_client.EvidenceFile` write it. Every answer is prefilled here and held against
 its proofs. Bounds come from every second answer; on the others false alarms are counted, and proofs tried that were
 made without the computation.
 """
 
-EPILOG = """\
+EPILOG: Final = """\
 exit status: 0, or 2 where the call is wrong or the answers are too few. docs/calibration.md goes through it.
 
 example:

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 from ..arguments import add_api_key, api_key
 from ..errors import ToplocError
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from ..report import Report
 
-DESCRIPTION = """\
+DESCRIPTION: Final = """\
 Holds stored answers against a model on this machine: was it this model, this prompt, and are the tokens what it says?
 
 FILE has one JSON object {"request": …, "response": …}, the body that was sent and the object that came back, or one
 such object a line (JSONL); - reads standard input.
 """
 
-EPILOG = """\
+EPILOG: Final = """\
 exit status: 0 if every answer is accepted, 1 if any is rejected, 2 if any could not be verified or the call is wrong.
 
 Thresholds are calibrated for a model and a pair of engines. Without --thresholds the paper's apply, which are loose:

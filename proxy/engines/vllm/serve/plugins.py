@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from typing import Final
 
 from toploc.errors import UnsupportedEngine
 
 from ....settings import ENVIRONMENT_VARIABLE
 
-PLUGIN = "toploc"
+PLUGIN: Final = "toploc"
 
-# Names of variables that Ray hands to workers besides vLLM's own (vllm/ray/ray_env.py).
-RAY_COPIES = "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
+RAY_COPIES: Final = "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
+"""Names of variables that Ray hands to workers besides vLLM's own (vllm/ray/ray_env.py)."""
 
-# Groups that vLLM loads whole unless VLLM_PLUGINS is set (vllm/plugins/__init__.py).
-PLUGIN_GROUPS = (
+PLUGIN_GROUPS: Final = (
     "vllm.general_plugins",
     "vllm.platform_plugins",
     "vllm.io_processor_plugins",
     "vllm.stat_logger_plugins",
 )
+"""Groups that vLLM loads whole unless VLLM_PLUGINS is set (vllm/plugins/__init__.py)."""
 
 
 def require_plugins() -> None:
