@@ -42,7 +42,7 @@ class Verification:
 
     async def report(self) -> Report:
         """Raises whatever the engine raises."""
-        performance = await self._rehearse()
+        performance, compared = await self._rehearse()
         size, prompts = self._evidence.choices_per_prompt, performance.prompts
         computed: list[Computed | Check] = []
         for answer in self._evidence.answers:
@@ -51,10 +51,11 @@ class Verification:
             else:
                 message = f"this server cannot render it: {performance.problem}"
                 computed.append(not_computable(answer, "prompt", "unrenderable", message))
-        return await self._verifier.in_thread(partial(self._judge, performance, computed))
+        return await self._verifier.in_thread(partial(self._judge, performance, compared, computed))
 
-    async def _rehearse(self) -> Performance:
-        """The first way in which the route says what the response says; else the first of all."""
+    async def _rehearse(self) -> tuple[Performance, list[Rehearsed] | None]:
+        """The first way in which the route says what the response says; else the first of all. Beside it what came of
+        comparing the two, where there was a choice of ways."""
         evidence, size = self._evidence, self._evidence.choices_per_prompt
         claims = [Claim(answer.token_ids, answer.proofs.error is None) for answer in evidence.answers]
         choices: list[Sequence[Claim]] = [claims[at : at + size] for at in range(0, len(claims), size)]
@@ -62,18 +63,18 @@ class Verification:
         if any(token >= engine.vocab_size for claim in claims for token in claim.token_ids):
             choices = []
         ways = WAYS if evidence.source[0].get("stream") is True else WAYS[-1:]
-        first: Performance | None = None
+        first: tuple[Performance, list[Rehearsed]] | None = None
         for way in ways:
             performance = await engine.rehearse(
                 evidence.route, evidence.source[0], choices, self._score, evidence.tool_outputs, **way
             )
             if len(ways) == 1:
-                return performance
+                return performance, None
             parts = await self._verifier.in_thread(partial(self._compare, performance))
             if all(part.comparison is not None and part.comparison.same for part in parts):
-                return performance
-            first = first or performance
-        return first or Performance()
+                return performance, parts
+            first = first or (performance, parts)
+        return first or (Performance(), None)
 
     async def _compute(self, answer: Answer, rendered: Rendered) -> tuple[Computed | Check, Scored | None]:
         async with self._lock:
@@ -87,10 +88,12 @@ class Verification:
         found = [(await self._compute(answer, rendered))[1] for answer in answers]
         return None if None in found else [scored for scored in found if scored is not None]
 
-    def _judge(self, performance: Performance, computed: Sequence[Computed | Check]) -> Report:
+    def _judge(
+        self, performance: Performance, compared: list[Rehearsed] | None, computed: Sequence[Computed | Check]
+    ) -> Report:
         names = self._verifier.names
         policy = replace(self._verifier.policy, names=self._verifier.served_names())
-        return judge(self._evidence.under_one_name(names), policy, computed, self._compare(performance))
+        return judge(self._evidence.under_one_name(names), policy, computed, compared or self._compare(performance))
 
     def _compare(self, performance: Performance) -> list[Rehearsed]:
         if performance.ended is not None:
