@@ -49,7 +49,8 @@ class Tap:
         self._assembler = Assembler(sent)
         self._over = self._inside = self._read = self._told = False
         self._iter, self._aiter = response.iter_bytes, response.aiter_bytes
-        self._raw, self._araw = response.iter_raw, response.aiter_raw
+        self._raw: Callable[[int | None], Iterator[bytes]] = response.iter_raw
+        self._araw: Callable[[int | None], AsyncIterator[bytes]] = response.aiter_raw
         response.iter_bytes, response.aiter_bytes = self._bytes, self._bytes_async
         response.iter_raw, response.aiter_raw = self._below, self._below_async
         setattr(response, ATTRIBUTE, self)
@@ -84,11 +85,11 @@ class Tap:
 
     def _below(self, chunk_size: int | None = None) -> Iterator[bytes]:
         self._refuse()
-        return self._raw(chunk_size)  # type: ignore[no-any-return]
+        return self._raw(chunk_size)
 
     def _below_async(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
         self._refuse()
-        return self._araw(chunk_size)  # type: ignore[no-any-return]
+        return self._araw(chunk_size)
 
     def _refuse(self) -> None:
         """Raises MissingProofs for bytes that are read as they came over the wire, compressed perhaps."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from toploc_client.audit import dispatch
 from toploc_client.audit.alarms import MOST_TESTS, Alarms
 from toploc_client.audit.command import main
 from toploc_client.audit.entry import entry_of
+from toploc_proxy.local_server import free_port
 
 from toploc.errors import ToplocError
 from toploc.report import Check, Report
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 
 REJECTED = {"finetuned-greedy", "finetuned-sampled", "int4-greedy", "int4-sampled", "other-system"}
 ERRORS = {"no-output", "no-proofs", "seeded", "tool-call"}
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def summary(out: Path) -> dict[str, Any]:
