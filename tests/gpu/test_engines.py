@@ -49,8 +49,9 @@ def adapted_prefill(wide_model: Path, adapter: Path) -> TransformersPrefill:
     return TransformersPrefill(adapter.with_name("merged"), device="cuda")
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ENGINES])
 def engine(request: pytest.FixtureRequest) -> Engine:
+    """With `-n 4 --dist loadgroup` each is started once, four at a time."""
     engine = ENGINES[request.param]
     if torch.cuda.device_count() < engine.gpus:
         pytest.skip(f"takes {engine.gpus} GPUs")
