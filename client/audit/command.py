@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -18,22 +17,28 @@ from toploc.foreign import printable
 from toploc.verifier.server import TIMEOUT, AsyncVerifier
 
 from .cluster import RayDispatcher
+from .columns import PARTS, Columns
 from .dispatch import Dispatcher
 from .figures import counted
+from .folder import FolderAudit
 from .journal import Journal
 from .page.page import Page
+from .readers import reader_of
 from .run import Audit
 from .table import Table
+from .verdicts import FORMATS, write_verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .entry import Entry
+    from .readers import Reader
     from .run import Scan
 
 DESCRIPTION: Final = """\
-Has verifiers report on the answers of FILE, one JSON object {"request": …, "response": …} a line, and adds them up by
-model and day. A verifier is any `toploc serve` of the same weights; with several the load is spread.
+Has verifiers report on the answers of FILE, and adds them up by model and day. A verifier is any `toploc serve` of the
+same weights; with several the load is spread. FILE is evidence, one JSON object {"request": …, "response": …} a line
+(.jsonl), or rollouts as rows (.parquet), or a folder of such files.
 """
 
 EPILOG: Final = """\
@@ -45,6 +50,7 @@ not be verified or the call is wrong, 130 if it was stopped by Ctrl-C.
 
 example:
   toploc audit answers.jsonl --verifier http://localhost:8000 --sample 0.1 --out report/
+  toploc audit rollouts/ --follow --columns prompt_token_ids=prompt,token_ids=completion --verifier http://localhost:8000
   toploc audit answers.jsonl --ray meta-llama/Llama-3.1-8B-Instruct --ray-workers 8 -- --max-model-len 8192
 """
 
@@ -53,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     audit = argparse.ArgumentParser(
         "toploc audit", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    audit.add_argument("file", metavar="FILE", type=Path, help="evidence: JSONL")
+    audit.add_argument("file", metavar="FILE", type=Path, help="evidence or rollouts: JSONL, Parquet, or a folder")
     where = audit.add_mutually_exclusive_group(required=True)
     where.add_argument("--verifier", metavar="URL", action="append", help="a server that verifies, any number of times")
     where.add_argument(
@@ -71,6 +77,13 @@ def parser() -> argparse.ArgumentParser:
     option("--seed", help="that the share is drawn with (default: random, kept in the report)")
     option("--out", type=Path, default=Path("report"), metavar="FOLDER", help="for the report (default: report)")
     in_flight = "answers at each verifier at once (default: 64)"
+    columns = f"of rollouts, as PART=COLUMN,…; parts are {', '.join(PARTS)} (default: columns of these names)"
+    option("--columns", default="", metavar="PART=COLUMN,…", help=columns)
+    option("--sampling-params", metavar="JSON", help="vLLM's SamplingParams of rows that have none of their own")
+    follow = "take each new file of the folder, until SIGTERM or Ctrl-C; files are to be renamed there when whole"
+    option("--follow", action="store_true", help=follow)
+    verdicts = "also write a verdict for each row, of folders always (default: as the file of answers)"
+    option("--verdicts", choices=FORMATS, help=verdicts)
     option("--in-flight", type=arguments.positive, default=64, metavar="N", help=in_flight)
     timeout = f"for one report (default: {TIMEOUT:g})"
     option("--timeout", type=arguments.seconds, default=TIMEOUT, metavar="SECONDS", help=timeout)
@@ -90,14 +103,21 @@ def main(argv: Sequence[str]) -> int:
     args = parser().parse_args(before)
     if serve and not args.ray:
         parser().error("options after -- are those of --ray's workers")
+    columns = Columns.parse(args.columns, args.sampling_params)
+    if args.follow or args.file.is_dir():
+        return _audit_folder(args, columns)
     with Journal(args.out, args.file, args.sample, args.seed) as journal:
-        audit = Audit(args.file, journal)
+        reader = reader_of(args.file, columns)
+        audit = Audit(reader, journal)
         try:
             scan = audit.scan()  # 1
             if not scan.lines:
                 raise ToplocError(f"{args.file}: no evidence")
             asyncio.run(_verify(audit, args, serve, scan))  # 2
-            table = _add_up(audit, args, journal)  # 3
+            table = _add_up(audit, reader, args.out, journal)  # 3
+            if args.verdicts:
+                target = args.out / f"verdicts.{args.verdicts}"
+                write_verdicts(target, args.file.name, audit.entries())
         except KeyboardInterrupt:
             print(
                 f"\ntoploc audit: stopped with {counted(len(journal.done), 'report')} in {journal.path}; the same call "
@@ -106,13 +126,17 @@ def main(argv: Sequence[str]) -> int:
             )
             return 130
     print(table)
+    return _status(table)
+
+
+def _status(table: Table) -> int:
     if table.total.verdicts["rejected"] or table.alarms.raised or table.surprises.raised:
         return 1
     return 2 if table.total.verdicts["undecided"] else 0
 
 
-async def _verify(audit: Audit, args: argparse.Namespace, serve: Sequence[str], scan: Scan) -> None:
-    """Says on standard error how far it is. `serve` are options of Ray's workers."""
+async def _verify(audit: Audit, args: argparse.Namespace, serve: Sequence[str], scan: Scan) -> bool:
+    """Whether all was done. Says on standard error how far it is. `serve` are options of Ray's workers."""
     async with AsyncExitStack() as stack:
         dispatcher = _dispatcher(args, serve, scan.left, stack)
         done = scan.chosen - scan.left
@@ -131,6 +155,7 @@ async def _verify(audit: Audit, args: argparse.Namespace, serve: Sequence[str], 
         await audit.verify(dispatcher, progress)
     if dispatcher.gave_up:
         print("toploc audit: no verifier is left; the same call goes on from here", file=sys.stderr)
+    return not dispatcher.gave_up
 
 
 def _dispatcher(
@@ -160,19 +185,35 @@ def _dispatcher(
     )
 
 
-def _add_up(audit: Audit, args: argparse.Namespace, journal: Journal) -> Table:
+def _add_up(audit: Audit, reader: Reader, out: Path, journal: Journal) -> Table:
     table = Table()
-    page = Page(args.file, journal.draw, table)
+    page = Page(reader, journal.draw, table)
     for entry in audit.entries():
         table.add(entry)
         page.add(entry)
-    page.write(args.out / "index.html")
-    summary = args.out / "summary.json"
-    try:
-        summary.write_text(json.dumps(table.to_json(), ensure_ascii=False, indent=1) + "\n", "utf-8")
-    except OSError as error:
-        raise ToplocError(f"{summary}: {error.strerror}") from None
+    page.write(out / "index.html")
+    table.write(out / "summary.json")
     return table
+
+
+def _audit_folder(args: argparse.Namespace, columns: Columns) -> int:
+    """Of each of its files, and with `--follow` of those that come. Stopped in the middle, the same call goes on."""
+    if not args.file.is_dir():
+        raise ToplocError(f"{args.file}: no such folder; --follow takes the one that files are renamed into")
+    if args.ray:
+        raise ToplocError("--ray: its workers start anew for each file; of a folder give --verifier")
+
+    async def verify(audit: Audit, scan: Scan) -> bool:
+        return await _verify(audit, args, (), scan)
+
+    folder = FolderAudit(args.file, args.out, columns, sample=args.sample, seed=args.seed, verdicts=args.verdicts)
+    stopped = asyncio.run(folder.run(verify, _add_up, follow=args.follow))
+    print(folder.table)
+    if stopped:
+        print("toploc audit: stopped; the same call goes on from here", file=sys.stderr)
+    if stopped and not args.follow:
+        return 130
+    return _status(folder.table) or (2 if folder.unread else 0)
 
 
 def _gpus(text: str) -> float:

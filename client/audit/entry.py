@@ -33,7 +33,7 @@ class ChunkFigures:
 
 
 class Entry(BaseModel):
-    """One answer of the evidence file, at line `line` from byte `offset` on, whose JSON has this SHA-256.
+    """One answer of the file, at line `line` from `offset` on (bytes, or rows), whose JSON has this SHA-256.
 
     `id`, `model`, `created` (seconds since 1970, UTC) and `tokens` are the answer's own word; `verifier` gave the
     report, or nobody did, and the report's one check says why.
@@ -90,7 +90,7 @@ def entry_of(line: int, offset: int, sha256: str, data: bytes, report: Report, v
         line=line,
         offset=offset,
         sha256=sha256,
-        id=_text(response.get("id")),
+        id=_text(response.get("id")) or _text(response.get("request_id")),
         model=_text(response.get("model")) or _text(report.model),
         created=_created(response),
         tokens=_tokens(response.get(FIELD_NAME)),

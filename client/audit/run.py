@@ -1,4 +1,4 @@
-"""Every answer of an evidence file, or a share of them, held against verifiers.
+"""Every answer of a file, or a share of them, held against verifiers.
 
 `scan` finds what is to be done, `verify` has it done and writes each report when it comes, and `entries` gives all of
 them in the file's order to whatever adds them up: a table, a page, a test over the sequence of answers.
@@ -11,7 +11,6 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from toploc.errors import ToplocError
-from toploc.evidence.file import read_lines
 from toploc.report import Report
 
 from .dispatch import Work
@@ -19,16 +18,16 @@ from .entry import Entry, entry_of, unreported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from .cluster import RayDispatcher
     from .dispatch import Dispatcher
     from .journal import Journal
+    from .readers import Reader
 
 
 @dataclass(slots=True)
 class Scan:
-    """What an evidence file holds: lines, those chosen, those of them without a report yet."""
+    """What a file holds: lines, those chosen, those of them without a report yet."""
 
     lines: int = 0
     chosen: int = 0
@@ -38,10 +37,14 @@ class Scan:
 
 
 class Audit:
-    """Of the file at `path`, whose reports are in the journal."""
+    """Of one file, whose reports are in the journal.
 
-    def __init__(self, path: Path, journal: Journal) -> None:
-        self.path = path
+    Once `stopped` is set no more is begun; what verifiers have is waited for.
+    """
+
+    def __init__(self, reader: Reader, journal: Journal) -> None:
+        self.stopped = False
+        self._reader = reader
         self._journal = journal
         self._loose: list[Entry] = []
         """Answers that nobody reported on: not in the journal, so that they are tried again."""
@@ -50,7 +53,7 @@ class Audit:
     def scan(self) -> Scan:
         """Reads the file once. Raises ToplocError where a line is not what the journal's report is on."""
         scan, missing = Scan(), set(self._journal.done)
-        for line in read_lines(self.path):
+        for line in self._reader.lines():
             scan.lines, scan.last = scan.lines + 1, line.number
             if line.data is None:
                 scan.torn.append(entry_of(line.number, line.offset, "", b"", unreported("torn", line.problem or "")))
@@ -95,8 +98,8 @@ class Audit:
         yield from sorted(self._loose, key=lambda entry: entry.line)
 
     def _work(self) -> Iterator[Work]:
-        for line in read_lines(self.path):
-            if line.number > self._scan.last:  # written since the scan: the next audit's
+        for line in self._reader.lines():
+            if self.stopped or line.number > self._scan.last:  # what was written since the scan is the next audit's
                 return
             if line.data is not None and line.number not in self._journal.done:
                 digest = sha256(line.data).hexdigest()
@@ -105,6 +108,6 @@ class Audit:
 
     def _another_file(self, line: int) -> None:
         raise ToplocError(
-            f"{self._journal.folder}: line {line} of {self.path} is not the one that the report there is on; "
+            f"{self._journal.folder}: line {line} of {self._reader.path} is not the one that the report there is on; "
             "choose another --out"
         )

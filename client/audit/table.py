@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+from toploc.errors import ToplocError
 from toploc.foreign import printable
 
 from .alarms import Alarms
@@ -14,6 +16,7 @@ from .surprise import Surprises
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from .entry import Entry
 
@@ -127,6 +130,13 @@ class Table:
         quiet = [f"surprise pooled over answers: {one}" for one in self.surprises if not one.test.raised]
         quiet += [f"pooled over answers: {alarm}" for alarm in self.alarms if not alarm.raised]
         return "\n".join([*raised, *aligned, *quiet])
+
+    def write(self, path: Path) -> None:
+        """As JSON. Raises ToplocError."""
+        try:
+            path.write_text(json.dumps(self.to_json(), ensure_ascii=False, indent=1) + "\n", "utf-8")
+        except OSError as error:
+            raise ToplocError(f"{path}: {error.strerror}") from None
 
     def to_json(self) -> dict[str, Any]:
         reasons = [{"verdict": v, "reason": r, "answers": count} for (v, r), count in self.reasons.most_common()]

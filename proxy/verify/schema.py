@@ -12,6 +12,7 @@ _ITEM: Final[dict[str, Any]] = {
         "request": {"type": "object", "description": "the body that was sent"},
         "response": {"type": "object", "description": "the object that came back"},
         "request_body": {"type": "string", "description": "the body exactly as it was sent, for its receipt"},
+        "partial": {"type": "boolean", "description": "whether the response is only what was kept of it"},
     },
     "required": ["request", "response"],
     "additionalProperties": False,

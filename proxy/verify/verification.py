@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from toploc.checks.response import Ended, Rehearsed
 from toploc.evidence.leaves import Logprobs, compare, compare_by_choice
@@ -105,12 +105,12 @@ class Verification:
         if performance.scored:
             logprobs = Logprobs((self._verifier.policy.thresholds.tokens or DEFAULT).margin, performance.asked)
         claimed, offsets = self._evidence.source[1], self._chunk_offsets(performance)
-        without = (FIELD_NAME,)
+        options: dict[str, Any] = {"logprobs": logprobs, "without": (FIELD_NAME,), "partial": self._evidence.partial}
         unproven = self._evidence.unproven
         if not unproven:
-            comparison = compare(claimed, performance.response, logprobs=logprobs, without=without)
+            comparison = compare(claimed, performance.response, **options)
             return [Rehearsed(comparison, chunk_offsets=offsets)]
-        parts = compare_by_choice(claimed, performance.response, unproven, logprobs=logprobs, without=without)
+        parts = compare_by_choice(claimed, performance.response, unproven, **options)
         return [Rehearsed(part, choice=choice, chunk_offsets=offsets) for choice, part in parts.items()]
 
     def _chunk_offsets(self, performance: Performance) -> dict[int, list[int]]:

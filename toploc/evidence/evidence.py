@@ -56,6 +56,8 @@ class Evidence:
     """Request and response as they were read: what a receipt is about."""
     body: bytes | None = field(default=None, repr=False)
     """The request's exact bytes, where the evidence has them."""
+    partial: bool = False
+    """Whether the response is only what was kept of it."""
     renderable: bool = True
     """Whether `request` has the prompt's messages; if not, only the server's own route can render them."""
 

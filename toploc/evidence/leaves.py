@@ -121,12 +121,14 @@ def compare(
     logprobs: Logprobs | None = None,
     unbound: Collection[str] = (),
     without: Sequence[str] = (),
+    partial: bool = False,
 ) -> Comparison:
     """All leaves of the two, but those below the fields `without`.
 
     What the claimed one says in fields of the kinds `unbound`, or of log-probabilities without `logprobs`, is listed.
+    Of a `partial` one nothing is missing.
     """
-    walk = _Walk(Comparison(), logprobs, unbound)
+    walk = _Walk(Comparison(), logprobs, unbound, partial)
     left = {name: value for name, value in claimed.items() if name not in without}
     right = {name: value for name, value in rehearsed.items() if name not in without}
     walk.objects((), left, right)
@@ -161,6 +163,7 @@ class _Walk:
     found: Comparison
     logprobs: Logprobs | None
     unbound: Collection[str]
+    partial: bool
 
     def values(self, path: Path, claimed: object, rehearsed: object) -> None:
         if is_free(path, claimed):
@@ -188,7 +191,7 @@ class _Walk:
     def objects(self, path: Path, claimed: Mapping[str, Any], rehearsed: Mapping[str, Any]) -> None:
         for name, value in claimed.items():
             self.values((*path, name), value, rehearsed.get(name, ABSENT))
-        for name, value in rehearsed.items():
+        for name, value in () if self.partial else rehearsed.items():
             below = (*path, name)
             if name not in claimed and not _says_nothing(value) and not _is_all_free(None, below, value):
                 self.found.note("missing", *_first_leaf(below, None, value))

@@ -39,6 +39,8 @@ def parse_evidence(data: bytes | str, defaults: Mapping[str, Any] | None = None)
 def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> Evidence:
     """The evidence in what a JSON parser gave: `{"request": …, "response": …}`, and `request_body`, if it was kept.
 
+    With `"partial": true` the response is what was kept of it: what it leaves out is not held against it.
+
     1. It is not nested deeper than `MAX_DEPTH`, and its numbers and texts are ones that JSON can carry on.
     2. Request and response are of one route: chat completions or a batch of them, completions, responses or messages.
     3. Every field that a check reads is there and of its type; no choice, token or text is beyond a limit.
@@ -79,6 +81,7 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
         source=(body, sent),
         body=exact,
         renderable=form.renderable,
+        partial=isinstance(value, dict) and value.get("partial") is True,
     )
 
 
@@ -89,8 +92,11 @@ def _parts(value: object) -> tuple[dict[str, Any], dict[str, Any], bytes | None]
     for name in ("request", "response"):
         if not isinstance(value.get(name), dict):
             fail(name, "expected an object" if name in value else "missing")
-    if unknown := value.keys() - {"request", "response", "request_body"}:
-        fail(short(min(unknown)), "unknown; evidence has `request`, `response` and, optionally, `request_body`")
+    if unknown := value.keys() - {"request", "response", "request_body", "partial"}:
+        message = "unknown; evidence has `request`, `response` and, optionally, `request_body` and `partial`"
+        fail(short(min(unknown)), message)
+    if not isinstance(value.get("partial", False), bool):
+        fail("partial", "expected true or false: whether the response is only what was kept of it")
     if "request_body" not in value:
         return value["request"], value["response"], None
     if not isinstance(value["request_body"], str):

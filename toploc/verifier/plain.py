@@ -77,9 +77,10 @@ def rehearse(
         response["prompt_token_ids"] = list(prompts[0]) if prompts else None
     if claimed.get("usage") is not None:
         response["usage"] = _usage(evidence, prompts)
+    options: dict[str, Any] = {"unbound": unbound, "without": (FIELD_NAME,), "partial": evidence.partial}
     if not evidence.unproven:
-        return [Rehearsed(compare(claimed, response, unbound=unbound, without=(FIELD_NAME,)))]
-    parts = compare_by_choice(claimed, response, evidence.unproven, unbound=unbound, without=(FIELD_NAME,))
+        return [Rehearsed(compare(claimed, response, **options))]
+    parts = compare_by_choice(claimed, response, evidence.unproven, **options)
     return [Rehearsed(comparison, choice=choice) for choice, comparison in parts.items()]
 
 

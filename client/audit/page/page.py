@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ..entry import Entry
     from ..journal import Draw
+    from ..readers import Reader
     from .chart import Chart
     from .distributions import Model
 
@@ -44,7 +45,7 @@ class Page:
     text. The page's own policy allows no script and no style but its own two, and no connection.
     """
 
-    def __init__(self, evidence: Path, draw: Draw, table: Table) -> None:
+    def __init__(self, evidence: Reader, draw: Draw, table: Table) -> None:
         self._evidence, self._draw, self._table = evidence, draw, table
         self._models = Models()
         self._verifiers: Counter[str] = Counter()
@@ -81,7 +82,7 @@ class Page:
             style=style,
             script=script,
             now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-            evidence=self._evidence.name,
+            evidence=self._evidence.path.name,
             draw=self._draw,
             table=self._table,
             headline=headline_of(self._table),

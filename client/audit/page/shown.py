@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from toploc.errors import MalformedEvidence
-from toploc.evidence.file import read_lines
 from toploc.evidence.parse import read_evidence
 from toploc.evidence.strict_json import load_json
 
@@ -19,12 +18,12 @@ from ..figures import of_bound, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from toploc.evidence.evidence import Answer
     from toploc.report import Check
 
     from ..entry import ChunkFigures, Entry
+    from ..readers import Reader
 
 MOST_REJECTED: Final = 1000
 MOST_UNDECIDED: Final = 200
@@ -106,7 +105,7 @@ class Selection:
         self._most, self._seed = most, seed
         self._kept: list[tuple[int, int, Shown]] = []
 
-    def add(self, entry: Entry, evidence: Path) -> None:
+    def add(self, entry: Entry, evidence: Reader) -> None:
         self.count += 1
         draw = -lot(f"page:{self._seed}", f"{entry.line}")
         if len(self._kept) < self._most:
@@ -122,9 +121,9 @@ class Selection:
         return (shown for _, _, shown in sorted(self._kept, key=lambda kept: kept[1]))
 
 
-def shown_of(entry: Entry, evidence: Path) -> Shown:
+def shown_of(entry: Entry, evidence: Reader) -> Shown:
     """Reads the answer's line again for its text."""
-    line = next(read_lines(evidence, entry.offset, entry.line), None)
+    line = next(evidence.lines(entry.offset, entry.line), None)
     data = line.data if line is not None and line.data is not None else b""
     answers: tuple[Answer, ...] = ()
     request = None

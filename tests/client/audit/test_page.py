@@ -20,6 +20,7 @@ from toploc_client.audit.figures import ratio
 from toploc_client.audit.journal import Journal
 from toploc_client.audit.page.page import Page
 from toploc_client.audit.page.shown import MOST_REJECTED, MOST_UNDECIDED
+from toploc_client.audit.readers import JsonLines
 from toploc_client.audit.table import Table
 
 from toploc.report import Report
@@ -322,7 +323,7 @@ def test_a_page_of_100_000_answers(browser: Chrome, reports: tuple[Path, Path], 
     ]
     table = Table()
     with Journal(tmp_path / "report", file, 1.0, "seed") as journal:
-        page = Page(file, journal.draw, table)
+        page = Page(JsonLines(file), journal.draw, table)
     for number in range(count):
         kind = 2 if number % 50 == 0 else 3 if number % 50 == 1 else number % 2
         created = 1_790_000_000 + 86_400 * (number // 3 % 30)

@@ -195,3 +195,15 @@ def test_a_thousand_fields_do_not_fill_a_report() -> None:
     many = {f"field{i}": i for i in range(1000)}
     found = compare(many, many)
     assert (found.leaves, len(found.rehearsed)) == (1000, 100)
+
+
+def test_of_a_partial_object_nothing_is_missing() -> None:
+    """What it says is held against the other as ever."""
+    kept = {"choices": [{"index": 0, "token_ids": [1, 2]}]}
+    whole = {"choices": [{"index": 0, "token_ids": [1, 2], "finish_reason": "stop"}], "usage": {"total_tokens": 3}}
+    assert compare(kept, whole).first.keys() == {"missing"}
+    assert compare(kept, whole, partial=True).same
+    for wrong in ({"token_ids": [1, 3]}, {"token_ids": [1]}, {"finish_reason": "length"}):
+        claimed = {"choices": [{**kept["choices"][0], **wrong}]}
+        assert compare(claimed, whole, partial=True).first.keys() == {"differs"}
+    assert compare({**kept, "extra": 1}, whole, partial=True).first.keys() == {"unknown"}

@@ -312,3 +312,12 @@ def test_any_json(value: Any) -> None:
 def test_any_bytes(data: bytes | str) -> None:
     with pytest.raises(MalformedEvidence):
         parse_evidence(data)
+
+
+def test_what_was_kept_of_a_response() -> None:
+    item = recorded("greedy")
+    assert not read_evidence(item).partial
+    assert read_evidence({**item, "partial": True}).partial
+    for value in (1, "true", None):
+        with pytest.raises(MalformedEvidence, match="partial: expected true or false"):
+            read_evidence({**item, "partial": value})
