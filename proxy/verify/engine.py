@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from toploc.errors import ToplocError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from toploc.tokens.logprobs import TokenLogprobs
     from toploc.tokens.sampling import Sampling
@@ -48,8 +47,14 @@ class Scored:
     prompt: TokenLogprobs | None = None
 
 
-Score = Callable[[int, Rendered], Awaitable["Sequence[Scored] | None"]]
-"""Gives the log-probabilities of the choices of a prompt, by its number; None if they are not to be had."""
+class Prefills(Protocol):
+    """What is computed of an answer's choices while it is rehearsed."""
+
+    def begin(self, place: int, rendered: Rendered) -> None:
+        """Those of the choices of a prompt, by its number, once it is known."""
+
+    async def scored(self, place: int) -> Sequence[Scored] | None:
+        """The log-probabilities of the choices of a prompt that were begun; None if they are not to be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,7 @@ class Engine(Protocol):
         route: str,
         body: Mapping[str, Any],
         choices: Sequence[Sequence[Claim]],
-        score: Score,
+        prefills: Prefills,
         tool_outputs: Sequence[str],
         *,
         stream: bool = False,
@@ -137,8 +142,8 @@ class Engine(Protocol):
     ) -> Performance:
         """What the server would answer to a request with these choices of each prompt.
 
-        Tools that it runs itself give `tool_outputs`. A `stream` is put together again, from tokens in large pieces or
-        `one_by_one`.
+        The prefills of a prompt begin when it is known. Tools that it runs itself give `tool_outputs`. A `stream` is
+        put together again, from tokens in large pieces or `one_by_one`.
         """
 
     def sampling_of(self, rendered: Any, asked: Sampling) -> Sampling:

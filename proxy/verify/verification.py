@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -14,15 +13,15 @@ from toploc.thresholds.tokens import DEFAULT
 from toploc.verifier.judge import judge, not_computable
 
 from .engine import Claim, Performance
+from .prefills import Prefills
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from toploc.evidence.evidence import Answer, Evidence
+    from toploc.evidence.evidence import Evidence
     from toploc.report import Check, Report
     from toploc.verifier.judge import Computed
 
-    from .engine import Rendered, Scored
     from .verifier import EngineVerifier
 
 WAYS: Final[Sequence[Mapping[str, bool]]] = ({"stream": True}, {"stream": True, "one_by_one": True}, {})
@@ -31,29 +30,27 @@ than this project's client may keep it in that form."""
 
 
 class Verification:
-    """What was computed for one evidence: a rehearsal may need a choice's before the checks do."""
+    """Of one evidence."""
 
     def __init__(self, verifier: EngineVerifier, evidence: Evidence) -> None:
         self._verifier = verifier
         self._evidence = evidence
-        self._done: dict[int, tuple[Computed | Check, Scored | None]] = {}
-        # A route may come to all of its prompts at once.
-        self._lock = asyncio.Lock()
 
     async def report(self) -> Report:
         """Raises whatever the engine raises."""
-        performance, compared = await self._rehearse()
-        size, prompts = self._evidence.choices_per_prompt, performance.prompts
-        computed: list[Computed | Check] = []
-        for answer in self._evidence.answers:
-            if answer.index // size < len(prompts):
-                computed.append((await self._compute(answer, prompts[answer.index // size]))[0])
-            else:
-                message = f"this server cannot render it: {performance.problem}"
-                computed.append(not_computable(answer, "prompt", "unrenderable", message))
+        async with Prefills(self._verifier, self._evidence) as prefills:
+            performance, compared = await self._rehearse(prefills)
+            size, prompts = self._evidence.choices_per_prompt, performance.prompts
+            computed: list[Computed | Check] = []
+            for answer in self._evidence.answers:
+                if answer.index // size < len(prompts):
+                    computed.append(await prefills.computed(answer, prompts[answer.index // size]))
+                else:
+                    message = f"this server cannot render it: {performance.problem}"
+                    computed.append(not_computable(answer, "prompt", "unrenderable", message))
         return await self._verifier.in_thread(partial(self._judge, performance, compared, computed))
 
-    async def _rehearse(self) -> tuple[Performance, list[Rehearsed] | None]:
+    async def _rehearse(self, prefills: Prefills) -> tuple[Performance, list[Rehearsed] | None]:
         """The first way in which the route says what the response says; else the first of all. Beside it what came of
         comparing the two, where there was a choice of ways."""
         evidence, size = self._evidence, self._evidence.choices_per_prompt
@@ -66,7 +63,7 @@ class Verification:
         first: tuple[Performance, list[Rehearsed]] | None = None
         for way in ways:
             performance = await engine.rehearse(
-                evidence.route, evidence.source[0], choices, self._score, evidence.tool_outputs, **way
+                evidence.route, evidence.source[0], choices, prefills, evidence.tool_outputs, **way
             )
             if len(ways) == 1:
                 return performance, None
@@ -75,18 +72,6 @@ class Verification:
                 return performance, parts
             first = first or (performance, parts)
         return first or (Performance(), None)
-
-    async def _compute(self, answer: Answer, rendered: Rendered) -> tuple[Computed | Check, Scored | None]:
-        async with self._lock:
-            if answer.index not in self._done:
-                self._done[answer.index] = await self._verifier.compute(self._evidence, answer, rendered)
-            return self._done[answer.index]
-
-    async def _score(self, place: int, rendered: Rendered) -> list[Scored] | None:
-        size = self._evidence.choices_per_prompt
-        answers = self._evidence.answers[place * size : (place + 1) * size]
-        found = [(await self._compute(answer, rendered))[1] for answer in answers]
-        return None if None in found else [scored for scored in found if scored is not None]
 
     def _judge(
         self, performance: Performance, compared: list[Rehearsed] | None, computed: Sequence[Computed | Check]

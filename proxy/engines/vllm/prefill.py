@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from toploc.tokens.sampling import Sampling
 
-    from ...verify.engine import Claim, Health, Performance, Score
+    from ...verify.engine import Claim, Health, Performance, Prefills
     from .call import Call
 
 
@@ -77,14 +77,14 @@ class PrefillEngine:
         route: str,
         body: Mapping[str, Any],
         choices: Sequence[Sequence[Claim]],
-        score: Score,
+        prefills: Prefills,
         tool_outputs: Sequence[str],
         *,
         stream: bool = False,
         one_by_one: bool = False,
     ) -> Performance:
         return await self._rehearsal.perform(
-            route, body, choices, score, tool_outputs, stream=stream, one_by_one=one_by_one
+            route, body, choices, prefills, tool_outputs, stream=stream, one_by_one=one_by_one
         )
 
     def sampling_of(self, rendered: Call, asked: Sampling) -> Sampling:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.sampling_params import SamplingParams
 
-    from ...verify.engine import Claim, Score, Text
+    from ...verify.engine import Claim, Prefills, Text
     from ..reliance import Reliance
 
 sanitize_message: Final = load(reliances.SANITIZE_MESSAGE)
@@ -73,7 +73,7 @@ class _Play:
     replayer: Replayer
     choices: Sequence[Sequence[Claim]]
     """Those of each call."""
-    score: Score
+    prefills: Prefills
     tokens_at_once: int
     by_text: bool
     limit: int | None
@@ -84,9 +84,11 @@ class _Play:
         before = sum(map(len, self.choices[:place]))
         scored = [Scored()] * len(choices)
         if call.logprobs is not None:
-            found = None if call.is_masked else await self.score(place, call)
+            found = None if call.is_masked else await self.prefills.scored(place)
             self.performance.scored = self.performance.scored and found is not None
             scored = list(found or (unknown(claim.token_ids, call) for claim in choices))
+        # The engine is given its work before the tokens are turned into text.
+        await asyncio.sleep(0)
         texts: list[Text] = []
         try:
             replayed_outputs = self.replayer.outputs(call, choices, scored, texts, tokens_at_once=self.tokens_at_once)
@@ -116,6 +118,7 @@ def rehearsed(
     )
     calls.append(call)
     if len(calls) <= len(play.choices):
+        play.prefills.begin(len(calls) - 1, call)
         return play.outputs(call, len(calls) - 1)
     play.performance.problem = f"the answer has tokens for {len(play.choices)} prompts, and here is another"
     return _end()
@@ -154,7 +157,7 @@ class Rehearsal:
         route: str,
         body: Mapping[str, Any],
         choices: Sequence[Sequence[Claim]],
-        score: Score,
+        prefills: Prefills,
         tool_outputs: Sequence[str],
         *,
         stream: bool = False,
@@ -180,7 +183,7 @@ class Rehearsal:
             performance,
             self._replayer,
             choices,
-            score,
+            prefills,
             1 if one_by_one else TOKENS_AT_ONCE,
             route == "completion",
             limit,
