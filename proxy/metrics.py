@@ -14,7 +14,7 @@ VERIFICATION_BUCKETS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30,
 
 # Proofs
 
-PROOFS: Final = Counter("toploc:proofs", "Proofs delivered, one per chunk of 32 tokens.")
+PROOFS: Final = Counter("toploc:proofs", "Proofs made, one per chunk of 32 tokens.")
 
 ANSWERS: Final = Counter(
     "toploc:answers", "Choices that came to their end: `proven`, or the error's code.", ["outcome"]
@@ -22,6 +22,12 @@ ANSWERS: Final = Counter(
 
 RECEIPTS: Final = Counter(
     "toploc:receipts", "Receipts: `signed`, of these `not_stored`, and `failed` to sign.", ["outcome"]
+)
+
+KEPT: Final = Counter("toploc:proofs_kept", "Answers whose proofs can be fetched: `kept`, or `not_kept`.", ["outcome"])
+
+FETCHED: Final = Counter(
+    "toploc:proofs_fetched", "Requests for kept proofs: `found`, `unknown`, `expired` or `unavailable`.", ["outcome"]
 )
 
 PROOF_LATENCY: Final = Histogram(

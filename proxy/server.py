@@ -9,10 +9,12 @@ if TYPE_CHECKING:
     import asyncio
 
     from .answers.context import Served
+    from .answers.later import Later
     from .channel.client import Channel
     from .channel.messages import Welcome
     from .receipts.signing import Signer
     from .settings import Settings
+    from .stores.proofs import ProofStore
     from .tracing import Spans
     from .verify.verifier import EngineVerifier
 
@@ -27,6 +29,8 @@ class Server:
         channel: to the workers.
         welcome: what the workers say of themselves; all say the same.
         signer: None if answers are not signed.
+        later: what is known of responses that can be fetched; None if the engine keeps none.
+        proofs: those of recent answers, by the response's id.
         verifier: judges evidence.
         spans: where what is traced goes.
         engine: name and version of the engine, as `GET /v1/toploc` has them.
@@ -38,6 +42,8 @@ class Server:
     channel: Channel
     welcome: Welcome
     signer: Signer | None
+    later: Later | None
+    proofs: ProofStore
     verifier: EngineVerifier
     spans: Spans
     engine: tuple[str, str]

@@ -47,6 +47,7 @@ class Settings(BaseModel):
         default=None, description="file of public keys, whose receipts verifications count"
     )
     receipts: str | None = Field(default=None, description="SQLite file of receipts; none: in memory")
+    proofs_file: str | None = Field(default=None, description="SQLite file of recent proofs; none: in memory")
     role: Role = Role.PROVER
     thresholds: str | None = Field(default=None, description="a name or a file; none: by model and dtype")
     copy_head: bool = Field(default=False, description="keep the whole output head on one tensor-parallel rank")

@@ -32,6 +32,7 @@ LAYERS = {
     "toploc_proxy": [
         "settings log local_server",
         "metrics tracing asgi",
+        "stores",
         "channel",
         "capture",
         "examine",

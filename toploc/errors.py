@@ -16,7 +16,7 @@
 
 Errors that one folder alone raises and catches stand where they are raised, under the same root: `TooFewAnswers`
 (calibration), `TooMany` and `TooLarge` (the verify route), `Unrenderable` and `UnknownOutput` (rehearsal), and
-`ReceiptStoreError`. What never leaves its folder is no error of ours but a way out of a function: `Again` (replies of a
+`StoreError`. What never leaves its folder is no error of ours but a way out of a function: `Again` (replies of a
 verifier), `Unended` (replay), `_Failed` (responder), `Disagreement` (events of
 a stream).
 """

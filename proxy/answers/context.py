@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from toploc.protocol import ChoiceProofs, PromptDigest, ProofError, RequestOptions, ToplocProofs
 
@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from toploc.errors import ProofUnavailable
+
+
+TOGETHER: Final = 8
+"""Choices of a stream up to which each event that ends one carries all that have ended. Of more, the last event alone
+does: their proofs would be sent half as many times as there are choices."""
+
+
+UNKNOWN: Final = "choice_unknown"
+"""The code of a choice that nothing was generated for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,8 @@ class Call:
     seed: int | None = None
     request_id: str = ""
     trace_headers: Mapping[str, str] | None = None
+    digest: PromptDigest | None = None
+    """Of the prompt, once it was asked for."""
 
 
 @dataclass(slots=True)
@@ -52,6 +63,7 @@ class RequestContext:
 
     Attributes:
         settled: whether any choice has its proofs, or the reason why not. No event of a stream is ours before.
+        lost: why the proofs of an answer that is fetched later are no longer there.
     """
 
     served: Served
@@ -59,38 +71,54 @@ class RequestContext:
     refusal: ProofError | None = None
     calls: list[Call] = field(default_factory=list)
     settled: bool = False
+    lost: ProofError | None = None
 
     @property
     def request_id(self) -> str:
         """The first call's, which the response's id is, or begins."""
         return next((call.request_id for call in self.calls), "")
 
-    def proofs(self, index: int | None = None) -> ToplocProofs:
-        """The response's field, or a stream event's if `index` names the choice that ends with it.
+    def proofs(self, ended: Sequence[int] | None = None) -> ToplocProofs:
+        """The response's field, or that of a stream's event, which ends the last of the choices that have `ended`.
 
         Choices are numbered through: prompt by prompt in a completion with several, turn by turn in a response with
         tool calls.
         """
-        numbered = [(call, child) for call in self.calls for child in range(call.n)]
-        if index is not None and not 0 <= index < len(numbered):
-            return self.without_proofs(
-                ProofError(code="choice_unknown", message=f"no generation belongs to choice {index}")
-            )
-        wanted = range(len(numbered)) if index is None else [index]
-        choices = [self._choice(i, *numbered[i], first=numbered[wanted[0]][0]) for i in wanted]
+        if self.lost is not None:
+            return self.without_proofs(self.lost)
+        numbered = self._numbered()
+        if ended is not None and not 0 <= ended[-1] < len(numbered):
+            return self.without_proofs(ProofError(code=UNKNOWN, message=f"no generation belongs to choice {ended[-1]}"))
+        wanted: Sequence[int] = range(len(numbered))
+        if ended is not None:
+            # Who keeps the last value of a field that it does not know has them all then.
+            wanted = sorted(ended) if len(ended) == len(numbered) or len(numbered) <= TOGETHER else ended[-1:]
+        first = numbered[wanted[0]][0]
+        choices = [self._choice(i, *numbered[i], first=first) for i in wanted]
         errors = [choice.error for choice in choices if choice.error is not None]
         # In a stream of several, an event's error has to say whose it is.
-        one_of_several = index is not None and len(numbered) > 1 and choices[0].token_ids
-        if errors and len(errors) == len(choices) and not one_of_several:
+        of_several = ended is not None and len(numbered) > 1 and any(choice.token_ids for choice in choices)
+        if errors and len(errors) == len(choices) and not of_several:
             return self.without_proofs(errors[0])
         return ToplocProofs(
             dtype=self.served.dtype,
             rounded_from=self.served.rounded_from,
             model=self.calls[0].model,
             sampler=self.served.sampler if any(choice.seed is not None for choice in choices) else None,
-            prompt=self._digest(numbered[wanted[0]][0]),
+            prompt=self._digest(first),
             choices=tuple(choices),
         )
+
+    def keep_receipts(self, proofs: ToplocProofs) -> None:
+        """Each choice is signed once, however often it is sent."""
+        numbered = self._numbered()
+        for choice in proofs.choices or ():
+            if choice.receipt is not None:
+                call, child = numbered[choice.index]
+                call.choices[child] = call.choices[child].model_copy(update={"receipt": choice.receipt})
+
+    def _numbered(self) -> list[tuple[Call, int]]:
+        return [(call, child) for call in self.calls for child in range(call.n)]
 
     def _choice(self, index: int, call: Call, child: int, *, first: Call) -> ChoiceProofs:
         choice = call.choices.get(child)
@@ -101,7 +129,9 @@ class RequestContext:
         return choice.model_copy(update={"index": index, "prompt": prompt})
 
     def _digest(self, call: Call) -> PromptDigest:
-        return PromptDigest.of(call.prompt_token_ids, include_ids=self.options.prompt_token_ids)
+        if call.digest is None or call.digest.num_tokens != len(call.prompt_token_ids):
+            call.digest = PromptDigest.of(call.prompt_token_ids, include_ids=self.options.prompt_token_ids)
+        return call.digest
 
     def without_proofs(self, error: ProofError) -> ToplocProofs:
         """The field of an answer that has none, for one reason."""

@@ -7,7 +7,7 @@ passes through byte for byte, message for message.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from ..asgi.errors import send_error
 from ..asgi.paths import route_path
 from ..receipts.signing import Signature
 from .context import RequestContext, current
+from .later import Answer
 from .responder import Responder, media_type
 
 if TYPE_CHECKING:
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
 
     from ..receipts.signing import Signer
     from ..settings import Settings
+    from ..stores.proofs import ProofStore
     from .context import Served
+    from .later import Later
+
+RESPONSES: Final = "/v1/responses"
+"""The route whose answers vLLM may keep, to be fetched by id; alone it has such."""
 
 
 class Server(Protocol):
@@ -39,6 +45,14 @@ class Server(Protocol):
     def signer(self) -> Signer | None:
         """None if answers are not signed."""
 
+    @property
+    def later(self) -> Later | None:
+        """None if the engine keeps no responses."""
+
+    @property
+    def proofs(self) -> ProofStore:
+        """By a response's id."""
+
 
 class ProofMiddleware:
     """Wraps an application whose `generate` proves; `app.state.toploc` is there before the first request."""
@@ -48,15 +62,36 @@ class ProofMiddleware:
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (
-            scope["type"] != "http"
-            or scope["method"] != "POST"
+        if scope["type"] == "http" and scope["method"] == "GET" and route_path(scope).startswith(f"{RESPONSES}/"):
+            await self._fetch(scope, receive, send)
+        elif (
+            scope["type"] == "http"
+            and scope["method"] == "POST"
             # Verification has a limit of its own for its body, which may not be read in full before.
-            or route_path(scope).startswith("/v1/toploc/")
-            or not _is_json(scope["headers"])
+            and not route_path(scope).startswith("/v1/toploc/")
+            and _is_json(scope["headers"])
         ):
+            await self._prove(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _fetch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An answer that was given before, or is being made."""
+        server: Server = scope["app"].state.toploc
+        found = None if server.later is None else server.later.get(route_path(scope).removeprefix(f"{RESPONSES}/"))
+        if found is None:
             await self.app(scope, receive, send)
             return
+        if isinstance(found, ProofError):
+            found = Answer(RequestContext(server.served, RequestOptions(), settled=True, lost=found), None)
+        on_error = self._settings.on_error
+        responder = Responder(found.context, send, on_error, found.signature, store=server.proofs)
+        try:
+            await self.app(scope, receive, responder)
+        finally:
+            responder.close()
+
+    async def _prove(self, scope: Scope, receive: Receive, send: Send) -> None:
         messages = await _read_body(receive)
         data = b"".join(message.get("body", b"") for message in messages)
         body = _parse(data)
@@ -68,18 +103,23 @@ class ProofMiddleware:
             return
         replayed = _replay(messages, receive)
         enabled = self._settings.proofs if options.enabled is None else options.enabled
+        server: Server = scope["app"].state.toploc
+        later = server.later if route_path(scope) == RESPONSES and body.get("store") is not False else None
         if not enabled:
+            if later is not None:
+                later.forget(str(body.get("request_id")))
             await self.app(scope, replayed, send)
             return
-        server: Server = scope["app"].state.toploc
         context = RequestContext(server.served, options, _refusal(body))
         signer = server.signer
         signature = None if signer is None else Signature(signer, data, lambda: context.request_id)
+        responder = Responder(context, send, self._settings.on_error, signature, later=later, store=server.proofs)
         token = current.set(context)
         try:
-            await self.app(scope, replayed, Responder(context, send, self._settings.on_error, signature))
+            await self.app(scope, replayed, responder)
         finally:
             current.reset(token)
+            responder.close()
 
 
 def _is_json(headers: list[tuple[bytes, bytes]]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import orjson
 
 from toploc.protocol import FIELD_NAME, ProofError
@@ -13,37 +14,71 @@ from ..asgi.errors import error_body, send_error
 from ..asgi.sse import EventSplitter, add_field, add_field_within, event_json
 from ..log import RequestLogger
 from ..settings import OnError
+from .context import TOGETHER, UNKNOWN
+from .later import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Sequence
 
     from starlette.types import Message, Send
 
     from toploc.protocol import ToplocProofs
 
     from ..receipts.signing import Signature
+    from ..stores.proofs import ProofStore
     from .context import RequestContext
+    from .later import Later
 
 MAY_END_CHOICE: Final = re.compile(
     rb'"(?:finish_reason|stop_reason)":\s*"|"type":\s*"response\.(?:completed|incomplete)"'
 )
-"""What the events that end a choice contain, and few others: chat and completions; /v1/messages; /v1/responses. Inside
-a JSON string the quotes would be escaped, so generated text cannot look like this."""
+"""What the events that end a choice contain, and few others: chat, completions and Cohere's chat; /v1/messages;
+/v1/responses. Inside a JSON string the quotes would be escaped, so generated text cannot look like this."""
+
+UNANSWERED: Final = frozenset(("queued", "in_progress", "failed", "cancelled"))
+"""What a response of /v1/responses says of itself that has no answer, or none yet."""
+
+
+class _Head(msgspec.Struct):
+    """What a JSON response is."""
+
+    id: str = ""
+    object: str = ""
+    status: str = ""
+
+
+_HEADS: Final = msgspec.json.Decoder(_Head)
 
 BODY_HEADERS: Final = (b"content-length", b"etag", b"content-md5", b"digest", b"content-digest", b"repr-digest")
 """Wrong once the body has changed."""
 
 
 class Responder:
-    """Decides by a response's head what to do with its body; what is not ours passes as it came."""
+    """Decides by a response's head what to do with its body; what is not ours passes as it came.
+
+    Args:
+        later: keeps the answer if its response can be fetched later.
+        store: keeps its proofs, by the response's id.
+    """
 
     def __init__(
-        self, context: RequestContext, send: Send, on_error: OnError, signature: Signature | None = None
+        self,
+        context: RequestContext,
+        send: Send,
+        on_error: OnError,
+        signature: Signature | None = None,
+        *,
+        later: Later | None = None,
+        store: ProofStore | None = None,
     ) -> None:
         self._context = context
         self._send = send
         self._on_error = on_error
         self._signature = signature
+        self._later = later
+        self._store = store
+        self._ended: list[int] = []
+        self._delivered: tuple[str, bytes] | None = None
         self._head: Message | None = None
         self._body: list[Message] = []
         self._streams = False
@@ -51,7 +86,7 @@ class Responder:
 
     def __call__(self, message: Message) -> Awaitable[None]:
         # No coroutine of ours around what every token of every stream goes through.
-        if self._streams and not self._context.settled:
+        if self._streams and not self._context.settled and self._later is None:
             if self._signature is not None:
                 self._signature.keep(message.get("body", b""))
             return self._send(message)
@@ -71,7 +106,7 @@ class Responder:
         headers = {name.lower(): value for name, value in message.get("headers", ())}
         kind = media_type(headers.get(b"content-type", b""))
         readable = message["status"] < 400 and b"content-encoding" not in headers
-        if readable and kind == b"application/json" and self._context.calls:
+        if readable and kind == b"application/json" and (self._is_proven or self._later is not None):
             # Held back until the body's new length is known.
             self._head = message
             return
@@ -84,24 +119,34 @@ class Responder:
         if message.get("more_body", False):
             return
         self._head = None
+        body = b"".join(part.get("body", b"") for part in self._body)
+        said = _head_of(body)
+        if self._signature is not None:
+            await self._signature.prepare()
+        if said.object == "response":
+            self._keep_for_later(said.id)
+        if said.status in UNANSWERED or not self._is_proven:
+            await self._pass_on(head)
+            return
         proofs = self._proofs()
         if (failure := self._failure(proofs)) is not None:
             await send_error(self._send, 500, failure.message, None, failure.code)
             return
-        body = b"".join(part.get("body", b"") for part in self._body)
         if self._signature is not None:
-            await self._signature.prepare()
             proofs = self._signature.sign_body(proofs, body)
         try:
-            body = add_field(body, FIELD_NAME, proofs.to_json())
+            body = add_field(body, FIELD_NAME, self._field(said.id, proofs))
         except ValueError:
             self._log.warning("a JSON response that is not an object cannot carry proofs")
-            for unchanged in (head, *self._body):
-                await self._send(unchanged)
+            await self._pass_on(head)
             return
         headers = [(name, value) for name, value in head["headers"] if name.lower() not in BODY_HEADERS]
         await self._send({**head, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
         await self._send({**message, "body": body})
+
+    async def _pass_on(self, head: Message) -> None:
+        for unchanged in (head, *self._body):
+            await self._send(unchanged)
 
     async def _stream(self, message: Message) -> None:
         """Events since a choice was settled; those before, which may have ended in the middle, went by as they came."""
@@ -109,7 +154,7 @@ class Responder:
         if self._signature is not None:
             self._signature.keep(data)
         whole = data.endswith(b"\n\n") and not self._events.waiting
-        if more and whole and MAY_END_CHOICE.search(data) is None:
+        if more and whole and self._later is None and MAY_END_CHOICE.search(data) is None:
             await self._send(message)
             return
         if self._signature is not None:
@@ -122,6 +167,8 @@ class Responder:
 
     def _extend(self, event: bytes) -> bytes:
         """The event, with the field if it ends a choice; as it came if it cannot be read."""
+        if self._later is not None:
+            self._keep_for_later(_head_of(event_json(event) or b"", within="response").id)
         if MAY_END_CHOICE.search(event) is None or (document := event_json(event)) is None:
             return event
         try:
@@ -142,28 +189,58 @@ class Responder:
             case {"type": "message_delta", "delta": {"stop_reason": str()}}:
                 # The response's id was in its first event.
                 head = {"id": self._context.request_id}
+            case {"type": "message-end", "delta": {"finish_reason": str()}} as head:
+                pass
             case {"type": "response.completed" | "response.incomplete", "response": dict(head)}:
                 within = "response"
             case _:
                 return document
-        proofs = self._proofs(index)
+        proofs = self._proofs(None if index is None else [*(i for i in self._ended if i != index), index])
         if (failure := self._failure(proofs)) is not None:
             raise _Failed(failure)
         if self._signature is not None:
             proofs = self._signature.sign_event(proofs, head, index)
+        if index is not None and index not in self._ended and (proofs.error is None or proofs.error.code != UNKNOWN):
+            self._ended.append(index)
+        field = self._field(str(head.get("id", "")), proofs)
         if within is None:
-            return add_field(document, FIELD_NAME, proofs.to_json())
-        return add_field_within(document, within, FIELD_NAME, proofs.to_json())
+            return add_field(document, FIELD_NAME, field)
+        return add_field_within(document, within, FIELD_NAME, field)
 
-    def _proofs(self, index: int | None = None) -> ToplocProofs:
+    def _keep_for_later(self, response_id: str) -> None:
+        """Once, as soon as the response's id is known."""
+        if self._later is not None and response_id:
+            self._later.keep(response_id, Answer(self._context, self._signature))
+            self._later = None
+
+    def _field(self, response_id: str, proofs: ToplocProofs) -> bytes:
+        """In JSON, as it is delivered and kept."""
+        self._context.keep_receipts(proofs)
+        self._delivered = (response_id, proofs.to_json())
+        return self._delivered[1]
+
+    def close(self) -> None:
+        """Has the proofs of what was delivered kept. For whenever the response is over, or its client has gone."""
+        if self._store is None or self._delivered is None:
+            return
+        response_id, field = self._delivered
+        # Of many choices each event but the last has one.
+        self._store.add(response_id, self._proofs().to_json() if len(self._ended) > TOGETHER else field)
+
+    def _proofs(self, ended: Sequence[int] | None = None) -> ToplocProofs:
         """See `RequestContext.proofs`; whatever goes wrong there, the text is delivered."""
         try:
-            return self._context.proofs(index)
+            return self._context.proofs(ended)
         except Exception:
             self._log.exception("putting proofs together failed")
             return self._context.without_proofs(
                 ProofError(code="internal_error", message="putting the proofs together failed")
             )
+
+    @property
+    def _is_proven(self) -> bool:
+        """Whether something was generated, or was once."""
+        return bool(self._context.calls) or self._context.lost is not None
 
     @property
     def _log(self) -> RequestLogger:
@@ -189,6 +266,16 @@ def _error_event(event: bytes, error: ProofError) -> bytes:
     """An error in place of `event`, under a name of its own where events have names."""
     name = b"event: error\n" if any(line.startswith(b"event:") for line in event.split(b"\n")) else b""
     return name + b"data: " + error_body(500, error.message, None, error.code) + b"\n\n"
+
+
+def _head_of(document: bytes, within: str | None = None) -> _Head:
+    """An empty one of what has none."""
+    try:
+        if within is None:
+            return _HEADS.decode(document)
+        return msgspec.convert(msgspec.json.decode(document)[within], _Head)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return _Head()
 
 
 def media_type(content_type: bytes) -> bytes:

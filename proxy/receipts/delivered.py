@@ -148,8 +148,8 @@ class Delivered:
 
     def _add_block(self, event: _Event) -> None:
         """A message is choice 0, and its blocks of tool use are calls. Events of /v1/responses are not read: the last
-        one has the whole."""
-        if event.type is None or event.type.startswith("response."):
+        one has the whole. Nor are Cohere's, whose names have dashes."""
+        if event.type is None or event.type.startswith("response.") or "-" in event.type:
             self._readable = False
             return
         self._is_message = True

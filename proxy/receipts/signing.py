@@ -17,8 +17,8 @@ from toploc.receipts.request import body_sha256, request_digest
 
 from .. import metrics
 from ..log import RequestLogger
+from ..stores.receipts import MemoryStore, SqliteStore
 from .delivered import Delivered
-from .store import MemoryStore, SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from toploc.receipts.keys import PublicKey, SigningKey
 
     from ..settings import Settings
-    from .store import ReceiptStore
+    from ..stores.receipts import ReceiptStore
 
 INLINE: Final = 32 * 1024
 """Bytes of a request that are digested on the event loop, in well under a millisecond. A prompt of 100,000 token ids
@@ -47,7 +47,7 @@ class Signer:
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
-        """None if the server has no key. Raises InvalidKey or ReceiptStoreError."""
+        """None if the server has no key. Raises InvalidKey or StoreError."""
         if not settings.signing_keys:
             return None
         key, keys = load_signing_keys(list(settings.signing_keys))
@@ -75,6 +75,7 @@ class Signature:
         if self._digests is None:
             inline = len(self._body) <= INLINE
             self._digests = _digests(self._body) if inline else await asyncio.to_thread(_digests, self._body)
+            self._body = b""  # an answer that is fetched later keeps this object
 
     def sign_body(self, proofs: ToplocProofs, body: bytes) -> ToplocProofs:
         """The field of a JSON response."""
@@ -109,7 +110,9 @@ class Signature:
             shown=shown,
             issued_at=int(time.time()),
         )
-        receipts = [choice.receipt for choice in signed.choices or () if choice.receipt is not None]
+        before = {choice.index for choice in proofs.choices or () if choice.receipt is not None}
+        choices = [choice for choice in signed.choices or () if choice.index not in before]
+        receipts = [choice.receipt for choice in choices if choice.receipt is not None]
         if receipts:
             metrics.RECEIPTS.labels("signed").inc(len(receipts))
             documents = [receipt.model_dump_json(exclude_none=True) for receipt in receipts]

@@ -22,8 +22,9 @@ from toploc_proxy.engines.vllm.rehearsal import Rehearsal
 from toploc_proxy.engines.vllm.serve.command import make_parser
 from toploc_proxy.engines.vllm.serve.plugins import plugin_allow_list
 from toploc_proxy.receipts.signing import Signer
-from toploc_proxy.receipts.store import MemoryStore, SqliteStore
 from toploc_proxy.settings import ENVIRONMENT_VARIABLE, Role, Settings
+from toploc_proxy.stores.proofs import SqliteProofs
+from toploc_proxy.stores.receipts import MemoryStore, SqliteStore
 from toploc_proxy.verify.limits import Places
 from vllm.entrypoints.launchers.app import build_app
 
@@ -86,7 +87,7 @@ def ask(app: FastAPI, *calls: tuple[str, str, bytes | None], **headers: str) -> 
 
 def our_paths(app: FastAPI) -> list[str]:
     paths = [route.path for route in app.routes if isinstance(route, Route) and "toploc" in route.path]
-    assert len(paths) == 3
+    assert len(paths) == 4
     return [path.replace("{response_id}", "chatcmpl-1") for path in paths]
 
 
@@ -149,10 +150,14 @@ def test_a_verification_that_fails(monkeypatch: pytest.MonkeyPatch, error: Excep
 def test_refusals_of_every_kind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     verify = "/v1/toploc/verify"
     broken = SqliteStore(str(tmp_path / "receipts.db"))
-    broken._thread.submit(broken._connection.execute, "DROP TABLE receipts").result()
+    broken._database._thread.submit(broken._database._connection.execute, "DROP TABLE receipts").result()
+    lost = SqliteProofs(str(tmp_path / "proofs.db"))
+    lost._database._thread.submit(lost._database._connection.execute, "DROP TABLE proofs").result()
     plain, full = application(monkeypatch), application(monkeypatch, verifier=Verifier(Places(0, 100, 2000)))
     signing = application(monkeypatch, signer=Signer(KEY, (KEY.public,), MemoryStore()))
     failing = application(monkeypatch, signer=Signer(KEY, (KEY.public,), broken))
+    without = application(monkeypatch)
+    without.state.toploc = server(proofs=lost)
     verifying = application(monkeypatch, role=Role.VERIFIER)
     cases: list[tuple[FastAPI, tuple[str, str, bytes | None], int]] = [
         (plain, ("POST", verify, b"{"), 400),
@@ -162,6 +167,8 @@ def test_refusals_of_every_kind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         (plain, ("GET", "/v1/toploc/receipts/x", None), 404),
         (signing, ("GET", "/v1/toploc/receipts/x", None), 404),
         (failing, ("GET", "/v1/toploc/receipts/x", None), 503),
+        (plain, ("GET", "/v1/toploc/proofs/x", None), 404),
+        (without, ("GET", "/v1/toploc/proofs/x", None), 503),
         (verifying, ("POST", "/v1/chat/completions", b"{}"), 404),
         (plain, ("POST", "/v1/chat/completions", b'{"toploc":{"file":"/etc/passwd"}}'), 400),
     ]
@@ -178,10 +185,11 @@ def signing() -> Iterator[FastAPI]:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1) | st.sampled_from(["..", "' OR 1 --"]))
-def test_ids_of_any_kind_find_no_receipt(signing: FastAPI, response_id: str) -> None:
+def test_ids_of_any_kind_find_nothing(signing: FastAPI, response_id: str) -> None:
     quoted = "".join(f"%{byte:02x}" for byte in response_id.encode())
-    [response] = ask(signing, ("GET", f"/v1/toploc/receipts/{quoted}", None))
-    assert_refused(response, 404)
+    for kind in ("receipts", "proofs"):
+        [response] = ask(signing, ("GET", f"/v1/toploc/{kind}/{quoted}", None))
+        assert_refused(response, 404)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 import vllm
+import vllm.envs
 
 from toploc.errors import UnsupportedEngine
 
 from ...answers.context import Served
+from ...answers.later import Later
 from ...answers.middleware import ProofMiddleware
 from ...channel.client import Channel
 from ...channel.messages import PROTOCOL
@@ -19,6 +21,7 @@ from ...receipts.signing import Signer
 from ...routes import router
 from ...server import Server
 from ...settings import Role
+from ...stores.proofs import MemoryProofs, SqliteProofs
 from ...tracing import Spans
 from ...verify.role import VerifierOnly
 from ...verify.route import router as verify_router
@@ -81,6 +84,8 @@ async def connect(engine_client: EngineClient, state: State, args: Namespace, se
         channel=channel,
         welcome=welcome,
         signer=Signer.of(settings),
+        later=Later() if getattr(vllm.envs, "VLLM_ENABLE_RESPONSES_API_STORE", False) else None,
+        proofs=SqliteProofs(settings.proofs_file) if settings.proofs_file else MemoryProofs(),
         verifier=EngineVerifier(engine, channel, welcome, settings, names),
         spans=Spans(emit if await engine_client.is_tracing_enabled() else None),
         engine=("vllm", vllm.__version__),

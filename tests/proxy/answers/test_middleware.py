@@ -116,8 +116,8 @@ def test_stream_carries_proofs() -> None:
         None,
         None,
         [0],
-        [1],
-        [2],
+        [0, 1],
+        [0, 1, 2],
     ]
     assert events[6:] == ["[DONE]", ""]
     assert "content-length" not in response.headers

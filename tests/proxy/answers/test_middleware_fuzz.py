@@ -19,8 +19,8 @@ from toploc_proxy.answers.context import Call, current
 from toploc_proxy.answers.middleware import ProofMiddleware
 from toploc_proxy.receipts import delivered
 from toploc_proxy.receipts.signing import Signer
-from toploc_proxy.receipts.store import MemoryStore
 from toploc_proxy.settings import Settings
+from toploc_proxy.stores.receipts import MemoryStore
 from toploc_proxy.verify.role import VerifierOnly
 
 from toploc.protocol import ChoiceProofs, ToplocProofs

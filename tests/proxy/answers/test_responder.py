@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toploc_proxy.answers.context import Call, RequestContext, Served
+from toploc_proxy.answers.context import TOGETHER, Call, RequestContext, Served
 from toploc_proxy.answers.responder import Responder
 from toploc_proxy.settings import OnError
 
@@ -197,8 +197,8 @@ def test_an_unproven_choice_of_a_stream_says_whose_it_is() -> None:
     several = context(call(proven(0), failed(1).model_copy(update={"token_ids": (7, 8)})))
     sent = stream(several, delta(0, "", "stop"), delta(1, "", "stop"), DONE)
     fields = [field_of(event + b"\n\n") for event in sent.split(b"\n\n") if b"toploc_proofs" in event]
-    assert [[choice["index"] for choice in field["choices"]] for field in fields] == [[0], [1]]
-    [unproven] = fields[1]["choices"]
+    assert [[choice["index"] for choice in field["choices"]] for field in fields] == [[0], [0, 1]]
+    unproven = fields[1]["choices"][1]
     assert (unproven["error"]["code"], bool(unproven["token_ids"])) == ("rows_missing", True)
 
 
@@ -302,18 +302,39 @@ def test_last_message_may_carry_the_rest() -> None:
     assert sent[1]["more_body"] is False
 
 
-def test_interleaved_ends_get_their_own_choice() -> None:
+def test_an_event_has_all_choices_that_have_ended() -> None:
+    """Who keeps the last value of a field that it does not know has them all."""
     numbered = context(call(proven(0), proven(1)), call(proven(0), failed(1), prompt=[3]))
     order = [3, 0, 2, 1]
     sent = respond(numbered, [head(SSE), *parts(*(delta(i, "", "stop") for i in order), b"")])
     fields = [field_of(message["body"]) for message in sent[1:-1]]
-    assert [field["choices"][0]["index"] if "choices" in field else field["error"]["code"] for field in fields] == [
-        "rows_missing",
-        0,
-        2,
-        1,
-    ]
-    assert [field["prompt"]["num_tokens"] for field in fields if "prompt" in field] == [2, 1, 2]
+    assert fields[0]["error"]["code"] == "rows_missing"
+    indices = [[choice["index"] for choice in field["choices"]] for field in fields[1:]]
+    assert indices == [[0, 3], [0, 2, 3], [0, 1, 2, 3]]
+    assert [field["prompt"]["num_tokens"] for field in fields if "prompt" in field] == [2, 2, 2]
+    assert [choice.get("prompt", {}).get("num_tokens") for choice in fields[-1]["choices"]] == [None, None, 1, 1]
+    assert fields[-1]["choices"][3]["error"]["code"] == "rows_missing"
+
+
+@pytest.mark.parametrize("many", [TOGETHER, TOGETHER + 1, 40])
+def test_of_many_choices_the_last_event_alone_has_all(many: int) -> None:
+    """Else their proofs would be sent half as many times as there are choices."""
+    order = [*range(many)][::-1]
+    sent = respond(
+        context(call(*map(proven, range(many)))), [head(SSE), *parts(*(delta(i, "", "stop") for i in order), b"")]
+    )
+    fields = [field_of(message["body"]) for message in sent[1:-1]]
+    counts = [len(field["choices"]) for field in fields]
+    assert counts == ([*range(1, many + 1)] if many == TOGETHER else [*[1] * (many - 1), many])
+    assert [choice["index"] for choice in fields[-1]["choices"]] == sorted(order)
+
+
+def test_a_choice_that_ends_twice_is_listed_once() -> None:
+    sent = respond(
+        context(call(proven(0), proven(1))), [head(SSE), *parts(*(delta(i, "", "stop") for i in (0, 0, 1)), b"")]
+    )
+    fields = [field_of(message["body"]) for message in sent[1:-1]]
+    assert [[choice["index"] for choice in field["choices"]] for field in fields] == [[0], [0], [0, 1]]
 
 
 @pytest.mark.parametrize("index", [1, -1, 10**18])

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from hashlib import sha256
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -20,9 +21,9 @@ from toploc_proxy.answers.middleware import ProofMiddleware
 from toploc_proxy.metrics import RECEIPTS
 from toploc_proxy.receipts import signing
 from toploc_proxy.receipts.signing import Signer
-from toploc_proxy.receipts.store import MemoryStore, SqliteStore
 from toploc_proxy.routes import published_keys, router
 from toploc_proxy.settings import OnError, Settings
+from toploc_proxy.stores.receipts import MemoryStore, SqliteStore
 
 from toploc.errors import InvalidKey
 from toploc.protocol import ChoiceProofs, ProofError
@@ -132,7 +133,10 @@ def reassembled(text: str) -> dict[str, Any]:
         {"index": i, "message": {"content": text, "tool_calls": None}, "finish_reason": "stop"}
         for i, text in contents.items()
     ]
-    field = {**fields[0], "choices": [choice for field in fields for choice in field["choices"]]}
+    by_index = [{choice["index"]: choice for choice in field["choices"]} for field in fields]
+    # Signed once, however often it is sent.
+    assert all(later | earlier == later for earlier, later in pairwise(by_index))
+    field = {**fields[-1], "choices": list(by_index[-1].values())}
     return {**HEAD, "object": "chat.completion", "choices": choices, "toploc_proofs": field}
 
 
@@ -205,7 +209,7 @@ def test_receipts_by_response_id(signer: Signer, stored: str, tmp_path: Path) ->
 
 def test_a_store_that_fails_costs_no_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = SqliteStore(str(tmp_path / "receipts.db"))
-    store._thread.submit(store._connection.execute, "DROP TABLE receipts").result()
+    store._database._thread.submit(store._database._connection.execute, "DROP TABLE receipts").result()
     before = RECEIPTS.labels("not_stored")._value.get()
     app = application(Signer(KEY, (KEY.public,), store))
     with caplog.at_level(logging.ERROR, "vllm.toploc"):

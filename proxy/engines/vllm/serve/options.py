@@ -73,6 +73,11 @@ def add_options(parser: ArgumentParser) -> None:
         help="Keep recent receipts in this SQLite file, which API servers of one host share (default: in memory).",
     )
     group.add_argument(
+        "--toploc-proofs",
+        metavar="FILE",
+        help="Keep recent proofs in this SQLite file, which API servers of one host share (default: in memory).",
+    )
+    group.add_argument(
         "--toploc-trusted-keys",
         metavar="FILE",
         help="Public keys of the providers whose receipts count in verifications: what `toploc keygen` printed, or "
@@ -146,6 +151,7 @@ def settings_from(args: Namespace, channel: str) -> Settings:
         signing_keys=tuple(str(Path(path).absolute()) for path in args.toploc_signing_key),
         trusted_keys=str(Path(args.toploc_trusted_keys).absolute()) if args.toploc_trusted_keys else None,
         receipts=str(Path(args.toploc_receipts).absolute()) if args.toploc_receipts else None,
+        proofs_file=str(Path(args.toploc_proofs).absolute()) if args.toploc_proofs else None,
     )
 
 

@@ -25,8 +25,9 @@ CPU_SPECULATION: Final = (
 
 
 def check_signing(args: Namespace) -> None:
-    """Raises InvalidKey or ReceiptStoreError for files that cannot be used, before anything is loaded."""
-    from ....receipts.store import check_store
+    """Raises InvalidKey or StoreError for files that cannot be used, before anything is loaded."""
+    from ....stores.proofs import check_proofs
+    from ....stores.receipts import check_store
 
     paths = args.toploc_signing_key
     if args.toploc_receipts and not paths:
@@ -37,6 +38,8 @@ def check_signing(args: Namespace) -> None:
             logger.warning("toploc: %s can be read by others than its user", paths[0])
     if args.toploc_receipts:
         check_store(args.toploc_receipts)
+    if args.toploc_proofs:
+        check_proofs(args.toploc_proofs)
     if args.toploc_trusted_keys:
         load_trusted_keys(args.toploc_trusted_keys)
 

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from toploc_proxy.metrics import RECEIPTS
-from toploc_proxy.receipts import store as receipt_store
-from toploc_proxy.receipts.store import LISTED, MemoryStore, ReceiptStoreError, SqliteStore, check_store
+from toploc_proxy.stores import receipts as receipt_store
+from toploc_proxy.stores.database import StoreError
+from toploc_proxy.stores.receipts import LISTED, MemoryStore, SqliteStore, check_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from toploc_proxy.receipts.store import ReceiptStore
+    from toploc_proxy.stores.receipts import ReceiptStore
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_the_file_is_bounded(path: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_file_outlives_the_process_and_is_shared(path: str, store: SqliteStore) -> None:
     code = (
-        f"from toploc_proxy.receipts.store import SqliteStore\ns = SqliteStore({path!r})\ns.add('a', ['1'])\ns.close()"
+        f"from toploc_proxy.stores.receipts import SqliteStore\ns = SqliteStore({path!r})\ns.add('a', ['1'])\ns.close()"
     )
     writers = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", code]) for _ in range(2)]
     assert [writer.wait() for writer in writers] == [0, 0]
@@ -111,7 +112,7 @@ def test_a_locked_file(path: str, store: SqliteStore, caplog: pytest.LogCaptureF
 
 def test_a_full_disk(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
     before = not_stored()
-    store._thread.submit(store._connection.execute, "PRAGMA max_page_count = 5").result()
+    store._database._thread.submit(store._database._connection.execute, "PRAGMA max_page_count = 5").result()
     with caplog.at_level(logging.ERROR, "vllm.toploc"):
         for _ in range(5):
             store.add("a", ["x" * 4096])
@@ -127,8 +128,8 @@ def test_a_disk_that_hangs_fills_no_memory(
 
     before = not_stored()
     go_on = threading.Event()
-    store._free = threading.Semaphore(2)
-    store._thread.submit(go_on.wait)
+    store._database._free = threading.Semaphore(2)
+    store._database._thread.submit(go_on.wait)
     with caplog.at_level(logging.ERROR, "vllm.toploc"):
         for i in range(4):
             store.add("a", [str(i)])
@@ -150,7 +151,7 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
         ("none/x", "No such"),
         (".", "director"),
     ):
-        with pytest.raises(ReceiptStoreError, match=why) as caught:
+        with pytest.raises(StoreError, match=why) as caught:
             check_store(str(tmp_path / name))
         assert "\n" not in str(caught.value)
     assert sqlite3.connect(tmp_path / "other").execute("PRAGMA journal_mode").fetchone() == ("delete",)
@@ -160,7 +161,7 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
 
 def test_a_broken_file_is_said_so(path: str) -> None:
     store = SqliteStore(path)
-    store._thread.submit(store._connection.execute, "DROP TABLE receipts").result()
-    with pytest.raises(ReceiptStoreError, match="cannot be read"):
+    store._database._thread.submit(store._database._connection.execute, "DROP TABLE receipts").result()
+    with pytest.raises(StoreError, match="cannot be read"):
         get(store, "a")
     store.close()
