@@ -39,12 +39,14 @@ class Assembler:
     """Takes the events of a stream of any route that generates; of others it notes that something was said."""
 
     def __init__(self, sent: Sent) -> None:
-        self._kind = sent.kind
+        self._kind = sent.form
         self._asked = sent.choices
         self.fields = Fields()
         self.problems: list[Check] = []
         self.ended = False
         """Whether the event has come after which nothing more is said."""
+        self.response_id = ""
+        """Of a response of /v1/responses, once an event has named it."""
         self.done: set[int] = set()
         """Choices that have ended."""
         self.empty = True
@@ -52,7 +54,7 @@ class Assembler:
         self._size = 0
         self._top = Merged(grows=False)
         self._choices: dict[int, Merged] = {}
-        self._items = Items()
+        self._items = Items(resumed=sent.kind is None)
         self._final: dict[str, Any] | None = None
 
     @property
@@ -180,6 +182,7 @@ class Assembler:
         value = event.pop(FIELD_NAME, None)
         if isinstance(whole, dict):
             value = whole.get(FIELD_NAME, value)
+            self.response_id = self.response_id or str(whole.get("id", ""))
         if name in ENDS and isinstance(whole, dict):
             if self._final is not None:
                 self._problem("second_end", "the stream has a second last event")
@@ -239,10 +242,12 @@ class Assembler:
         return type(index) is int and 0 <= index < MAX_CHOICES and index not in self._choices
 
     def _field(self, value: object, ended: list[int]) -> None:
-        if len(self.fields) + (self.fields.junk is not None) >= self.limit:
+        if self.fields.count >= self.limit:
             self._problem("choices", f"more proofs than the {self.limit} choices that were asked for")
             return
-        self.fields.add(value, ended)
+        differs = self.fields.add(value, ended)
+        if differs is not None:
+            self._problem("events_disagree", f"two events have other proofs of choice {differs}")
 
     def _problem(self, reason: str, message: str, *, accuses: bool = True) -> None:
         """The first of its kind: there may be one in each event."""

@@ -19,6 +19,7 @@ from toploc.protocol import FIELD_NAME, ToplocProofs
 from toploc.report import Check
 
 from . import share
+from .asked import Asked
 from .background import Background
 from .errors import MissingProofs, RejectedResponse, UnacceptedResponse, UndecidedResponse
 from .exchange import Exchange, Memory
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from .options import Options
     from .routes import Sent
 
-RUNNING: Final = 1000
-"""Responses in the background whose requests are kept until they are fetched. Bounds a client's memory."""
+SAYS_NOTHING: Final = frozenset(("queued", "in_progress", "failed", "cancelled"))
+"""What a response without output says of itself that has none yet, or never."""
 
 
 @dataclass
@@ -72,7 +73,7 @@ class Checker:
         if parent is not None:
             self.sampler = parent.sampler
         self._replays: Replays = parent._replays if parent is not None else Replays()
-        self._running: dict[str, bytes] = parent._running if parent is not None else {}
+        self._asked: Asked = parent._asked if parent is not None else Asked()
         self._evidence = None if options.evidence is None else EvidenceFile(options.evidence)
         self._background: Background | None = None
         self._numbers = count()
@@ -205,7 +206,8 @@ class Checker:
     ) -> _Given | None:
         """What is to be judged of an answer, None if nothing is. What comes before:
 
-        1. A reply that says nothing yet, of a response in the background, is let pass; its request is kept for later.
+        1. A reply that says nothing, of a response in the background, is let pass. Requests are kept for responses that
+           are fetched later.
         2. The answer is stored, whatever it is.
         3. It is checked here: against the request, those before it, and the trusted keys. Where that finds anything,
            it is judged whatever follows.
@@ -215,13 +217,14 @@ class Checker:
         """
         parsed: Mapping[str, Any] = {} if exchange is None else exchange.parsed()
         if sent is not None and exchange is not None:
+            self.keep(parsed.get("id"), sent)
             if _says_nothing(parsed):  # 1
-                self._keep(parsed, sent)
                 return None
             if sent.kind is None:
                 if not is_answer(parsed):
                     return None
-                exchange = Exchange(self._running.get(str(parsed.get("id")), b"null"), exchange.response)
+                sent = replace(sent, body=self._asked.get(sent.fetches or str(parsed.get("id"))) or b"")
+                exchange = Exchange(sent.body or b"null", exchange.response)
         if exchange is not None:  # 2
             self.memory.remember(response, exchange)
             if self._evidence is not None:
@@ -233,6 +236,7 @@ class Checker:
         own = [*seen]  # 3
         if exchange is not None and (proofs is not None or has_field or self._keys):
             own += [] if any(check.reason == "unfinished" for check in seen) else _against(sent, parsed)
+            own += _another(sent, parsed)
             if sent is None or sent.kind is not None:  # what is fetched may be fetched again
                 own += self._replays.checks(exchange, proofs, sent.at if sent is not None else None)
             own += self._receipts(exchange)
@@ -263,13 +267,10 @@ class Checker:
         self._count("unchecked")
         return None
 
-    def _keep(self, parsed: Mapping[str, Any], sent: Sent) -> None:
-        name = parsed.get("id")
-        if sent.kind is not None and isinstance(name, str):
-            with self._lock:
-                self._running[name] = sent.body
-                if len(self._running) > RUNNING:
-                    self._running.pop(next(iter(self._running)))
+    def keep(self, name: object, sent: Sent) -> None:
+        """The request of a response that may be fetched later, by its id."""
+        if sent.kind == "response" and isinstance(name, str):
+            self._asked.keep(name, sent.body)
 
     def _react(self, exchange: Exchange, response: Any, judgement: Judgement) -> object:
         if judgement.open:
@@ -386,6 +387,14 @@ def _against(sent: Sent | None, response: Mapping[str, Any]) -> list[Check]:
     return [Check(name="response", status="failed", reason="choices", message=message)]
 
 
+def _another(sent: Sent | None, response: Mapping[str, Any]) -> list[Check]:
+    """Whether the response that was fetched is the one that was to be."""
+    if sent is None or sent.fetches in (None, response.get("id")):
+        return []
+    message = f"another response than the one that was fetched: {quote(str(response.get('id')))}"
+    return [Check(name="response", status="failed", reason="replayed", message=message)]
+
+
 def _unproven(proofs: ToplocProofs | None) -> tuple[int, ...]:
     choices = (proofs.choices or ()) if proofs is not None else ()
     lacking = tuple(choice.index for choice in choices if choice.error is not None)
@@ -397,15 +406,15 @@ def _no_receipt(check: Check) -> bool:
 
 
 def _says_nothing(response: Mapping[str, Any]) -> bool:
-    """Of a response that the server works on still."""
-    return response.get("status") in ("queued", "in_progress") and not response.get("output")
+    """Of a response that the server works on still, or that came to nothing."""
+    return response.get("status") in SAYS_NOTHING and not response.get("output")
 
 
 def _why(sent: Sent | None, exchange: Exchange | None, has_field: bool) -> str:
     if has_field:
         return "what stands in their place is malformed"
     if sent is not None and sent.kind is None:
-        return "it was fetched, and only the reply to a request has them"
+        return "it was fetched, and its server gave none; they are not kept for ever, nor at all by other servers"
     if exchange is None:
         return "the stream did not come to its end"
     return "the server sent none; is it `toploc serve`?"

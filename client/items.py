@@ -30,10 +30,12 @@ PARTS: Final = {
 class Items:
     """Texts by channel as deltas, as their ends, and as whole items. Each that was given has to be the response's.
 
-    Blanks around a text are left out of account: parsers of a whole answer and of its parts differ there.
+    Blanks around a text are left out of account: parsers of a whole answer and of its parts differ there. Of a stream
+    that is `resumed` the events have to be how the response ends: the others came before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, resumed: bool = False) -> None:
+        self._resumed = resumed
         self._deltas: dict[str, list[str]] = {}
         self._ends: dict[str, list[str]] = {}
         self._whole: dict[str, list[str]] = {}
@@ -64,11 +66,14 @@ class Items:
         for said in (self._deltas, self._ends, self._whole):
             for channel, parts in said.items():
                 text, whole = "".join(parts), "".join(final.get(channel, ()))
-                if text.strip() != whole.strip() and not self._elsewhere(channel, text, output):
+                if not self._agree(text.strip(), whole.strip()) and not self._elsewhere(channel, text, output):
                     yield f"{quote(channel)}: events say {quote(text)}, the response {quote(whole)}"
         for early in self._early:
             if early != output:
                 yield "an earlier event has another output than the response"
+
+    def _agree(self, text: str, whole: str) -> bool:
+        return whole.endswith(text) if self._resumed else text == whole
 
     def _elsewhere(self, channel: str, text: str, output: object) -> bool:
         """Whether a text of a kind that this client does not know stands somewhere in the response."""

@@ -6,6 +6,7 @@ A path that is in neither table is taken for one that fetches an answer, so that
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -42,6 +43,9 @@ SILENT: Final = frozenset(
 ANSWER: Final = frozenset(("choices", "output", "content", "message", "delta", FIELD_NAME))
 """Names of which what a model said has one."""
 
+FETCHED: Final = re.compile(r"/responses/([^/]+)$")
+"""The end of a path that fetches a response, which may be a stream of its events."""
+
 EXTENSION: Final = "toploc_sent"
 """Where a request has what was sent at first: a redirect copies this, whatever it does to the rest."""
 
@@ -54,6 +58,17 @@ class Sent:
     body: bytes
     path: str
     at: float = field(default_factory=time.time)
+
+    @property
+    def fetches(self) -> str | None:
+        """The id of the response of /v1/responses that is fetched."""
+        found = FETCHED.search(self.path) if self.kind is None else None
+        return None if found is None else found[1]
+
+    @property
+    def form(self) -> Kind | None:
+        """Of the events of a stream."""
+        return self.kind if self.fetches is None else "response"
 
     @property
     def choices(self) -> int | None:

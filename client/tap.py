@@ -47,7 +47,7 @@ class Tap:
         self._parts = bytearray()
         self._events = _Events() if streams else None
         self._assembler = Assembler(sent)
-        self._over = self._inside = self._read = self._told = False
+        self._over = self._inside = self._read = self._told = self._kept = False
         self._iter, self._aiter = response.iter_bytes, response.aiter_bytes
         self._raw: Callable[[int | None], Iterator[bytes]] = response.iter_raw
         self._araw: Callable[[int | None], AsyncIterator[bytes]] = response.aiter_raw
@@ -104,6 +104,9 @@ class Tap:
             return False
         for data in self._events.feed(part):
             self._assembler.add(data)
+        if not self._kept and self._assembler.response_id:
+            self._kept = True
+            self._checker.keep(self._assembler.response_id, self._sent)
         if self._over:
             return bool(self._assembler.problems) and self._again()
         if self._assembler.unproven and self._checker.options.requires_proofs and not self._assembler.ended:

@@ -46,7 +46,7 @@ LAYERS = {
         "__init__",
     ],
     "toploc_client": [
-        "log share fields merging items",
+        "log share fields merging items asked",
         "judgement exchange routes",
         "errors options replays",
         "assembler background foreign seeds verifiers",

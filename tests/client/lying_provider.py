@@ -108,10 +108,11 @@ class LyingProvider(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
         if self.content is not None:
             headers = {"content-type": self.content_type}
             return httpx2.Response(200, headers=headers, stream=Body([self.content]))
-        if not body.get("stream"):
+        query = request.url.params
+        if not (body.get("stream") or query.get("stream") == "true"):
             headers = {"content-type": "application/json"}
             return httpx2.Response(200, headers=headers, stream=Body([json.dumps(response).encode()]))
-        made = events_of(response)
+        made = events_of(response)[int(query.get("starting_after", -1)) + 1 :]
         made = self.events(made) or made
         parts = [event if isinstance(event, bytes) else sse(event) for event in made]
         headers = {"content-type": "text/event-stream"}

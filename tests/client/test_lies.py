@@ -420,6 +420,71 @@ def test_a_response_in_the_background() -> None:
         client.responses.retrieve(name)
 
 
+def fetching(stream: bool) -> tuple[LyingProvider, Asked, Any, Callable[[], Any]]:
+    """A provider, a verifier, a client that has asked in the background, and what fetches the response: whole, or as
+    the stream's last events, which the client had left."""
+    provider = LyingProvider("response-items")
+    verifier = Asked(lambda _: ACCEPTED)
+    client = provider.client(verifier=verifier)
+    name = provider.honest["id"]
+    if not stream:
+        provider.change = lambda response: {**response, "status": "queued", "output": []}
+        client.responses.create(background=True, **asking(provider))
+        provider.fetched = provider.honest
+        return provider, verifier, client, lambda: client.responses.retrieve(name)
+    with client.responses.create(background=True, stream=True, **asking(provider)) as begun:
+        next(iter(begun))
+    return provider, verifier, client, lambda: [*client.responses.retrieve(name, stream=True, starting_after=1)]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_fetched_is_checked_against_its_request(stream: bool) -> None:
+    provider, verifier, client, fetch = fetching(stream)
+    assert fetch()
+    assert client.checks.accepted == 1
+    assert verifier.evidence[-1]["request"] == {**provider.asked[0], "background": True}
+    fetch()  # once more is no replay
+    assert client.checks.accepted == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_another_response_than_the_one_that_was_fetched(stream: bool) -> None:
+    provider, _, _, fetch = fetching(stream)
+    other = {**provider.honest, "id": "resp_other"}
+    provider.fetched, provider.change = other, lambda _: other
+    with pytest.raises(RejectedResponse, match="another response"):
+        fetch()
+
+
+def test_a_resumed_stream_says_how_the_response_ends() -> None:
+    provider, _, _, fetch = fetching(stream=True)
+
+    def change(events: list[dict[str, Any]]) -> None:
+        next(event for event in events if event["type"].endswith("text.delta"))["delta"] += "!"
+
+    provider.events = change
+    with pytest.raises(RejectedResponse, match="events_disagree"):
+        fetch()
+
+
+def test_an_id_that_two_requests_were_given_is_of_neither() -> None:
+    _, verifier, client, fetch = fetching(stream=False)
+    client.responses.create(model="m", input="something else", background=True)
+    fetch()
+    assert verifier.evidence[-1]["request"] is None
+
+
+@pytest.mark.parametrize("status", ["cancelled", "failed"])
+def test_a_response_that_came_to_nothing_is_delivered(status: str) -> None:
+    provider, _, _, fetch = fetching(stream=False)
+    provider.fetched = {"id": provider.honest["id"], "object": "response", "status": status, "output": []}
+    assert fetch().status == status
+    provider.fetched = {**provider.honest, "status": status}
+    provider.fetched.pop("toploc_proofs")
+    with pytest.raises(MissingProofs):
+        fetch()
+
+
 def test_routes_that_say_nothing_are_left_alone(asked: Asked) -> None:
     provider = LyingProvider("greedy")
     client = provider.client(verifier=asked)
