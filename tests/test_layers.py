@@ -42,7 +42,7 @@ LAYERS = {
         "server",
         "routes",
         "engines",
-        "doctor experiment",
+        "doctor experiment batch",
         "__init__",
     ],
     "toploc_client": [
@@ -65,7 +65,10 @@ OUTSIDE = {
     "starlette": ("toploc_proxy",),
     "uvicorn": ("toploc_proxy",),
     "openai": ("toploc_client", "toploc_proxy.experiment"),
-    "httpx": ("toploc_client", "toploc.verifier", "toploc_proxy.experiment", "toploc_proxy.local_server"),
+    "httpx": (
+        *("toploc_client", "toploc.verifier", "toploc_proxy.batch", "toploc_proxy.experiment"),
+        "toploc_proxy.local_server",
+    ),
     "torch": ("toploc", "toploc_proxy"),
     "numpy": ("toploc", "toploc_proxy"),
 }

@@ -29,6 +29,7 @@ class Command:
 
 COMMANDS: Final = (
     Command("serve", "vllm serve, with proofs in every answer", "toploc_proxy.engines.vllm.serve.command", "proxy"),
+    Command("run-batch", "vllm run-batch, with proofs in every response", "toploc_proxy.batch.command", "proxy"),
     Command("verify", "is a stored answer what its model says to its request?", "toploc.verifier.command", "all"),
     Command(
         "generate", "answers with proofs to a data set's prompts", "toploc_proxy.experiment.generate", "experiments"

@@ -58,6 +58,8 @@ class LyingProvider(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
         """Of the whole response, in place; or another in its stead."""
         self.events: Callable[[list[dict[str, Any]]], Any] = lambda _: None
         """Of a stream's events, in place; or others in their stead."""
+        self.cumulates = True
+        """Whether the event that ends a choice has those that ended before."""
         self.done = True
         """Whether a stream ends with `[DONE]`."""
         self.redirect: int | None = None
@@ -112,7 +114,7 @@ class LyingProvider(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
         if not (body.get("stream") or query.get("stream") == "true"):
             headers = {"content-type": "application/json"}
             return httpx2.Response(200, headers=headers, stream=Body([json.dumps(response).encode()]))
-        made = events_of(response)[int(query.get("starting_after", -1)) + 1 :]
+        made = events_of(response, cumulates=self.cumulates)[int(query.get("starting_after", -1)) + 1 :]
         made = self.events(made) or made
         parts = [event if isinstance(event, bytes) else sse(event) for event in made]
         headers = {"content-type": "text/event-stream"}
@@ -142,13 +144,13 @@ def path_of(evidence: dict[str, Any]) -> str:
     return "/chat/completions/batch" if batch else "/chat/completions"
 
 
-def events_of(response: dict[str, Any]) -> list[dict[str, Any]]:
-    """A stream that adds up to a response, as the server sends it."""
+def events_of(response: dict[str, Any], *, cumulates: bool = True) -> list[dict[str, Any]]:
+    """A stream that adds up to a response, as the server sends it; or as servers before, with one choice in a field."""
     if response.get("object") == "response":
         return _response_events(response)
     if response.get("type") == "message":
         return _message_events(response)
-    return _choice_events(response)
+    return _choice_events(response, cumulates=cumulates)
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -156,7 +158,7 @@ def _pieces(text: str) -> Iterator[str]:
         yield text[start : start + PIECE]
 
 
-def _choice_events(response: dict[str, Any]) -> list[dict[str, Any]]:
+def _choice_events(response: dict[str, Any], *, cumulates: bool) -> list[dict[str, Any]]:
     head = {k: v for k, v in response.items() if k not in ("choices", "usage", "toploc_proofs")}
     chat = head["object"].startswith("chat")
     head["object"] = "chat.completion.chunk" if chat else head["object"]
@@ -185,7 +187,8 @@ def _choice_events(response: dict[str, Any]) -> list[dict[str, Any]]:
         events += [{**head, "choices": [part]} for part in said]
         end = {**head, "choices": [{**last, **rest, "finish_reason": choice["finish_reason"]}]}
         if field is not None:
-            end["toploc_proofs"] = _of_choice(field, index)
+            ended = [c["index"] for c in response["choices"][: response["choices"].index(choice) + 1]]
+            end["toploc_proofs"] = _of_choices(field, ended) if cumulates else _of_choice(field, index)
         events.append(end)
     if response.get("usage") is not None:
         events.append({**head, "choices": [], "usage": response["usage"]})
@@ -202,6 +205,22 @@ def _of_choice(field: dict[str, Any], index: int) -> dict[str, Any]:
         head = {k: v for k, v in field.items() if k not in ("choices", "prompt")}
         return {**head, "error": choice["error"]}
     return {**field, "prompt": prompt, "choices": [choice]}
+
+
+def _of_choices(field: dict[str, Any], ended: list[int]) -> dict[str, Any]:
+    """As the event that ends the last of them has it."""
+    fields = [_of_choice(field, index) for index in ended]
+    proven = [one for one in fields if "choices" in one]
+    if not proven:
+        return fields[-1]
+    first = proven[0]["prompt"]
+    choices = [
+        choice if one["prompt"] == first else {**choice, "prompt": one["prompt"]}
+        for one in proven
+        for choice in one["choices"]
+    ]
+    failed = [c for c in field["choices"] if c["index"] in ended and c.get("error") is not None]
+    return {**proven[0], "choices": sorted([*choices, *failed], key=lambda choice: choice["index"])}
 
 
 def _response_events(response: dict[str, Any]) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ def chat(client: Any, provider: LyingProvider, **more: Any) -> Any:
 
 def asking(provider: LyingProvider) -> dict[str, Any]:
     """The recorded request, as the SDK takes it."""
-    named = {name: provider.request[name] for name in ("model", "messages", "input") if name in provider.request}
+    named = {name: provider.request[name] for name in ("model", "messages", "input", "prompt") if name in provider.request}
     return {**named, "extra_body": {name: value for name, value in provider.request.items() if name not in named}}
 
 
@@ -332,6 +332,39 @@ def test_events_of_a_chat_that_say_something_else(lie: str, mini: TransformersVe
     if "[DONE]" not in lie:  # behind which the SDK's streams do not look
         with pytest.raises(UnacceptedResponse):
             list(chat(client, provider, stream=True))
+
+
+@pytest.mark.parametrize("cumulates", [True, False])
+@pytest.mark.parametrize("name", ["two-choices", "completion-many"])
+def test_choices_come_together_however_often_each_is_sent(
+    name: str, cumulates: bool, mini: TransformersVerifier
+) -> None:
+    provider = LyingProvider(name)
+    provider.cumulates = cumulates
+    client = provider.client(verifier=mini.verify)
+    resource = client.completions if name.startswith("completion") else client.chat.completions
+    stream = resource.create(**asking(provider), stream=True)
+    list(stream)
+    assert stream.toploc_proofs.model_dump(mode="json", exclude_none=True) == provider.field
+    assert client.checks.accepted == 1
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+@pytest.mark.parametrize("name", ["token_ids", "proofs", "seed"])
+def test_two_events_with_other_proofs_of_one_choice(name: str, earlier: bool) -> None:
+    """One of them was for somebody who reads that event alone."""
+    provider = LyingProvider("two-choices")
+
+    def change(events: list[dict[str, Any]]) -> None:
+        first, second = (event["toploc_proofs"]["choices"] for event in events if "toploc_proofs" in event)
+        changed, other = (first, second) if earlier else (second, first)
+        changed[0] = {**other[0], name: {"token_ids": [1], "proofs": other[0]["proofs"][::-1], "seed": 9}[name]}
+        assert changed[0] != other[0]
+
+    provider.events = change
+    client = provider.client(verifier=lambda _: ACCEPTED)
+    with pytest.raises(RejectedResponse, match="events_disagree"):
+        list(client.chat.completions.create(**asking(provider), stream=True))
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ CHATS: dict[str, dict[str, Any]] = {
 
 
 def streamed(client: openai.OpenAI, request: dict[str, Any]) -> dict[str, Any]:
-    """A chat completion put together by the SDK, and its field by hand: choices in one list."""
+    """A chat completion put together by the SDK, and its field by hand: the last has all choices."""
     known = {"messages", "tools", "stop", "max_tokens", "temperature", "n", "logprobs"}
     extra = {name: value for name, value in request.items() if name not in {*known, "model", "stream"}}
     state, fields = ChatCompletionStreamState(), []
@@ -50,8 +50,7 @@ def streamed(client: openai.OpenAI, request: dict[str, Any]) -> dict[str, Any]:
         state.handle_chunk(chunk)
     # `get_final_completion` refuses answers that ended by length.
     response = state.current_completion_snapshot.model_dump()
-    choices = sorted((choice for field in fields for choice in field["choices"]), key=lambda choice: choice["index"])
-    return {**response, "toploc_proofs": {**fields[0], "choices": choices}}
+    return {**response, "toploc_proofs": fields[-1]}
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -81,8 +80,8 @@ def test_several_prompts(api: Api, signing: Signing) -> None:
     events = api.stream("/v1/completions", **body, echo=True)
     fields = [event["toploc_proofs"] for event in events if "toploc_proofs" in event]
     texts = ["".join(c["text"] for e in events for c in e["choices"] if c["index"] == i) for i in range(4)]
-    for field in fields:
-        [choice] = field["choices"]
+    for choice in fields[-1]["choices"]:
+        field = {**fields[-1], "prompt": choice.get("prompt", fields[-1]["prompt"]), "choices": [choice]}
         shown = {"index": choice["index"], "text": texts[choice["index"]], "finish_reason": "length"}
         answer = {**events[0], "choices": [shown], "toploc_proofs": field}
         result = verify_receipt({**request, "echo": True, "stream": True}, answer, [signing[1]])[0]

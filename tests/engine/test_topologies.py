@@ -101,7 +101,7 @@ def ask_each(apis: list[Api]) -> list[tuple[list[dict[str, Any]], list[dict[str,
         if seed % 3:
             return messages, [apis[seed].chat(messages, **body)["toploc_proofs"]]
         events = apis[seed].stream("/v1/chat/completions", messages=messages, **body)
-        return messages, [event["toploc_proofs"] for event in events if "toploc_proofs" in event]
+        return messages, [event["toploc_proofs"] for event in events if "toploc_proofs" in event][-1:]
 
     with ThreadPoolExecutor(len(apis)) as pool:
         return list(pool.map(ask, range(len(apis))))
