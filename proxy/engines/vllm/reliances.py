@@ -224,6 +224,22 @@ ROUTES: Final = (
     COMPLETION,
     RESPONSE,
     MESSAGE,
+    Reliance.on(
+        "vllm.envs:", "startup", members="VLLM_ENABLE_RESPONSES_API_STORE", without="no response is fetched later"
+    ),
+    Reliance.on(
+        "vllm.entrypoints.openai.responses.api_router:",
+        "proxy/answers/middleware",
+        texts="/v1/responses",
+        without="no response is fetched later",
+    ),
+    Reliance.on(
+        "vllm.entrypoints.cohere.protocol:",
+        "proxy/answers/responder",
+        texts="message-end finish_reason",
+        without="there is no such route",
+    ),
+    Reliance.on("vllm.utils:random_uuid", "proxy/stores/proofs", without="ids have another form, and no proofs kept"),
 )
 
 # Rehearsals, in which the engine's part is replayed
