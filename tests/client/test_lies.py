@@ -62,7 +62,8 @@ def chat(client: Any, provider: LyingProvider, **more: Any) -> Any:
 
 def asking(provider: LyingProvider) -> dict[str, Any]:
     """The recorded request, as the SDK takes it."""
-    named = {name: provider.request[name] for name in ("model", "messages", "input", "prompt") if name in provider.request}
+    names = {"model", "messages", "input", "prompt"} & provider.request.keys()
+    named = {name: provider.request[name] for name in names}
     return {**named, "extra_body": {name: value for name, value in provider.request.items() if name not in named}}
 
 

@@ -9,11 +9,11 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import toploc_client
-from conftest import MODEL, REPOSITORY
 from options import SERVE
 
 from toploc.receipts.keys import load_signing_keys
@@ -21,7 +21,6 @@ from toploc.receipts.receipt import verify_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from conftest import Api
     from toploc_proxy.local_server import LocalServer
@@ -33,6 +32,8 @@ NAME = "toploc-mini"
 SUM = [{"role": "user", "content": "What is 17 + 25?"}]
 STORY = [{"role": "user", "content": "Tell me a story."}]
 LONG: dict[str, Any] = {"input": STORY, "temperature": 0, "max_output_tokens": 400, "ignore_eos": True}
+REPOSITORY = Path(__file__).parents[2]
+MODEL = REPOSITORY / "models" / "toploc-mini"
 NODE = REPOSITORY / "build" / "node"
 
 
@@ -78,6 +79,7 @@ def fetched(api: Api, name: str) -> dict[str, Any]:
 def test_a_background_response_has_its_proofs_when_it_is_fetched(
     kept: Api, key: PublicKey, verified: Callable[..., ToplocProofs]
 ) -> None:
+    kept.chat(SUM, max_tokens=1)
     before = kept.metric("toploc:answers_total")
     request = {"background": True, **LONG}
     begun = kept.post("/v1/responses", **request)
@@ -229,7 +231,7 @@ def test_the_sdk_for_javascript_has_all_choices(keeping: LocalServer, kept: Api)
 
 def test_the_sdk_for_python_merges_as_before(keeping: LocalServer) -> None:
     with toploc_client.OpenAI(base_url=f"{keeping.url}/v1", api_key="none", verifier=keeping.url) as client:
-        request: dict[str, Any] = {"model": NAME, "messages": STORY, "n": 3, "max_tokens": 40, "temperature": 1}
+        request: dict[str, Any] = {"model": NAME, "messages": SUM, "n": 3, "temperature": 1}
         with client.chat.completions.stream(**request) as stream:
             final = stream.get_final_completion() if list(stream) else None
         assert final is not None

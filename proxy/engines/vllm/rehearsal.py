@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from toploc.evidence.alternatives import MORE
 from toploc.evidence.assembly import Assembly
@@ -44,6 +44,7 @@ sanitize_message: Final = load(reliances.SANITIZE_MESSAGE)
 
 # Where an answer is left to be fetched, or sent piece by piece: no part of what is asked.
 DELIVERY: Final = ("stream", "stream_options", "store", "background")
+_FLAG: Final[TypeAdapter[bool | None]] = TypeAdapter(bool | None)
 
 
 class Handler(NamedTuple):
@@ -176,6 +177,7 @@ class Rehearsal:
             asked |= {name: body[name] for name in ("stream", "stream_options") if name in body}
         try:
             request = request_class.model_validate(asked)
+            in_background = _FLAG.validate_python(body.get("background", False))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             return Performance(problem=f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
@@ -210,6 +212,8 @@ class Rehearsal:
         if isinstance(answer, dict) and not answer.get("error"):
             if route == "response" and LISTED[0] in performance.asked:
                 answer["top_logprobs"] -= MORE  # what was asked for, repeated
+            if route == "response":
+                answer["background"] = in_background
             performance.response = answer
         else:
             performance.problem = performance.problem or _message(answer)

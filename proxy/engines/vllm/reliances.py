@@ -230,7 +230,7 @@ ROUTES: Final = (
     Reliance.on(
         "vllm.entrypoints.openai.responses.api_router:",
         "proxy/answers/middleware",
-        texts="/v1/responses",
+        texts="responses",
         without="no response is fetched later",
     ),
     Reliance.on(
