@@ -108,6 +108,7 @@ def test_defaults() -> None:
         "signing_keys": (),
         "trusted_keys": None,
         "receipts": None,
+        "proofs_file": None,
         "role": Role.PROVER,
         "thresholds": None,
         "copy_head": False,
@@ -150,11 +151,13 @@ def test_keys_are_looked_at_before_anything_is_loaded(tmp_path: Path, caplog: py
         assert "can be read by others" in caplog.text
     assert settings(*signing, "--toploc-receipts", "x").signing_keys == (key, old)
     assert settings(*signing, "--toploc-receipts", "x").receipts == str(Path.cwd() / "x")
+    assert settings("--toploc-proofs", "x").proofs_file == str(Path.cwd() / "x")
     for arguments in (
         ["--toploc-signing-key", old],
         ["--toploc-signing-key", str(tmp_path / "none")],
         [*signing, "--toploc-receipts", str(tmp_path / "none" / "x")],
         ["--toploc-receipts", store],
+        ["--toploc-proofs", str(tmp_path / "none" / "x")],
         ["--toploc-trusted-keys", store],
     ):
         with pytest.raises(ToplocError) as caught:
