@@ -100,24 +100,28 @@ class Signature:
     def _sign(
         self, proofs: ToplocProofs, head: Mapping[str, Any], shown: Callable[[int], Mapping[str, Any]]
     ) -> ToplocProofs:
+        """A receipt that is there stays: an event has choices again that ended before."""
         canonical, exact = self._digests or (None, None)
-        signed = issue(
+        unsigned = tuple(choice for choice in proofs.choices or () if choice.receipt is None)
+        if not unsigned:
+            return proofs
+        issued = issue(
             self._signer.key,
-            proofs,
+            proofs.model_copy(update={"choices": unsigned}),
             head,
             request_sha256=canonical,
             request_body_sha256=exact,
             shown=shown,
             issued_at=int(time.time()),
         )
-        before = {choice.index for choice in proofs.choices or () if choice.receipt is not None}
-        choices = [choice for choice in signed.choices or () if choice.index not in before]
-        receipts = [choice.receipt for choice in choices if choice.receipt is not None]
+        signed = {choice.index: choice for choice in issued.choices or ()}
+        receipts = [choice.receipt for choice in signed.values() if choice.receipt is not None]
         if receipts:
             metrics.RECEIPTS.labels("signed").inc(len(receipts))
             documents = [receipt.model_dump_json(exclude_none=True) for receipt in receipts]
             self._signer.store.add(receipts[0].statement.response_id, documents)
-        return signed
+        choices = tuple(signed.get(choice.index, choice) for choice in proofs.choices or ())
+        return proofs.model_copy(update={"choices": choices})
 
     def _failed(self, proofs: ToplocProofs) -> ToplocProofs:
         metrics.RECEIPTS.labels("failed").inc()

@@ -38,7 +38,7 @@ def issue(
     shown: Callable[[int], Mapping[str, Any]],
     issued_at: int,
 ) -> ToplocProofs:
-    """The field with a receipt in each choice that has proofs; a receipt that is there stays.
+    """The field with a receipt in each choice that has proofs.
 
     `response`: its `id`, and its time if it has one. `request_sha256`, `request_body_sha256`: `request_digest` and
     `body_sha256` of the body as it came. `shown`: what was delivered of a choice, as `shown_in` has it.
@@ -46,7 +46,7 @@ def issue(
     signed = []
     for choice in proofs.choices or ():
         prompt = choice.prompt or proofs.prompt
-        if choice.proofs is None or prompt is None or choice.receipt is not None:
+        if choice.proofs is None or prompt is None:
             signed.append(choice)
             continue
         statement = Statement(
