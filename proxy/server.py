@@ -31,7 +31,7 @@ class Server:
         signer: None if answers are not signed.
         later: what is known of responses that can be fetched; None if the engine keeps none.
         proofs: those of recent answers, by the response's id.
-        verifier: judges evidence.
+        verifier: judges evidence; None on a server without a tokenizer.
         spans: where what is traced goes.
         engine: name and version of the engine, as `GET /v1/toploc` has them.
         watch: asks the workers for their slots. Kept, since the event loop itself would let go of it.
@@ -44,7 +44,7 @@ class Server:
     signer: Signer | None
     later: Later | None
     proofs: ProofStore
-    verifier: EngineVerifier
+    verifier: EngineVerifier | None
     spans: Spans
     engine: tuple[str, str]
     watch: asyncio.Task[None]

@@ -20,6 +20,10 @@ class Unrenderable(ToplocError):
     """The server's own route does not take the request. The message is its own."""
 
 
+class Busy(ToplocError):
+    """The engine takes no more requests now. The message is its own."""
+
+
 class Rendered(Protocol):
     """One prompt as the server's own route hands it to the engine."""
 
@@ -156,5 +160,5 @@ class Engine(Protocol):
     async def prefill(self, name: str, token_ids: list[int], rendered: Any, extra_args: dict[str, Any]) -> None:
         """Runs these tokens, under the adapter of a rehearsal's prompts, past no cache; what comes out is dropped.
 
-        `extra_args` reach the worker with the request. Raises whatever the engine raises.
+        `extra_args` reach the worker with the request. Raises Busy, and whatever the engine raises.
         """

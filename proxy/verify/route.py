@@ -21,6 +21,7 @@ from ..asgi.errors import error_body
 from ..log import SHOWN, logger
 from ..metrics import VERIFICATION_LATENCY, VERIFICATIONS
 from ..tracing import REQUEST_ID, VERIFICATION
+from .engine import Busy
 from .limits import TooLarge, TooMany
 from .schema import OPENAPI
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from toploc.report import Report
 
+    from ..answers.context import Served
     from ..settings import Settings
     from ..tracing import Spans
     from .verifier import EngineVerifier
@@ -40,6 +42,11 @@ if TYPE_CHECKING:
 BODY_SECONDS: Final = 60.0
 """For a body to arrive. Stops clients that take all places and send nothing."""
 
+NO_TOKENIZER: Final = (
+    "this server was started without a tokenizer (--tokens-only, --skip-tokenizer-init), so it cannot verify; ask "
+    "another server of the same weights"
+)
+
 router = APIRouter()
 
 
@@ -47,8 +54,12 @@ class Server(Protocol):
     """What verifications need of `app.state.toploc` (`server.Server`)."""
 
     @property
-    def verifier(self) -> EngineVerifier:
-        """Judges evidence."""
+    def served(self) -> Served:
+        """What all answers have in common."""
+
+    @property
+    def verifier(self) -> EngineVerifier | None:
+        """Judges evidence; None on a server without a tokenizer."""
 
     @property
     def spans(self) -> Spans:
@@ -64,6 +75,8 @@ async def verify(request: Request) -> Response:
     """Is this answer what the model says to this request? One prefill for each choice."""
     server: Server = request.app.state.toploc
     verifier = server.verifier
+    if verifier is None:
+        return _error(501, NO_TOKENIZER, None, "no_tokenizer")
     with ExitStack() as stack:
         try:
             hold = stack.enter_context(verifier.places.request())
@@ -93,8 +106,10 @@ class _Reports(StreamingResponse):
 
 
 def description(server: Server) -> dict[str, Any]:
-    """What `GET /v1/toploc` says of verification."""
+    """What `GET /v1/toploc` says of verification; of a server that does none, its role and model alone."""
     verifier, settings = server.verifier, server.settings
+    if verifier is None:
+        return {"role": settings.role.value, "models": [server.served.model]}
     thresholds = verifier.policy.thresholds
     return {
         "role": settings.role.value,
@@ -233,6 +248,8 @@ def _refusal(error: Exception) -> Response:
             return _error(413, str(error), error.field or None, "too_large")
         case TooMany():
             return _error(429, str(error), None, "too_many_verifications", {"retry-after": "1"})
+        case Busy():
+            return _error(503, str(error), None, "engine_busy", {"retry-after": "1"})
         case TimeoutError():
             return _error(500, "the engine did not come to it in time", None, "verification_timeout")
         case _:

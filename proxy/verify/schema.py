@@ -81,5 +81,7 @@ OPENAPI: Final[dict[str, Any]] = {
         "413": _refused("beyond a limit of size"),
         "429": _refused("as many verifications as the server does at once are in progress"),
         "500": _refused("the engine failed"),
+        "501": _refused("the server has no tokenizer"),
+        "503": _refused("the engine takes no more requests now"),
     },
 }

@@ -118,6 +118,27 @@ def test_rejected_drafts_leave_no_trace(guessing: Api, verified: Callable[..., T
         assert sum(len(verified(field, AGAIN).choices) for field in fields) == 1 + number % 2
 
 
+def test_sampled_answers_among_drafts(guessing: Api) -> None:
+    """Tokens that were drafted and accepted, or drawn in their place, are the model's own under the request's options.
+    vLLM's sampler alone would take the options from uninitialised memory on a CPU."""
+    accepted = guessing.metric("vllm:spec_decode_num_accepted_tokens_total")
+
+    def ask(number: int) -> tuple[str, str]:
+        body: dict[str, Any] = {"messages": AGAIN, "temperature": 1, "max_tokens": 100, "ignore_eos": number < 8}
+        if number % 2:
+            body |= {"temperature": 0.7, "top_p": 0.9, "top_k": 40}
+        report = guessing.report(guessing.chat(**body), **body)
+        [tokens] = [check for check in report["checks"] if check["name"] == "tokens"]
+        return report["verdict"], tokens["status"]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ask, range(16)))
+    assert [verdict for verdict, _ in found] == ["accepted"] * 16
+    assert {status for _, status in found} <= {"passed", "weak"}
+    assert guessing.metric("vllm:spec_decode_num_accepted_tokens_total") > accepted
+    assert rejected(guessing) > 0
+
+
 @pytest.mark.parametrize("include", [False, True])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
 def test_stop_strings_among_drafts(

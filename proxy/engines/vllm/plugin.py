@@ -30,9 +30,10 @@ def register() -> None:
 
     if getattr(vllm.envs, "VLLM_USE_RUST_FRONTEND", False):
         raise UnsupportedEngine(f"toploc: {RUST_FRONT_END}")
+    from vllm.platforms import current_platform
     from vllm.triton_utils import HAS_TRITON
 
-    from . import reliances
+    from . import expansion, reliances
     from .guards import require
     from .runners import v1, v2
 
@@ -41,3 +42,5 @@ def register() -> None:
     # Without Triton, as on CPUs, vLLM falls back to the first runner.
     if HAS_TRITON:
         v2.install(settings)
+    elif current_platform.is_cpu():
+        expansion.mend()

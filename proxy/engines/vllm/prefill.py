@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from ...verify.engine import Busy
 from .constraints import handed_over
 from .rehearsal import Rehearsal
+from .sampler import watermarks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
@@ -63,6 +66,7 @@ class PrefillEngine:
         self._rehearsal = Rehearsal(state, engine)
         self.routes: Sequence[str] = self._rehearsal.routes
         self.reports = REPORTS.get(str(config.model_config.logprobs_mode))
+        self._watermarks = watermarks(config)
         self._models = getattr(state, "openai_serving_models", None)
         self._priority = priority if config.scheduler_config.policy == "priority" else 0
 
@@ -88,7 +92,7 @@ class PrefillEngine:
         )
 
     def sampling_of(self, rendered: Call, asked: Sampling) -> Sampling:
-        return handed_over(rendered.asked_params, asked)
+        return handed_over(rendered.asked_params, asked, watermarks=self._watermarks)
 
     def adapter_of(self, rendered: Call) -> int | None:
         return rendered.lora_request.lora_int_id if rendered.lora_request else None
@@ -106,5 +110,11 @@ class PrefillEngine:
         prompt = {"type": "token", "prompt_token_ids": token_ids}
         outputs = self._generate(prompt, params, name, lora_request=rendered.lora_request, priority=self._priority)
         async with aclosing(outputs):
-            async for _ in outputs:
-                pass
+            try:
+                async for _ in outputs:
+                    pass
+            except Exception as error:
+                # GracefulHTTPError of vllm/exceptions.py, from vLLM 0.29 on.
+                if getattr(error, "http_status", None) == HTTPStatus.SERVICE_UNAVAILABLE:
+                    raise Busy(str(error)) from error
+                raise

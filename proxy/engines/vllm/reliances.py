@@ -32,7 +32,9 @@ COMMAND_LINE: Final = (
         "serve/refusals serve/command startup",
         members="model served_model_name speculative_config kv_sharing_fast_prefill enable_chunked_prefill "
         "enable_elastic_ep prefill_context_parallel_size distributed_executor_backend nnodes node_rank "
-        "data_parallel_size data_parallel_size_local data_parallel_backend data_parallel_hybrid_lb",
+        "data_parallel_size data_parallel_size_local data_parallel_backend data_parallel_hybrid_lb "
+        "data_parallel_external_lb data_parallel_multi_port_external_lb logits_processors "
+        "tokens_only skip_tokenizer_init",
     ),
     Reliance.on(
         "vllm.entrypoints.common.cli_args:make_arg_parser vllm.entrypoints.launchers.cli_args:make_arg_parser "
@@ -112,6 +114,12 @@ FRONT_END: Final = (
         "generate prefill",
         parameters="self prompt sampling_params request_id",
         keywords="lora_request priority trace_headers",
+    ),
+    Reliance.on(
+        "vllm.exceptions:GracefulHTTPError",
+        "prefill",
+        attributes="http_status",
+        without="queues have no limit, or a full one is an HTTP 500",
     ),
     Reliance.on("vllm.v1.engine.async_llm:AsyncLLM.shutdown", "shutdown", parameters="self timeout"),
     Reliance.on("vllm.renderers:BaseRenderer", "prefill", members="get_tokenizer"),
@@ -312,14 +320,14 @@ REPLAY: Final = (
 CONFIGURATION: Final = (
     Reliance.on(
         "vllm.config:VllmConfig",
-        "worker startup head sampler runners/lifecycle prefill",
+        "worker startup head sampler runners/lifecycle runners/refused prefill",
         members="model_config parallel_config scheduler_config speculative_config lora_config",
     ),
     Reliance.on(
         "vllm.config:ModelConfig",
-        "worker head prefill",
-        members="model dtype max_model_len logprobs_mode get_hidden_size get_vocab_size get_diff_sampling_param "
-        "try_get_generation_config",
+        "worker head prefill startup",
+        members="model dtype max_model_len logprobs_mode skip_tokenizer_init get_hidden_size get_vocab_size "
+        "get_diff_sampling_param try_get_generation_config",
     ),
     Reliance.on(
         "vllm.config:ParallelConfig",
@@ -329,6 +337,26 @@ CONFIGURATION: Final = (
     ),
     Reliance.on("vllm.config:SchedulerConfig", "worker prefill", members="max_num_seqs policy"),
     Reliance.on("vllm.config:SpeculativeConfig", "worker", members="num_speculative_tokens"),
+    Reliance.on(
+        "vllm.config.speculative:",
+        "runners/refused",
+        texts="standard block synthetic",
+    ),
+    Reliance.on("vllm.config.speculative:SpeculativeConfig", "runners/refused", members="rejection_sample_method"),
+    Reliance.on(
+        "vllm.config:ModelConfig",
+        "runners/refused",
+        members="architectures is_diffusion logits_processors",
+        attributes="runner_type",
+    ),
+    Reliance.on("vllm.v1.sample.logits_processor:", "runners/refused", texts="vllm.logits_processors"),
+    Reliance.on(
+        "vllm.models.deepseek_v41.nvidia.model:DeepseekV4Model",
+        "runners/refused",
+        attributes="decoder_replay_layers",
+        without="no model trims its prefills",
+    ),
+    Reliance.on("vllm.config:VllmConfig", "sampler", members="watermark_config", without="there are no watermarks"),
 )
 
 # A worker's process
@@ -337,7 +365,7 @@ WORKER: Final = (
     Reliance.on("vllm:__version__", "worker guards startup proxy/doctor/engine"),
     Reliance.on("vllm._version:__version__", "version", without="`toploc --version` does not name vLLM's"),
     Reliance.on("vllm.triton_utils:HAS_TRITON", "plugin"),
-    Reliance.on("vllm.platforms:current_platform", "serve/refusals proxy/doctor/engine"),
+    Reliance.on("vllm.platforms:current_platform", "serve/refusals plugin proxy/doctor/engine"),
     Reliance.on(
         "vllm.platforms.interface:Platform",
         "serve/refusals proxy/doctor/engine",
@@ -397,6 +425,9 @@ V1_RUNNER: Final = Reliance.on(
 V1_BATCH: Final = Reliance.on(
     "vllm.v1.worker.gpu_input_batch:InputBatch", "runners/v1", attributes="num_computed_tokens_cpu num_reqs req_ids"
 )
+V1_SAMPLER: Final = Reliance.on(
+    "vllm.v1.sample.sampler:Sampler", "sampler", attributes="topk_topp_sampler", without="tokens cannot be replayed"
+)
 RUNNER_V1: Final = (
     V1_RUNNER,
     V1_BATCH,
@@ -408,6 +439,9 @@ RUNNER_V1: Final = (
     Reliance.on(
         "vllm.v1.worker.gpu_model_runner:GPUModelRunner.execute_model", "runners/v1", parameters="self scheduler_output"
     ),
+    Reliance.on(
+        "vllm.v1.worker.gpu_model_runner:GPUModelRunner.__init__", "runners/lifecycle", parameters="self vllm_config"
+    ),
     Reliance.on("vllm.v1.worker.gpu_model_runner:GPUModelRunner.load_model", "runners/lifecycle", parameters="self"),
     Reliance.on(
         "vllm.v1.worker.gpu_model_runner:GPUModelRunner.initialize_kv_cache",
@@ -416,9 +450,7 @@ RUNNER_V1: Final = (
     ),
     Reliance.on("vllm.v1.worker.gpu_model_runner:ExecuteModelState", "runners/v1", members="hidden_states"),
     Reliance.on("vllm.v1.utils:CpuGpuBuffer", "runners/v1", attributes="np gpu"),
-    Reliance.on(
-        "vllm.v1.sample.sampler:Sampler", "sampler", attributes="topk_topp_sampler", without="tokens cannot be replayed"
-    ),
+    V1_SAMPLER,
     Reliance.on(
         "vllm.v1.sample.ops.topk_topp_sampler:TopKTopPSampler.forward_cpu",
         "sampler",
@@ -439,6 +471,12 @@ V2_RUNNER: Final = Reliance.on(
     "runners/lifecycle sampler",
     attributes="vllm_config device is_pooling_model model_memory_usage get_model sampler lora_manager",
 )
+V2_SAMPLER: Final = Reliance.on(
+    "vllm.v1.worker.gpu.sample.sampler:Sampler",
+    "sampler",
+    attributes="use_fp64_gumbel",
+    without="tokens cannot be replayed",
+)
 RUNNER_V2: Final = (
     V2_RUNNER,
     Reliance.on(
@@ -448,6 +486,9 @@ RUNNER_V2: Final = (
         "vllm.v1.worker.gpu.model_runner:GPUModelRunner.sample",
         "runners/v2",
         parameters="self hidden_states input_batch grammar_output",
+    ),
+    Reliance.on(
+        "vllm.v1.worker.gpu.model_runner:GPUModelRunner.__init__", "runners/lifecycle", parameters="self vllm_config"
     ),
     Reliance.on("vllm.v1.worker.gpu.model_runner:GPUModelRunner.load_model", "runners/lifecycle", parameters="self"),
     Reliance.on(
@@ -460,12 +501,7 @@ RUNNER_V2: Final = (
         "runners/v2",
         members="req_ids num_reqs query_start_loc_np num_computed_tokens_np input_ids positions",
     ),
-    Reliance.on(
-        "vllm.v1.worker.gpu.sample.sampler:Sampler",
-        "sampler",
-        attributes="use_fp64_gumbel",
-        without="tokens cannot be replayed",
-    ),
+    V2_SAMPLER,
     Reliance.on(
         "vllm.v1.worker.gpu.sample.gumbel:gumbel_sample",
         "sampler",
@@ -482,7 +518,14 @@ RUNNER_V2: Final = (
 )
 
 # Not imported where it is not run.
+EXPANSION: Final = Reliance.on(
+    "vllm.v1.sample.rejection_sampler:expand_batch_to_tokens",
+    "expansion",
+    parameters="x cu_num_tokens num_tokens replace_from replace_to",
+    without="sampled speculation is left as it is",
+)
 RUNNER_ON_CPUS: Final = (
+    EXPANSION,
     Reliance.on(
         "vllm.v1.worker.cpu_model_runner:CPUModelRunner",
         "runners/v1 runners/lifecycle",

@@ -10,6 +10,8 @@ import torch
 from toploc.tokens.noise import SAMPLERS
 
 from ...log import logger
+from . import reliances
+from .guards import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,17 +29,25 @@ MOST_DIFFERENT: Final = 1
 def name_sampler(runner: Any, kind: str, config: VllmConfig, device: torch.device) -> str | None:
     """The name under which `toploc.tokens.noise` has the noise of a runner of vLLM's, or None.
 
-    None also with speculation, where tokens are accepted or drawn anew by chances of their own.
+    None also with speculation, where tokens are accepted or drawn anew by chances of their own, and with watermarks,
+    whose noise is from a key (vllm/v1/watermarking/gpu_sampler.py). A sampler of a model's own is none that is known.
     """
-    if config.speculative_config is not None:
+    if config.speculative_config is not None or watermarks(config):
         return None
     try:
+        if type(runner.sampler) is not load(reliances.V1_SAMPLER if kind == "v1" else reliances.V2_SAMPLER):
+            return None
         choose = _first_runner(runner, device) if kind == "v1" else _second_runner(runner, device)
         return _recognise(choose, device)
     except Exception:
         # Another version's sampler. Answers are proven all the same.
         logger.exception("toploc: the engine's sampler is not one that can be replayed")
         return None
+
+
+def watermarks(config: VllmConfig) -> bool:
+    """Whether answers are watermarked unless their request says otherwise."""
+    return getattr(config, "watermark_config", None) is not None
 
 
 def _recognise(choose: Choose, device: torch.device) -> str | None:

@@ -34,6 +34,7 @@ from .tracing import emit
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Sequence
 
     from fastapi import FastAPI
     from starlette.datastructures import State
@@ -77,7 +78,6 @@ async def connect(engine_client: EngineClient, state: State, args: Namespace, se
             "this version does not know); leave out --toploc-seed-requests"
         )
     names = args.served_model_name or [args.model]
-    engine = PrefillEngine(engine_client, engine_client.generate, state, settings.verify_priority)
     state.toploc = server = Server(  # 2
         settings=settings,
         served=Served(names[0], welcome.dtype, welcome.rounded_from, welcome.sampler),
@@ -86,7 +86,7 @@ async def connect(engine_client: EngineClient, state: State, args: Namespace, se
         signer=Signer.of(settings),
         later=Later() if getattr(vllm.envs, "VLLM_ENABLE_RESPONSES_API_STORE", False) else None,
         proofs=SqliteProofs(settings.proofs_file) if settings.proofs_file else MemoryProofs(),
-        verifier=EngineVerifier(engine, channel, welcome, settings, names),
+        verifier=verifier_of(engine_client, state, channel, welcome, settings, names),
         spans=Spans(emit if await engine_client.is_tracing_enabled() else None),
         engine=("vllm", vllm.__version__),
         watch=asyncio.create_task(watch_slots(channel)),
@@ -103,6 +103,21 @@ async def connect(engine_client: EngineClient, state: State, args: Namespace, se
     )
     end_requests_at_shutdown(engine_client)
     log_start(server)
+
+
+def verifier_of(
+    engine_client: EngineClient,
+    state: State,
+    channel: Channel,
+    welcome: Welcome,
+    settings: Settings,
+    names: Sequence[str],
+) -> EngineVerifier | None:
+    """None where the server has no tokenizer: proofs need none, but rehearsals and the text of chunks do."""
+    if engine_client.vllm_config.model_config.skip_tokenizer_init:
+        return None
+    engine = PrefillEngine(engine_client, engine_client.generate, state, settings.verify_priority)
+    return EngineVerifier(engine, channel, welcome, settings, names)
 
 
 def connect_workers(parallel: ParallelConfig, settings: Settings) -> Channel:

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from states import server
 from toploc_proxy.channel.client import Channel
 from toploc_proxy.channel.messages import Examine
+from toploc_proxy.verify.engine import Busy
 from toploc_proxy.verify.limits import Places
 from toploc_proxy.verify.route import router
 from toploc_proxy.verify.verifier import unless_dead
@@ -67,6 +68,37 @@ def test_an_engine_that_fails_is_a_500_and_gives_its_place_back(error: Exception
             response = await client.post("/v1/toploc/verify", json={"items": [{}, {}]})
             assert response.text.count(code) == 2
         assert verifier.places.requests == 0
+
+    asyncio.run(run())
+
+
+def test_a_full_queue_is_a_503_that_says_when_to_come_back() -> None:
+    async def full() -> None:
+        raise Busy("the engine is full")
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(app_of(Broken(full)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            response = await client.post("/v1/toploc/verify", json={"request": {}, "response": {}})
+            assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+            assert response.json()["error"]["code"] == "engine_busy"
+            response = await client.post("/v1/toploc/verify", json={"items": [{}, {}]})
+            assert response.text.count("engine_busy") == 2
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("body", [{"request": {}, "response": {}}, {"items": [{}]}, []])
+def test_a_server_without_a_tokenizer_says_that_it_cannot_verify(body: object) -> None:
+    async def run() -> None:
+        app = FastAPI()
+        app.include_router(router)
+        app.state.toploc = server(verifier=None)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+            response = await client.post("/v1/toploc/verify", json=body)
+        error = response.json()["error"]
+        assert (response.status_code, error["code"], error["param"]) == (501, "no_tokenizer", None)
+        assert "--tokens-only" in error["message"]
 
     asyncio.run(run())
 

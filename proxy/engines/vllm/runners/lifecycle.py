@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import TYPE_CHECKING, Any
+
+from .refused import refuse_configuration, refuse_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from vllm.config import VllmConfig
 
     from ....settings import Settings
     from ..worker import StepObserver
@@ -20,12 +25,19 @@ def wrap_lifecycle(runner_class: Any, settings: Settings, name: str, check: Call
         name: how the runner is called in `GET /v1/toploc`.
         check: raises UnsupportedEngine if a runner lacks what the adapter reads.
     """
+    initialize = runner_class.__init__
     load_model = runner_class.load_model
     initialize_kv_cache = runner_class.initialize_kv_cache
+    parameters = inspect.signature(initialize_kv_cache)
     runner_class.toploc_loaded = False
     runner_class.toploc_ring = None
     runner_class.toploc_head = None
     runner_class.toploc_worker = None
+
+    @functools.wraps(initialize)
+    def refuse_or_initialize(self: Any, vllm_config: VllmConfig, *args: Any, **kwargs: Any) -> None:
+        refuse_configuration(vllm_config)
+        initialize(self, vllm_config, *args, **kwargs)
 
     @functools.wraps(load_model)
     def load_model_and_take_memory(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -37,12 +49,16 @@ def wrap_lifecycle(runner_class: Any, settings: Settings, name: str, check: Call
     @functools.wraps(initialize_kv_cache)
     def initialize_kv_cache_and_recorder(self: Any, *args: Any, **kwargs: Any) -> None:
         initialize_kv_cache(self, *args, **kwargs)
+        # To measure the memory of CUDA graphs, with a cache that is thrown away.
+        if parameters.bind(self, *args, **kwargs).arguments.get("is_profiling"):
+            return
         # The CPU's runner has a load_model of its own.
         _take_memory(self, settings)
         if self.toploc_worker is None and _captures(self):
             check(self)
             self.toploc_worker = _start(self, settings, name)
 
+    runner_class.__init__ = refuse_or_initialize
     runner_class.load_model = load_model_and_take_memory
     runner_class.initialize_kv_cache = initialize_kv_cache_and_recorder
 
@@ -60,6 +76,7 @@ def _take_memory(runner: Any, settings: Settings) -> int:
     if runner.toploc_loaded or runner.is_pooling_model:
         return 0
     runner.toploc_loaded = True
+    refuse_model(runner.get_model())
     from .ranks import is_last_stage
 
     taken = 0

@@ -10,18 +10,22 @@ from toploc.errors import InvalidKey, UnsupportedEngine
 from toploc.receipts.keys import load_signing_keys, load_trusted_keys
 
 from ....log import logger
+from ....settings import Role
 from ..plugin import RUST_FRONT_END
+from ..runners.refused import PROCESSED, lossy, lossy_acceptance
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
 
 
-CPU_SPECULATION: Final = (
-    "on CPUs vLLM samples speculated tokens with temperature, top-p and top-k from uninitialised memory, so sampled "
-    "answers are not the model's, and verifications reject them; ask greedily, or leave out --speculative-config"
+OWN_FRONT_ENDS: Final = (
+    "data_parallel_hybrid_lb",
+    "data_parallel_external_lb",
+    "data_parallel_multi_port_external_lb",
 )
-"""0.26 to 0.33: `_expand_kernel_impl` in vllm/utils/cpu_triton_utils.py writes into a copy of its output."""
+"""Options with which a front end has the engines of its own node alone (vllm/config/parallel.py,
+`local_engines_only`)."""
 
 
 def check_signing(args: Namespace) -> None:
@@ -49,8 +53,6 @@ def refuse_unsupported(args: Namespace) -> None:
     for refused, why in reasons_to_refuse(args):
         if refused:
             raise UnsupportedEngine(f"toploc: {why}")
-    if getattr(args, "speculative_config", None) and _on_cpu():
-        logger.warning("toploc: %s", CPU_SPECULATION)
 
 
 def reasons_to_refuse(args: Namespace) -> Iterator[tuple[bool, str]]:
@@ -78,6 +80,14 @@ def reasons_to_refuse(args: Namespace) -> Iterator[tuple[bool, str]]:
             "with adaptive verification the CPU does not know which rows are whose; "
             "leave enable_adaptive_verification out of --speculative-config"
         ),
+    )
+    method = lossy(getattr(args, "speculative_config", None))
+    yield method is not None, lossy_acceptance(str(method))
+    yield bool(getattr(args, "logits_processors", None)), f"{PROCESSED}; leave out --logits-processors"
+    yield (
+        getattr(args, "toploc_role", None) == Role.VERIFIER.value
+        and any(getattr(args, name, False) for name in ("tokens_only", "skip_tokenizer_init")),
+        "verification needs the tokenizer; leave out --tokens-only and --skip-tokenizer-init",
     )
     yield (
         bool(getattr(args, "enable_elastic_ep", False)),
@@ -126,8 +136,9 @@ def uses_several_machines(args: Namespace) -> bool:
     """`toploc serve` is started on each."""
     local = getattr(args, "data_parallel_size_local", None)
     elsewhere = local is not None and local < (getattr(args, "data_parallel_size", None) or 1)
+    own = any(getattr(args, name, False) for name in OWN_FRONT_ENDS)
     return (
         (getattr(args, "nnodes", None) or 1) > 1
         or bool(getattr(args, "headless", False))
-        or (elsewhere and not getattr(args, "data_parallel_hybrid_lb", False) and not uses_ray(args))
+        or (elsewhere and not own and not uses_ray(args))
     )

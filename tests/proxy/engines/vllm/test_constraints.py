@@ -67,6 +67,22 @@ def test_constraints(options: dict[str, Any], named: tuple[str, ...]) -> None:
     assert handed_over(params, Sampling.of(options)).other == named
 
 
+@pytest.mark.parametrize(
+    ("options", "watermarks", "named"),
+    [
+        ({}, True, ("watermarking",)),
+        ({"watermarking": True}, True, ("watermarking",)),
+        ({"watermarking": False}, True, ()),
+        ({"watermarking": True}, False, ("watermarking",)),
+        ({}, False, ()),
+    ],
+)
+def test_watermarked_tokens_are_not_replayed(options: dict[str, Any], watermarks: bool, named: tuple[str, ...]) -> None:
+    """Their noise is from the engine's key, and no seed of a request."""
+    found = handed_over(params_of(options), Sampling.of(options), watermarks=watermarks)
+    assert found.other == named
+
+
 def test_our_own_argument_is_no_constraint() -> None:
     params = params_of({})
     params.extra_args = {EXTRA_ARG: "x"}

@@ -228,6 +228,11 @@ def test_damaged_settings_are_refused(monkeypatch: pytest.MonkeyPatch, text: str
         ({}, "1", "VLLM_USE_RUST_FRONTEND"),
         ({"prefill_context_parallel_size": 2}, None, "--prefill-context-parallel-size"),
         ({"speculative_config": {"enable_adaptive_verification": True}}, None, "enable_adaptive_verification"),
+        ({"speculative_config": {"rejection_sample_method": "synthetic"}}, None, "'synthetic'.*--speculative-config"),
+        ({"speculative_config": {"rejection_sample_method": "fly"}}, None, "'fly'.*--speculative-config"),
+        ({"logits_processors": ["a.b:C"]}, None, "--logits-processors"),
+        ({"toploc_role": "verifier", "tokens_only": True}, None, "--tokens-only"),
+        ({"toploc_role": "verifier", "skip_tokenizer_init": True}, None, "--skip-tokenizer-init"),
         ({"enable_elastic_ep": True}, None, "--enable-elastic-ep"),
         ({"distributed_executor_backend": "ray"}, None, "Ray.*--toploc-channel tcp"),
         ({"data_parallel_backend": "ray"}, None, "Ray.*--toploc-channel tcp"),
@@ -236,6 +241,7 @@ def test_damaged_settings_are_refused(monkeypatch: pytest.MonkeyPatch, text: str
         ({"data_parallel_size": 2, "data_parallel_size_local": 1}, None, "size-local.*--toploc-channel tcp"),
         ({"nnodes": 2, "toploc_channel": "tcp://h:1"}, None, "--toploc-channel-secret FILE"),
         ({"headless": True, "toploc_channel": "tcp://h:1"}, None, "--toploc-channel-secret FILE"),
+        ({"headless": True, "data_parallel_external_lb": True}, None, "--headless.*--toploc-channel tcp"),
         ({"toploc_channel_secret": "f"}, None, "needs --toploc-channel"),
     ],
 )
@@ -259,6 +265,8 @@ def test_unsupported_is_refused_in_one_line(
         {"nnodes": 2, "toploc_channel": "tcp://h:1", "toploc_channel_secret": "f"},
         {"headless": True, "toploc_channel": "tcp://h:1", "toploc_channel_secret": "f"},
         {"data_parallel_size": 4, "data_parallel_size_local": 2, "data_parallel_hybrid_lb": True},
+        {"data_parallel_size": 4, "data_parallel_size_local": 1, "data_parallel_external_lb": True},
+        {"data_parallel_size": 4, "data_parallel_size_local": 2, "data_parallel_multi_port_external_lb": True},
         {"data_parallel_size": 2, "data_parallel_size_local": 2},
     ],
 )
@@ -304,14 +312,46 @@ def test_supported(monkeypatch: pytest.MonkeyPatch, environment: str | None) -> 
     refuse_unsupported(Namespace())
 
 
-@pytest.mark.parametrize("drafts", [[], ["--speculative-config", '{"method": "ngram", "num_speculative_tokens": 3}']])
-def test_what_vllm_parses_is_supported(monkeypatch: pytest.MonkeyPatch, drafts: list[str]) -> None:
+DRAFTS = '{"method": "ngram", "num_speculative_tokens": 3, "rejection_sample_method": "%s"}'
+
+
+def parsed_by_vllm(*arguments: str) -> Namespace:
     from vllm.entrypoints.cli.serve import ServeSubcommand
 
-    monkeypatch.delenv("VLLM_USE_RUST_FRONTEND", raising=False)
     parser = FlexibleArgumentParser(prog="toploc")
     ServeSubcommand().subparser_init(parser.add_subparsers(dest="subparser"))
-    refuse_unsupported(parser.parse_args(["serve", "model", *drafts]))
+    return parser.parse_args(["serve", "model", *arguments])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--speculative-config", DRAFTS % "standard"],
+        ["--speculative-config.method", "ngram", "--speculative-config.rejection_sample_method", "block"],
+        ["--data-parallel-size=4", "--data-parallel-size-local=1", "--data-parallel-external-lb"],
+        ["--data-parallel-size=4", "--data-parallel-size-local=2", "--data-parallel-multi-port-external-lb"],
+        ["--tokens-only"],
+        ["--skip-tokenizer-init"],
+    ],
+)
+def test_what_vllm_parses_is_supported(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
+    monkeypatch.delenv("VLLM_USE_RUST_FRONTEND", raising=False)
+    refuse_unsupported(parsed_by_vllm(*options))
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--speculative-config", DRAFTS % "synthetic"], "'synthetic'"),
+        (["--speculative-config.rejection_sample_method", "fly"], "'fly'"),
+        (["--logits-processors", "a.b:C"], "--logits-processors"),
+    ],
+)
+def test_what_vllm_parses_is_refused(monkeypatch: pytest.MonkeyPatch, options: list[str], names: str) -> None:
+    monkeypatch.delenv("VLLM_USE_RUST_FRONTEND", raising=False)
+    with pytest.raises(UnsupportedEngine, match=names):
+        refuse_unsupported(parsed_by_vllm(*options))
 
 
 # The side channel's directory
@@ -342,14 +382,6 @@ def test_channel_directory_does_not_outlive_a_failure() -> None:
 def test_channel_directory_may_be_gone_already() -> None:
     with channel_directory() as directory:
         Path(directory).rmdir()
-
-
-def test_sampled_speculation_on_cpus_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    """vLLM's own fault there makes honest answers fail verification."""
-    refuse_unsupported(Namespace(speculative_config=None))
-    assert not caplog.records
-    refuse_unsupported(Namespace(speculative_config={"method": "ngram", "num_speculative_tokens": 3}))
-    assert "ask greedily, or leave out --speculative-config" in caplog.text
 
 
 # The console script
