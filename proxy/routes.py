@@ -34,7 +34,6 @@ async def describe(request: Request) -> dict[str, Any]:
     """What this server proves, and with which versions."""
     server: Server = request.app.state.toploc
     welcome = server.welcome
-    name, version = server.engine
     return {
         "version": VERSION,
         "scheme": SCHEME,
@@ -46,7 +45,7 @@ async def describe(request: Request) -> dict[str, Any]:
         "hidden_size": welcome.hidden_size,
         "keys": published_keys(server),
         **description(server),
-        "engine": {"name": name, "version": version, "model_runner": welcome.runner},
+        "engine": server.served.engine.model_dump(exclude_none=True) if server.served.engine else None,
     }
 
 

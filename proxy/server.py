@@ -33,7 +33,6 @@ class Server:
         proofs: those of recent answers, by the response's id.
         verifier: judges evidence; None on a server without a tokenizer.
         spans: where what is traced goes.
-        engine: name and version of the engine, as `GET /v1/toploc` has them.
         watch: asks the workers for their slots. Kept, since the event loop itself would let go of it.
     """
 
@@ -46,5 +45,4 @@ class Server:
     proofs: ProofStore
     verifier: EngineVerifier | None
     spans: Spans
-    engine: tuple[str, str]
     watch: asyncio.Task[None]

@@ -18,7 +18,7 @@ FOLDERS = {"toploc": "toploc", "toploc_proxy": "proxy", "toploc_client": "client
 LAYERS = {
     "toploc": [
         "errors foreign scheme utils",
-        "arguments kernels pooling",
+        "arguments engine kernels pooling",
         "thresholds protocol",
         "proofs tokens",
         "poly report receipts",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from .engine import Engine  # noqa: TC001 (pydantic reads it)
 from .scheme import CHUNK_SIZE, SCHEME, TOPK, VERSION
 
 if TYPE_CHECKING:
@@ -136,6 +137,9 @@ class ToplocProofs(_Frozen):
     model: str
     sampler: Sampler | None = Field(
         default=None, description="what draws noise from the choices' seeds, if any has one"
+    )
+    engine: Engine | None = Field(
+        default=None, description="what computed the states, by the prover's own word; not said by earlier provers"
     )
     prompt: PromptDigest | None = Field(default=None, description="the first choice's prompt")
     choices: tuple[ChoiceProofs, ...] | None = None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from .engine import Engine  # noqa: TC001 (pydantic reads it)
 from .foreign import printable
 
 if TYPE_CHECKING:
@@ -57,6 +58,18 @@ class Check(_Frozen):
         return "\n".join(printable(line) for line in lines)
 
 
+class Engines(_Frozen):
+    """What computed the states: on the prover's side by its own word, None where it says nothing, and on the
+    verifier's as it knows itself."""
+
+    prover: Engine | None = None
+    verifier: Engine | None = None
+
+    def __str__(self) -> str:
+        word = f"{self.prover}, by its own word" if self.prover else "it does not say"
+        return "\n".join([f"engine of the prover: {word}", f"engine of the verifier: {self.verifier or 'unknown'}"])
+
+
 class Report(_Frozen):
     """The checks of one answer, and the verdict, which `of` derives from them."""
 
@@ -65,9 +78,10 @@ class Report(_Frozen):
     model: str | None = Field(default=None, description="the served name in the evidence")
     coverage: str = Field(default="", description="which checks the verdict rests on, which it lacks, and why")
     checks: tuple[Check, ...]
+    engines: Engines | None = Field(default=None, description="of prover and verifier; None where nothing was computed")
 
     @classmethod
-    def of(cls, checks: Iterable[Check], *, model: str | None = None) -> Self:
+    def of(cls, checks: Iterable[Check], *, model: str | None = None, engines: Engines | None = None) -> Self:
         """A report with its verdict.
 
         1. rejected, if any check failed.
@@ -82,7 +96,7 @@ class Report(_Frozen):
             verdict = "rejected"
         elif "undecided" not in statuses and all(_passed(done, name) for name in REQUIRED):  # 2, 3
             verdict = "accepted"
-        return cls(verdict=verdict, model=model, coverage=coverage_of(done), checks=done)
+        return cls(verdict=verdict, model=model, coverage=coverage_of(done), checks=done, engines=engines)
 
     @model_validator(mode="before")
     @classmethod
@@ -104,6 +118,7 @@ class Report(_Frozen):
         told = self.model or ("no evidence" if any(c.name == "evidence" for c in self.checks) else "no model named")
         checks = sorted(self.checks, key=lambda check: ORDER.index(check.status))
         lines = [line for check in checks for line in str(check).splitlines()]
+        lines += [printable(line) for line in str(self.engines or "").splitlines()]
         return "\n".join([printable(f"{self.verdict.upper()}  {told}"), *(f"  {line}" for line in lines)])
 
 

@@ -98,14 +98,20 @@ class Alarm:
 
 
 class Alarms:
-    """Takes entries one by one, in the order in which the answers were made; each choice is an answer."""
+    """Takes entries one by one, in the order in which the answers were made; each choice is an answer.
+
+    `not_comparable`: answers of provers that say that they are another engine than the tests are for. What they say may
+    be a way out of a test, so it is counted, and none of them is accepted.
+    """
 
     def __init__(self) -> None:
+        self.not_comparable = 0
         self._alarms: dict[tuple[str, str], Alarm] = {}
 
     def add(self, entry: Entry) -> None:
         for check in entry.report.checks:
             if check.name == "pooled":
+                self.not_comparable += check.reason == "not_comparable"
                 self._add(entry.line, check)
 
     def _add(self, line: int, check: Check) -> None:

@@ -11,7 +11,7 @@ from toploc.foreign import printable
 
 from .alarms import Alarms
 from .entry import FIGURES, UNKNOWN
-from .figures import of_bound, ratio
+from .figures import counted, of_bound, ratio
 from .surprise import Surprises
 
 if TYPE_CHECKING:
@@ -129,6 +129,9 @@ class Table:
         raised += [f"pooled over answers: {alarm}" for alarm in self.alarms if alarm.raised]
         quiet = [f"surprise pooled over answers: {one}" for one in self.surprises if not one.test.raised]
         quiet += [f"pooled over answers: {alarm}" for alarm in self.alarms if not alarm.raised]
+        if self.alarms.not_comparable:
+            of = counted(self.alarms.not_comparable, "answer")
+            quiet.append(f"not comparable: {of} by an engine, in its own words, that no pooled bounds are for")
         return "\n".join([*raised, *aligned, *quiet])
 
     def write(self, path: Path) -> None:
@@ -145,5 +148,6 @@ class Table:
             "rows": [row.to_json() for row in self.rows()],
             "reasons": reasons,
             "alarms": [alarm.to_json() for alarm in self.alarms],
+            "not_comparable": self.alarms.not_comparable,
             "surprises": [one.to_json() for one in self.surprises],
         }

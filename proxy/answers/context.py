@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Literal
 
+    from toploc.engine import Engine
     from toploc.errors import ProofUnavailable
 
 
@@ -32,6 +33,7 @@ class Served:
     dtype: Literal["bfloat16", "float16"]
     rounded_from: Literal["float32"] | None
     sampler: str | None = None
+    engine: Engine | None = None
 
 
 @dataclass(slots=True)
@@ -105,6 +107,7 @@ class RequestContext:
             rounded_from=self.served.rounded_from,
             model=self.calls[0].model,
             sampler=self.served.sampler if any(choice.seed is not None for choice in choices) else None,
+            engine=self.served.engine,
             prompt=self._digest(first),
             choices=tuple(choices),
         )

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
 """Of these messages. API servers and workers of one server have to have the same."""
 
 
@@ -78,6 +78,18 @@ class Examine(msgspec.Struct, tag="examine", frozen=True):
 Request = Hello | Finalize | Discard | CountSlots | Examine
 
 
+class Mode(msgspec.Struct, frozen=True):
+    """How the engine computes, as the worker sees it; `toploc.engine.Facts` has what each is."""
+
+    attention: str
+    tensor_parallel: int
+    pipeline_parallel: int
+    execution: str
+    kv_cache: str
+    quantization: str | None
+    device: str
+
+
 class Welcome(msgspec.Struct, tag="welcome", frozen=True):
     """What the worker captures and how."""
 
@@ -90,6 +102,7 @@ class Welcome(msgspec.Struct, tag="welcome", frozen=True):
     slots: int
     scores: bool = False
     sampler: str | None = None
+    mode: Mode | None = None
 
 
 class Proofs(msgspec.Struct, tag="proofs", frozen=True):

@@ -34,6 +34,7 @@ from .verification import Verification
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from toploc import engine as engines
     from toploc.evidence.evidence import Answer, Evidence
     from toploc.report import Check, Report
 
@@ -64,10 +65,17 @@ class EngineVerifier:
     Args:
         channel, welcome: to the workers, and what they say of themselves.
         names: that the model is served under.
+        described: the engine, as reports name it.
     """
 
     def __init__(
-        self, engine: Engine, channel: Channel, welcome: Welcome, settings: Settings, names: Sequence[str]
+        self,
+        engine: Engine,
+        channel: Channel,
+        welcome: Welcome,
+        settings: Settings,
+        names: Sequence[str],
+        described: engines.Engine | None = None,
     ) -> None:
         self.engine = engine
         self._channel = channel
@@ -87,6 +95,7 @@ class EngineVerifier:
             secret=secrets.token_bytes(16),
             trusted_keys=load_trusted_keys(settings.trusted_keys) if settings.trusted_keys else (),
             clock=reads_clock(engine.chat_template),
+            engine=described,
         )
 
     async def parse(self, item: object) -> Evidence:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from recorded import ROOT
 
+from toploc.engine import Facts
 from toploc.pooling.spread import Spread
 from toploc.thresholds.bounds import Thresholds
 from toploc.thresholds.pooled import Copy, PooledBounds
@@ -39,6 +40,7 @@ class Server(ThreadingHTTPServer):
 POOLED = PooledBounds(
     honest=Spread(-0.6, 0.15, 0.25),
     provenance="the recorded answers",
+    engine=Facts(execution="eager"),
     copies={"int4": Copy(scores=Spread(2.0, 0.2, 0.25), threshold=6.0, audits=20)},
 )
 

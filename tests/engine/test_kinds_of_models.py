@@ -1,23 +1,32 @@
-"""Models of other dtypes, and such that generate nothing."""
+"""Models of other dtypes and architectures, such that generate nothing, and servers without a tokenizer."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from options import SERVE
+from random_models import gemma, nemotron_h, save
+from toploc_proxy.local_server import LocalServer
 
+from toploc.errors import VerifierUnavailable
+from toploc.proofs.verdict import verify_activations
 from toploc.thresholds.bounds import Thresholds
 from toploc.verifier.prefill import TransformersPrefill
+from toploc.verifier.server import Verifier
 from toploc.verifier.transformers import TransformersVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import Api
-    from toploc_proxy.local_server import LocalServer
 
     from toploc.protocol import ToplocProofs
 
@@ -69,3 +78,57 @@ def test_weights_quantised_as_they_load(
         for seed in range(4):
             body: dict[str, Any] = {"temperature": seed % 2, "ignore_eos": True, "max_tokens": 40 + 32 * seed}
             verified(api.chat(STORY, **body)["toploc_proofs"], STORY, thresholds=Thresholds.paper("bfloat16"))
+
+
+GENERATE = "/inference/v1/generate"
+# What vLLM serves them with. Tokens go in and come out, so that no server needs a tokenizer.
+ARCHITECTURES = {
+    "sliding window": (gemma, ["--skip-tokenizer-init", "--enable-scale-out"]),
+    "hybrid": (nemotron_h, ["--tokens-only", "--no-enable-prefix-caching"]),
+}
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_architectures_on_servers_without_a_tokenizer(
+    api_of: type[Api], verified: Callable[..., ToplocProofs], tmp_path: Path, kind: str
+) -> None:
+    make, options = ARCHITECTURES[kind]
+    model = save(make(), tmp_path / "model")
+    engine, thresholds = TransformersPrefill(model), Thresholds.paper("bfloat16")
+    hold = partial(verified, engine=engine, thresholds=thresholds)
+    with LocalServer([str(model), *SERVE, *options]) as server, api_of(server.url) as api:
+        for number in range(4):
+            prompt = Random(number).sample(range(8, 4000), 90)
+            params = {"temperature": number % 2, "ignore_eos": True, "max_tokens": 70 + number, "seed": 7}
+            body: dict[str, Any] = {"token_ids": prompt, "sampling_params": params}
+            answer = api.post(GENERATE, **body)
+            [choice] = hold(answer["toploc_proofs"], prompt).choices or ()
+            assert list(choice.token_ids) == answer["choices"][0]["token_ids"]
+            assert len(choice.token_ids) == 70 + number
+        others = [engine.hidden_states(prompt, [*choice.token_ids, 8])[1:]]
+        if kind == "sliding window":
+            others.append(without_window(model, tmp_path / "other").hidden_states(prompt, choice.token_ids))
+        for states in others:
+            assert not verify_activations(choice.proofs or (), states, thresholds=thresholds).passed
+        streamed = [event["toploc_proofs"] for event in api.stream(GENERATE, **body) if "toploc_proofs" in event]
+        assert [len(hold(field, prompt).choices or ()) for field in streamed] == [1]
+        cannot_verify(api, server, answer)
+
+
+def without_window(model: Path, folder: Path) -> TransformersPrefill:
+    """The same weights, all of whose layers see all positions."""
+    shutil.copytree(model, folder)
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"sliding_window": 32', '"sliding_window": 4096'))
+    return TransformersPrefill(folder)
+
+
+def cannot_verify(api: Api, server: LocalServer, answer: dict[str, Any]) -> None:
+    """Proofs need no tokenizer, and verification does; the server says so."""
+    described = api.http.get("/v1/toploc").json()
+    assert described["models"] == ["toploc-mini"]
+    assert not described.keys() & {"thresholds", "response", "limits"}
+    reply = api.http.post("/v1/toploc/verify", json={"request": {}, "response": answer})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (501, "no_tokenizer")
+    with closing(Verifier(server.url)) as verifier, pytest.raises(VerifierUnavailable, match="without a tokenizer"):
+        verifier.verify({"request": {}, "response": answer})

@@ -189,6 +189,7 @@ def _pooled(
     """Bounds on answers with the table of what they gain, or why there are none, which `--pooled` raises."""
     from . import tables
     from .pooled import gain, pooled_bounds, scores_of
+    from .samples import engine_of
 
     scores = scores_of(honest, paper)
     copies = {name: scores_of(samples, paper) for name, samples in altered.items()}
@@ -199,6 +200,7 @@ def _pooled(
             target=args.target_false_alarm_answer,
             confidence=args.confidence,
             provenance=args.prover or "not said",
+            engine=engine_of(honest),
         )
     except ToplocError as error:
         if args.pooled:

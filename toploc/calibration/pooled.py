@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from ..engine import Facts
 from ..errors import ToplocError
 from ..pooling.alarm import audits_needed, threshold
 from ..pooling.spread import SHARE, Alternative, Spread, chunk_scores
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Answers = Sequence[tuple[int, list[float]]]
+
+UNNAMED: Final = Facts()
+"""Of answers that do not say what computed them."""
 
 AUDITS: Final = 1000
 """Audited answers within which an honest provider is to raise no alarm."""
@@ -63,7 +67,13 @@ def scores_of(samples: Sequence[Sample], thresholds: Thresholds) -> list[tuple[i
 
 
 def pooled_bounds(
-    honest: Answers, copies: Mapping[str, Answers], *, target: float, confidence: float, provenance: str
+    honest: Answers,
+    copies: Mapping[str, Answers],
+    *,
+    target: float,
+    confidence: float,
+    provenance: str,
+    engine: Facts = UNNAMED,
 ) -> PooledBounds:
     """Everything is fitted to answers of even number, and the alarms' thresholds are set with those of odd number.
 
@@ -93,7 +103,9 @@ def pooled_bounds(
         tests[name] = Copy(
             scores=_rounded(altered), threshold=_up(limit), share=SHARE, audits=AUDITS, false_alarm=FALSE_ALARM
         )
-    return PooledBounds(honest=_rounded(spread), provenance=provenance, bound=max(0.0, _up(bound)), copies=tests)
+    return PooledBounds(
+        honest=_rounded(spread), provenance=provenance, bound=max(0.0, _up(bound)), copies=tests, engine=engine
+    )
 
 
 def gain(answers: Answers, bounds: PooledBounds, honest: Answers, copy: str = "", confidence: float = 0.95) -> Gain:

@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from ..checks.prompt import check_prompt
+from ..engine import Facts
 from ..errors import MalformedEvidence, MalformedProof, ToplocError
 from ..evidence.file import items
 from ..evidence.parse import parse_evidence
@@ -15,12 +16,13 @@ from ..proofs.verdict import verify_points
 from ..report import Check
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from ..engine import Engine
     from ..evidence.evidence import Answer, Evidence
     from ..proofs.format import Proof
     from ..proofs.verdict import ChunkVerdict
@@ -33,6 +35,7 @@ class Sample:
     """One chunk of an answer: its proof, and the verifier's own top-k points, integer[k] and uint16[k].
 
     `answer` numbers the answers; `text` is the same for chunks that agree in prompt and all tokens up to their end.
+    `engine` is the prover's word on its own.
     """
 
     answer: int
@@ -41,6 +44,7 @@ class Sample:
     proof: Proof
     indices: NDArray[np.int32]
     patterns: NDArray[np.uint16]
+    engine: Engine | None = None
 
     def judge(self, proof: Proof, thresholds: Thresholds, secret: bytes = b"") -> ChunkVerdict:
         """The verdict on `proof` as the proof of this chunk."""
@@ -85,6 +89,19 @@ def samples_of(
     return samples
 
 
+def engine_of(samples: Sequence[Sample]) -> Facts:
+    """What all answers say of their engine, and do not say; no fact where they say nothing at all.
+
+    Raises ToplocError if they differ.
+    """
+    engines = {sample.engine for sample in samples}
+    if len(engines) > 1:
+        said = " and by ".join(sorted(str(engine or "one that they do not name") for engine in engines))
+        raise ToplocError(f"the honest answers are by {said}: give those of one engine")
+    [engine] = engines
+    return Facts() if engine is None else Facts(**{name: getattr(engine, name) for name in Facts.model_fields})
+
+
 def _of_answer(
     evidence: Evidence, answer: Answer, number: int, verifier: TransformersVerifier, *, strict: bool
 ) -> list[Sample]:
@@ -105,5 +122,7 @@ def _of_answer(
     for proof, rows, indices, patterns in zip(proofs, points.rows, points.indices, points.patterns, strict=True):
         tokens += rows
         text = repr((computed.prompt, answer.token_ids[:tokens]))
-        samples.append(Sample(number, sha256(text.encode()).hexdigest(), rows, proof, indices, patterns))
+        samples.append(
+            Sample(number, sha256(text.encode()).hexdigest(), rows, proof, indices, patterns, evidence.proofs.engine)
+        )
     return samples

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from ..engine import Engine
     from ..report import Status
     from ..thresholds.pooled import PooledBounds
 
 
-def check_pooled(proofs: Check, bounds: PooledBounds, name: str) -> Check:
+def check_pooled(proofs: Check, bounds: PooledBounds, name: str, engine: Engine | None = None) -> Check:
     """Hold the mean mantissa error of an answer, over its whole chunks, against that of honest answers.
 
     1. The check `proofs` compared the chunks, and one of them is whole: shorter ones are noisier.
@@ -30,7 +31,9 @@ def check_pooled(proofs: Check, bounds: PooledBounds, name: str) -> Check:
        nothing is refused: more precision than the model's lies there, and says nothing of other weights.
     4. For each copy, the figure `evidence` is the log-likelihood ratio that `toploc audit` sums up over answers.
 
-    `name` is that of the thresholds. Reasons: `pooled_error`; skipped: `not_compared`, `no_whole_chunk`, `no_bound`.
+    `name` is that of the thresholds; `engine` the prover's word on its own. Where that is another than the bounds are
+    for, nothing is compared, and since a prover may say what it likes, the answer is not accepted either. Reasons:
+    `pooled_error`; undecided: `not_comparable`; skipped: `not_compared`, `no_whole_chunk`, `no_bound`.
     """
 
     result = partial(_check, proofs.choice, bounds, name)
@@ -39,6 +42,9 @@ def check_pooled(proofs: Check, bounds: PooledBounds, name: str) -> Check:
     scores = chunk_scores(_whole_chunks(proofs))
     if not scores:
         return result("skipped", "no_whole_chunk", f"the answer has no chunk of {CHUNK_SIZE} tokens")
+    if engine is not None and not bounds.engine.describe(engine):
+        message = f"the prover says that it is {engine}; these bounds are for {bounds.engine}"
+        return result("undecided", "not_comparable", message)
     score = fmean(scores)  # 2
     deviations = bounds.honest.deviations(score, len(scores))  # 3
     ratios: dict[str, JsonValue] = {copy: bounds.alternative(copy).log_ratio(scores) for copy in bounds.copies}  # 4

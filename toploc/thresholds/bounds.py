@@ -5,48 +5,40 @@ All are upper bounds on errors, lower is better; `mismatches` counts of top-k po
 
 from __future__ import annotations
 
-import math
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from ..errors import InvalidThresholds
+from .chunk import (
+    Bounds,
+    Pair,
+    at,
+    bounds_of,
+    check_integer,
+    check_number,
+    check_rows,
+    check_text,
+    fields_of,
+    tightened,
+)
 from .pooled import PooledBounds
 from .tokens import TokenBounds
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+
+__all__ = ["DTYPES", "Bounds", "Pair", "Thresholds", "choose_thresholds"]
 
 DTYPES: Final = ("bfloat16", "float16")
 """In which proofs are made."""
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The largest figures that pass, for chunks of at least `rows` rows and fewer than the next entry's.
-
-    `mismatches`: points whose sign or exponent differs. `mantissa_mean`, `mantissa_median`: absolute
-    difference of the mantissas as integers, over points of equal exponent. `decoy_hits`: None is the bound
-    derived for each chunk (`toploc.proofs.decoys`). Raises InvalidThresholds naming the field.
-    """
-
-    rows: int
-    mismatches: int
-    mantissa_mean: float
-    mantissa_median: float
-    decoy_hits: int | None = None
-
-    def __post_init__(self) -> None:
-        _check_integer("rows", self.rows, least=1)
-        _check_integer("mismatches", self.mismatches)
-        _check_number("mantissa_mean", self.mantissa_mean)
-        _check_number("mantissa_median", self.mantissa_median)
-        if self.decoy_hits is not None:
-            _check_integer("decoy_hits", self.decoy_hits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +49,8 @@ class Thresholds:
     `impostor_rate` is the share of proofs of other answers, or of forged ones if that is more, that these bounds
     accept, None where not measured: near 0 the model's proofs discriminate, near 1 they say nothing. `tokens` are the
     bounds of the check on tokens, None where not calibrated; `pooled` those of the check on an answer's pooled error,
-    which is off where None. Raises InvalidThresholds naming the field.
+    which is off where None. `pairs` have tighter bounds for pairs of engines. Raises InvalidThresholds naming the
+    field.
     """
 
     name: str
@@ -69,38 +62,46 @@ class Thresholds:
     impostor_rate: float | None = None
     tokens: TokenBounds | None = None
     pooled: PooledBounds | None = None
+    pairs: tuple[Pair, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_text("name", self.name)
-        _check_text("provenance", self.provenance)
+        check_text("name", self.name)
+        check_text("provenance", self.provenance)
         if self.dtype not in DTYPES:
             raise InvalidThresholds(f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}")
-        _check_integer("topk", self.topk, least=1)
+        check_integer("topk", self.topk, least=1)
         if self.model is not None:
-            _check_text("model", self.model)
+            check_text("model", self.model)
         if self.impostor_rate is not None:
-            _check_number("impostor_rate", self.impostor_rate, most=1)
-        rows = [entry.rows for entry in self.bounds]
-        if not rows or rows[0] != 1 or rows != sorted(set(rows)):
-            raise InvalidThresholds(f"bounds: expected entries of ascending rows from 1, got {rows}")
+            check_number("impostor_rate", self.impostor_rate, most=1)
+        check_rows("bounds", self.bounds)
         for entry in self.bounds:
             if entry.mismatches > self.topk:
                 raise InvalidThresholds(f"mismatches: {entry.mismatches} is more than topk, {self.topk}")
 
     def for_rows(self, rows: int) -> Bounds:
         """The bounds for a chunk of `rows` rows, at least 1."""
-        return next(entry for entry in reversed(self.bounds) if entry.rows <= max(rows, 1))
+        return at(self.bounds, rows)
+
+    def for_pair(self, prover: Engine | None, verifier: Engine | None) -> Thresholds:
+        """With the bounds of all pairs that these engines are, where those are tighter. `prover` is the prover's own
+        word, None if it says nothing: whatever it is, no bound is above the model's own."""
+        pairs = [pair for pair in self.pairs if pair.applies(prover, verifier)]
+        bounds, provenance = self.bounds, self.provenance
+        for pair in pairs:
+            bounds = tightened(bounds, pair.bounds)
+            provenance += f"; of this pair of engines: {pair.provenance}"
+        return replace(self, bounds=bounds, provenance=provenance, pairs=()) if pairs else self
 
     @classmethod
     def from_dict(cls, values: object) -> Thresholds:
         """Parse what `dataclasses.asdict` or a YAML file gives. Raises InvalidThresholds naming the field."""
-        known = _fields_of(cls, values)
-        entries = known.pop("bounds")
-        if not isinstance(entries, list | tuple):
-            raise InvalidThresholds(f"bounds: expected a list, got {entries!r}")
-        parsed = tuple(Bounds(**_fields_of(Bounds, entry)) for entry in entries)
+        known = fields_of(cls, values)
+        bounds, pairs = bounds_of("bounds", known.pop("bounds")), known.pop("pairs", ())
+        if not isinstance(pairs, list | tuple):
+            raise InvalidThresholds(f"pairs: expected a list, got {pairs!r}")
         models = {"tokens": _model(TokenBounds, known, "tokens"), "pooled": _model(PooledBounds, known, "pooled")}
-        return cls(bounds=parsed, **{**known, **models})
+        return cls(bounds=bounds, pairs=tuple(map(Pair.from_dict, pairs)), **{**known, **models})
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Thresholds:
@@ -142,34 +143,6 @@ def _model(cls: type[Model], values: dict[str, Any], name: str) -> Model | None:
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidThresholds(f"{'.'.join(map(str, (name, *first['loc'])))}: {first['msg']}") from None
-
-
-def _fields_of(cls: type[Any], values: object) -> dict[str, Any]:
-    if not isinstance(values, dict):
-        raise InvalidThresholds(f"expected a mapping for {cls.__name__}, got {values!r}")
-    names = {field.name for field in fields(cls)}
-    if unknown := values.keys() - names:
-        raise InvalidThresholds(f"{min(map(str, unknown))}: unknown key; known are {', '.join(sorted(names))}")
-    for field in fields(cls):
-        if field.name not in values and field.default is MISSING:
-            raise InvalidThresholds(f"{field.name}: missing")
-    return dict(values)
-
-
-def _check_text(name: str, value: object) -> None:
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidThresholds(f"{name}: expected text, got {value!r}")
-
-
-def _check_integer(name: str, value: object, least: int = 0) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidThresholds(f"{name}: expected an integer of at least {least}, got {value!r}")
-
-
-def _check_number(name: str, value: object, most: float = math.inf) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= most or math.isinf(value):  # type: ignore[operator, arg-type]
-        raise InvalidThresholds(f"{name}: expected a finite number of at least 0, got {value!r}")
 
 
 def choose_thresholds(wanted: str | None, model: str, dtype: str) -> Thresholds:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..engine import Facts
 from ..pooling.spread import SHARE, Alternative, Spread
 
 CopyName = Annotated[str, Field(min_length=1, max_length=100)]
@@ -32,7 +33,8 @@ class PooledBounds(BaseModel):
     honest provider of another, as docs/evidence.md measures.
 
     `honest`: scores of whole chunks. `bound`: standard deviations above their mean that the score of an answer may lie;
-    None where answers are not to be refused by it. `copies` by name.
+    None where answers are not to be refused by it. `copies` by name. `engine`: facts of the engine that they hold for;
+    answers of one that says other of itself are not comparable. One that says nothing is held against them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -41,6 +43,7 @@ class PooledBounds(BaseModel):
     provenance: str = Field(min_length=1)
     bound: float | None = Field(default=None, ge=0)
     copies: dict[CopyName, Copy] = {}
+    engine: Facts = Facts()
 
     def alternative(self, name: str) -> Alternative:
         """What the sequential test against a copy compares."""

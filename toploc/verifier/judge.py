@@ -15,13 +15,14 @@ from ..checks.response import Rehearsed, check_response
 from ..checks.text import check_text
 from ..checks.tokens import check_equal_choices, check_tokens
 from ..foreign import quote
-from ..report import Check, CheckName, Report
+from ..report import Check, CheckName, Engines, Report
 from ..thresholds import tokens
 from . import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
+    from ..engine import Engine
     from ..evidence.evidence import Answer, Evidence
     from ..proofs.chunks import Points
     from ..receipts.keys import PublicKey
@@ -37,7 +38,7 @@ class Policy:
     `names`: what its weights are served under; none if it does not know. `decode`: the text of token ids, with or
     without special tokens. `context_length`: the server's, None if unknown. `secret`: chooses the decoys
     (docs/proof-format.md, section 5). `trusted_keys`: of the providers whose receipts count. `clock`:
-    whether the chat template writes the time into prompts.
+    whether the chat template writes the time into prompts. `engine`: what computes for this verifier.
     """
 
     names: Collection[str]
@@ -48,6 +49,7 @@ class Policy:
     secret: bytes = field(default=b"", repr=False)
     trusted_keys: Collection[PublicKey] = ()
     clock: bool = False
+    engine: Engine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,8 @@ def judge(
         rehearsed = plain.rehearse(evidence, computed, checks, policy.eos_token_ids)
     checks += [check_response(part, policy.thresholds.tokens or tokens.DEFAULT) for part in rehearsed]  # 8
     checks += check_receipt(evidence, policy.trusted_keys, checks)  # 9
-    return Report.of(checks, model=evidence.model[:200])
+    engines = Engines(prover=evidence.proofs.engine, verifier=policy.engine)
+    return Report.of(checks, model=evidence.model[:200], engines=engines)
 
 
 def not_computable(answer: Answer, name: CheckName, reason: str, message: str) -> Check:
@@ -151,7 +154,8 @@ def _of_choice(evidence: Evidence, answer: Answer, policy: Policy, computed: Com
     def text_of(token_ids: Sequence[int]) -> str:
         return policy.decode(token_ids, False)
 
-    thresholds = policy.thresholds
+    prover = evidence.proofs.engine
+    thresholds = policy.thresholds.for_pair(prover, policy.engine)
     prompt = check_prompt(answer, computed.prompt, clock=policy.clock)  # 2
     yield prompt
     if prompt.status == "undecided":
@@ -168,7 +172,7 @@ def _of_choice(evidence: Evidence, answer: Answer, policy: Policy, computed: Com
     )
     yield proofs
     if thresholds.pooled is not None:
-        yield check_pooled(proofs, thresholds.pooled, thresholds.name)  # 4
+        yield check_pooled(proofs, thresholds.pooled, thresholds.name, prover)  # 4
     bounds = thresholds.tokens or tokens.DEFAULT
     sampling = computed.sampling or evidence.sampling_of(answer)
     yield check_tokens(answer, sampling, computed.scores, bounds, decode=text_of)  # 5

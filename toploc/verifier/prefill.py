@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from ..engine import Engine
 from ..errors import ToplocError
 
 if TYPE_CHECKING:
@@ -45,6 +46,21 @@ class TransformersPrefill:
         ).to(device)
         self._model.eval()
         self._has_logits: bool | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """What computes here."""
+        import transformers
+
+        device, config = self._model.device, self._model.config
+        return Engine.of(
+            "transformers",
+            transformers.__version__,
+            attention=str(getattr(config, "_attn_implementation", "") or ""),
+            device=torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else f"{device.type} {torch.backends.cpu.get_cpu_capability()}",
+        )
 
     @property
     def vocab_size(self) -> int:

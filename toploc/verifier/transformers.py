@@ -67,6 +67,7 @@ class TransformersVerifier:
             secret=secrets.token_bytes(16),
             trusted_keys=trusted_keys,
             clock=reads_clock(tokenizer.chat_template),
+            engine=self.prefill.engine,
         )
 
     def verify(self, data: bytes | str) -> Report:

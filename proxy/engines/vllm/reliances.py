@@ -335,6 +335,14 @@ CONFIGURATION: Final = (
         members="tensor_parallel_size data_parallel_size data_parallel_size_local data_parallel_index "
         "data_parallel_hybrid_lb data_parallel_external_lb",
     ),
+    Reliance.on(
+        "vllm.config:VllmConfig", "mode", members="model_config parallel_config cache_config compilation_config"
+    ),
+    Reliance.on("vllm.config:ModelConfig", "mode", members="dtype quantization"),
+    Reliance.on("vllm.config:ParallelConfig", "mode", members="tensor_parallel_size pipeline_parallel_size"),
+    Reliance.on("vllm.config:CacheConfig", "mode", members="cache_dtype"),
+    Reliance.on("vllm.config:CompilationConfig", "mode", members="mode cudagraph_mode"),
+    Reliance.on("vllm.config:CompilationMode", "mode", members="NONE"),
     Reliance.on("vllm.config:SchedulerConfig", "worker prefill", members="max_num_seqs policy"),
     Reliance.on("vllm.config:SpeculativeConfig", "worker", members="num_speculative_tokens"),
     Reliance.on(
@@ -362,15 +370,17 @@ CONFIGURATION: Final = (
 # A worker's process
 
 WORKER: Final = (
-    Reliance.on("vllm:__version__", "worker guards startup proxy/doctor/engine"),
+    Reliance.on("vllm:__version__", "worker guards proxy/doctor/engine"),
     Reliance.on("vllm._version:__version__", "version", without="`toploc --version` does not name vLLM's"),
     Reliance.on("vllm.triton_utils:HAS_TRITON", "plugin"),
-    Reliance.on("vllm.platforms:current_platform", "serve/refusals plugin proxy/doctor/engine"),
+    Reliance.on("vllm.platforms:current_platform", "serve/refusals plugin mode proxy/doctor/engine"),
     Reliance.on(
         "vllm.platforms.interface:Platform",
-        "serve/refusals proxy/doctor/engine",
+        "serve/refusals plugin mode proxy/doctor/engine",
         members="is_cpu device_type get_device_name import_kernels",
     ),
+    Reliance.on("vllm.v1.worker.utils:AttentionGroup", "mode", members="backend"),
+    Reliance.on("vllm.v1.attention.backend:AttentionBackend", "mode", members="get_name"),
     Reliance.on("vllm.distributed.parallel_state:get_pp_group", "runners/ranks"),
     Reliance.on("vllm.distributed.parallel_state:get_tp_group", "runners/ranks"),
     Reliance.on(
@@ -433,8 +443,8 @@ RUNNER_V1: Final = (
     V1_BATCH,
     Reliance.on(
         "vllm.v1.worker.gpu_model_runner:GPUModelRunner",
-        "runners/lifecycle sampler",
-        attributes="vllm_config device is_pooling_model model_memory_usage get_model sampler",
+        "runners/lifecycle sampler mode",
+        attributes="vllm_config device is_pooling_model model_memory_usage get_model sampler attn_groups",
     ),
     Reliance.on(
         "vllm.v1.worker.gpu_model_runner:GPUModelRunner.execute_model", "runners/v1", parameters="self scheduler_output"
@@ -468,8 +478,8 @@ RUNNER_V1: Final = (
 
 V2_RUNNER: Final = Reliance.on(
     "vllm.v1.worker.gpu.model_runner:GPUModelRunner",
-    "runners/lifecycle sampler",
-    attributes="vllm_config device is_pooling_model model_memory_usage get_model sampler lora_manager",
+    "runners/lifecycle sampler mode",
+    attributes="vllm_config device is_pooling_model model_memory_usage get_model sampler lora_manager attn_groups",
 )
 V2_SAMPLER: Final = Reliance.on(
     "vllm.v1.worker.gpu.sample.sampler:Sampler",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-import vllm
+import msgspec
 import vllm.envs
 
+from toploc.engine import Engine
 from toploc.errors import UnsupportedEngine
 
 from ...answers.context import Served
@@ -78,17 +79,17 @@ async def connect(engine_client: EngineClient, state: State, args: Namespace, se
             "this version does not know); leave out --toploc-seed-requests"
         )
     names = args.served_model_name or [args.model]
+    engine = engine_of(welcome)
     state.toploc = server = Server(  # 2
         settings=settings,
-        served=Served(names[0], welcome.dtype, welcome.rounded_from, welcome.sampler),
+        served=Served(names[0], welcome.dtype, welcome.rounded_from, welcome.sampler, engine),
         channel=channel,
         welcome=welcome,
         signer=Signer.of(settings),
         later=Later() if getattr(vllm.envs, "VLLM_ENABLE_RESPONSES_API_STORE", False) else None,
         proofs=SqliteProofs(settings.proofs_file) if settings.proofs_file else MemoryProofs(),
-        verifier=verifier_of(engine_client, state, channel, welcome, settings, names),
+        verifier=verifier_of(engine_client, state, channel, welcome, settings, names, engine),
         spans=Spans(emit if await engine_client.is_tracing_enabled() else None),
-        engine=("vllm", vllm.__version__),
         watch=asyncio.create_task(watch_slots(channel)),
     )
     early = EarlyQuestions(channel)  # 3
@@ -112,12 +113,19 @@ def verifier_of(
     welcome: Welcome,
     settings: Settings,
     names: Sequence[str],
+    described: Engine,
 ) -> EngineVerifier | None:
     """None where the server has no tokenizer: proofs need none, but rehearsals and the text of chunks do."""
     if engine_client.vllm_config.model_config.skip_tokenizer_init:
         return None
     engine = PrefillEngine(engine_client, engine_client.generate, state, settings.verify_priority)
-    return EngineVerifier(engine, channel, welcome, settings, names)
+    return EngineVerifier(engine, channel, welcome, settings, names, described)
+
+
+def engine_of(welcome: Welcome) -> Engine:
+    """What all of this server's answers say of the engine, and its reports of themselves."""
+    mode = msgspec.structs.asdict(welcome.mode) if welcome.mode else {}
+    return Engine.of("vllm", welcome.engine_version, model_runner=welcome.runner, **mode)
 
 
 def connect_workers(parallel: ParallelConfig, settings: Settings) -> Channel:

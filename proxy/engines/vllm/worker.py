@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
 
     from ...capture.ring import Ring
+    from ...channel.messages import Mode
     from ...settings import Settings
     from .head import Head
 
@@ -83,9 +84,10 @@ def start_worker(
     device: torch.device,
     head: Head | None,
     sampler: str | None,
+    mode: Mode,
 ) -> StepObserver:
     """Answers on the side channel from here on. `head`: the model's, where it has one apart from the engine's steps.
-    `sampler`: its name, if its noise can be replayed."""
+    `sampler`: its name, if its noise can be replayed. `mode`: how the engine computes."""
     shape = shape_of(config)
     recorder = Recorder(ring, settings.secret, draft_tokens=shape.draft_tokens)
     prefills = Prefills(settings.secret)
@@ -101,6 +103,7 @@ def start_worker(
         slots=ring.num_slots,
         scores=examiner.has_scores,
         sampler=sampler,
+        mode=mode,
     )
     warm_up(ring, torch.zeros(CHUNK_SIZE, shape.hidden_size, dtype=shape.dtype, device=device))
     engine = config.parallel_config.data_parallel_index

@@ -77,6 +77,25 @@ def test_an_alarm_over_answers(pooling_server: Server, tmp_path: Path, capsys: p
     assert "paper, pooled, against int4: ALARM at answer 29 of 37, line 29" in printed["copy"].splitlines()[0]
 
 
+def test_answers_of_another_engine_are_counted_and_not_accepted(
+    pooling_server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What says that it is another engine than the test is for is not summed up, and none of it is accepted; what is
+    rejected by itself stays so."""
+    file = file_of(tmp_path / "evidence.jsonl", *["greedy", *["sampled"] * 4, *["int4-sampled"] * 4])
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines[1:]:
+        line["response"]["toploc_proofs"]["engine"] = {"name": "vllm", "version": "9", "execution": "of no calibration"}
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main([str(file), "--verifier", pooling_server.url, "--out", str(tmp_path / "out")]) == 1
+    found = summary(tmp_path / "out")
+    assert found["not_comparable"] == 8
+    assert [found["total"][verdict] for verdict in ("accepted", "undecided", "rejected")] == [1, 4, 4]
+    assert {"verdict": "undecided", "reason": "pooled: not_comparable", "answers": 4} in found["reasons"]
+    assert [alarm["answers"] for alarm in found["alarms"]] == [1]
+    assert "not comparable: 8 answers by an engine" in capsys.readouterr().out.splitlines()[-1]
+
+
 def report_with(**changes: Any) -> Report:
     values = {"threshold": 6.0, "audits": 20, "false_alarm": 0.01}
     check = {

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from toploc.engine import Facts
 from toploc.pooling.spread import Alternative, Spread
-from toploc.thresholds.bounds import Thresholds
+from toploc.thresholds.bounds import Bounds, Pair, Thresholds
 from toploc.thresholds.pooled import Copy, PooledBounds
 from toploc.verifier.transformers import TransformersVerifier
 
@@ -103,3 +104,75 @@ def test_without_a_bound_it_only_says_what_audits_sum_up(judged: Callable[..., R
     assert isinstance(evidence, dict)
     assert isinstance(evidence["fp8"], float)
     assert evidence["fp8"] > 3
+
+
+EAGER = Facts(name="vllm", execution="eager")
+
+
+def by(evidence: dict[str, Any], **engine: str) -> dict[str, Any]:
+    """As if the prover said that of its engine."""
+    evidence["response"]["toploc_proofs"]["engine"] = {"name": "vllm", "version": "0.32.0", **engine}
+    return evidence
+
+
+@pytest.mark.parametrize("name", ["greedy", "int4-greedy"])
+def test_a_prover_of_another_mode_is_not_compared(
+    judged: Callable[..., Report], find: Find, recorded: Recorded, name: str
+) -> None:
+    """It is not accused, and its word gets nothing accepted: all else is checked as ever."""
+    narrow = BOUNDS.model_copy(update={"honest": Spread(-1.5, 0.1, 0.1), "engine": EAGER})
+    report = judged(by(recorded(name), execution="FULL_AND_PIECEWISE"), narrow)
+    check = find(report, "pooled")
+    assert (check.status, check.reason, check.figures) == ("undecided", "not_comparable", {})
+    assert "FULL_AND_PIECEWISE" in check.message
+    assert report.verdict == ("undecided" if name == "greedy" else "rejected")
+    # Where answers are not to be refused by it, the word is no way around the sum over answers either.
+    report = judged(by(recorded(name), execution="FULL_AND_PIECEWISE"), narrow.model_copy(update={"bound": None}))
+    assert (find(report, "pooled").reason, report.accepted) == ("not_comparable", False)
+
+
+@pytest.mark.parametrize("engine", [{"execution": "eager"}, {"execution": "eager", "device": "cpu"}])
+def test_a_prover_of_the_calibrated_mode_is(
+    judged: Callable[..., Report], find: Find, recorded: Recorded, engine: dict[str, str]
+) -> None:
+    bounds = BOUNDS.model_copy(update={"engine": EAGER})
+    assert judged(by(recorded("greedy"), **engine), bounds).accepted
+    narrow = bounds.model_copy(update={"honest": Spread(-1.5, 0.1, 0.1)})
+    assert find(judged(by(recorded("greedy"), **engine), narrow), "pooled").reason == "pooled_error"
+
+
+def test_one_that_says_nothing_is_held_against_the_bounds(
+    judged: Callable[..., Report], find: Find, recorded: Recorded
+) -> None:
+    evidence = recorded("greedy")
+    evidence["response"]["toploc_proofs"].pop("engine", None)
+    narrow = BOUNDS.model_copy(update={"honest": Spread(-1.5, 0.1, 0.1), "engine": EAGER})
+    assert find(judged(evidence, narrow), "pooled").reason == "pooled_error"
+
+
+def test_a_provers_word_tightens_bounds_and_loosens_none(
+    prefill: TransformersPrefill, find: Find, recorded: Recorded
+) -> None:
+    own = Thresholds.load("toploc-mini")
+    pair = Pair(EAGER, Facts(name="transformers"), (Bounds(1, 0, 0.0, 0.0),), "a test")
+    loose = Pair(EAGER, Facts(), (Bounds(1, 128, 1e9, 1e9),), "a test")
+    told = {}
+    for pairs in ((pair,), (loose,)):
+        verifier = TransformersVerifier(prefill, names=["toploc-mini"], thresholds=replace(own, pairs=pairs))
+        for name in ("greedy", "int4-greedy"):
+            for execution in ("eager", "FULL"):
+                report = verifier.verify(json.dumps(by(recorded(name), execution=execution)))
+                told[pairs[0] is pair, name, execution] = report.verdict
+                assert report.engines is not None
+                assert report.engines.verifier == prefill.engine
+                assert f"vllm 0.32.0, {execution}, by its own word" in str(report)
+    assert told == {
+        (True, "greedy", "eager"): "rejected",
+        (True, "greedy", "FULL"): "accepted",
+        (True, "int4-greedy", "eager"): "rejected",
+        (True, "int4-greedy", "FULL"): "rejected",
+        (False, "greedy", "eager"): "accepted",
+        (False, "greedy", "FULL"): "accepted",
+        (False, "int4-greedy", "eager"): "rejected",
+        (False, "int4-greedy", "FULL"): "rejected",
+    }

@@ -97,9 +97,11 @@ def _take_memory(runner: Any, settings: Settings) -> int:
 
 
 def _start(runner: Any, settings: Settings, name: str) -> StepObserver:
+    from ..mode import mode_of
     from ..sampler import name_sampler
     from ..worker import start_worker
 
     config, device = runner.vllm_config, runner.device
     sampler = name_sampler(runner, name, config, device)
-    return start_worker(settings, config, name, runner.toploc_ring, device, runner.toploc_head, sampler)
+    ring, head, mode = runner.toploc_ring, runner.toploc_head, mode_of(runner)
+    return start_worker(settings, config, name, ring, device, head, sampler, mode)
