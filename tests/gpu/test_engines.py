@@ -74,7 +74,7 @@ def server(
     # With a size of the cache given, nobody measures memory while a neighbour takes or frees its own.
     common += ["--gpu-memory-utilization", "0.3", "--kv-cache-memory-bytes", "4G"]
     environment = dict(engine.environment)
-    if engine.gpus == 1:
+    if engine.gpus == 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
         worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
         environment["CUDA_VISIBLE_DEVICES"] = str(worker % torch.cuda.device_count())
     with LocalServer([*common, *flags], environment=environment, start_timeout=600) as local:
