@@ -52,7 +52,8 @@ def field(values: list[dict[str, Any]]) -> list[ToplocProofs]:
 
 
 def test_the_page_has_commands_for_every_endpoint() -> None:
-    paths = {"chat/completions", "completions", "responses", "messages", "toploc/verify", "toploc", "toploc/receipts"}
+    paths = {"chat/completions", "completions", "responses", "messages", "toploc/verify", "toploc"}
+    paths |= {"toploc/receipts", "toploc/proofs"}
     for path in paths:
         assert re.search(rf"localhost:8000/v1/{path}\b", "\n".join(COMMANDS)), path
 
