@@ -22,6 +22,7 @@ import yaml
 from scoring import SAMPLER, Scorer, beginning
 from texts import HONEST, PERSON, REQUESTS, ROOT, TOKENS, WRITERS, Texts, request
 
+from toploc.calibration.step import largest_logit, step_of
 from toploc.checks.tokens import check_tokens
 from toploc.evidence.evidence import Answer
 from toploc.protocol import ChoiceProofs, PromptDigest
@@ -70,7 +71,7 @@ def fit(honest: Iterable[Answers]) -> TokenBounds:
     """From one half of the honest answers of every kind, at every length:
 
     1. margin: twice the largest margin, with noise or without; support: twice the largest distance outside of what
-       sampling leaves; near: half of the largest margin.
+       sampling leaves; near: half of the largest margin, or a step of the logits where that is more.
     2. rate: twice the share beyond `near`, with 3 tokens more: a share of which 3 are expected shows none in 5 % of
        samples. outside: the same of those outside of what sampling leaves, where that is less than all.
     3. chances: the defaults, which hold for any model, or half of the least of any answer where that is less.
@@ -78,7 +79,9 @@ def fit(honest: Iterable[Answers]) -> TokenBounds:
     margins: list[NDArray[np.float64]] = []
     cuts: list[NDArray[np.float64]] = []
     chances, windows, rarest = [1.0], [1.0], [1.0]
+    logit = 0.0
     for answers in honest:
+        logit = max(logit, largest_logit(answers.half(0)))
         for scores in answers.half(0):
             if answers.kind == "greedy":
                 margins.append(scores.margin)
@@ -94,9 +97,9 @@ def fit(honest: Iterable[Answers]) -> TokenBounds:
                     windows.append(worst_window(part, low=low).chance)
                 rarest.append(rarest_token(part).chance)
     margin, cut = np.concatenate(margins), np.concatenate(cuts)
-    near = round(float(margin.max()) / 2, 3)
+    near = max(round(float(margin.max()) / 2, 3), step_of(logit, "bfloat16"))
     return TokenBounds(
-        margin=4 * near,
+        margin=max(round(2 * float(margin.max()), 3), near),
         support=round(2 * float(cut.max()), 3),
         near=near,
         rate=_round((2 * int((margin > near).sum()) + 3) / len(margin)),

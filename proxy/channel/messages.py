@@ -57,6 +57,19 @@ class Logprobs(msgspec.Struct, frozen=True):
     raw: bool = False
 
 
+class Masked(msgspec.Struct, frozen=True):
+    """Which tokens are left at each place of an answer: a `toploc.tokens.masks.Masks`.
+
+    Attributes:
+        rows: int32 [k, words], at most `toploc.tokens.masks.MASK_BYTES`.
+        raw, processed: int32, the number of each token's row.
+    """
+
+    rows: bytes
+    raw: bytes
+    processed: bytes
+
+
 class Examine(msgspec.Struct, tag="examine", frozen=True):
     """What does the prefill under this nonce show of an answer? The prefill is forgotten whatever the reply.
 
@@ -64,6 +77,7 @@ class Examine(msgspec.Struct, tag="examine", frozen=True):
         prompt, token_ids: the prompt and the answer; what was prefilled is both, less the last token.
         sampling: the request's options as the JSON of a `toploc.tokens.sampling.Sampling`; None for no scores.
         adapter: the number of the LoRA adapter that it ran with.
+        masks: None where all tokens are left everywhere.
     """
 
     nonce: str
@@ -73,6 +87,7 @@ class Examine(msgspec.Struct, tag="examine", frozen=True):
     eos_token_ids: list[int]
     adapter: int | None = None
     logprobs: Logprobs | None = None
+    masks: Masked | None = None
 
 
 Request = Hello | Finalize | Discard | CountSlots | Examine

@@ -6,12 +6,14 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Final, Protocol
 
+import numpy as np
 import torch
 
 from toploc.errors import InvalidActivations, ProofUnavailable
 from toploc.proofs.chunks import state_points
 from toploc.scheme import TOPK
 from toploc.tokens.logprobs import token_logprobs
+from toploc.tokens.masks import Masks
 from toploc.tokens.sampling import Sampling
 from toploc.tokens.scoring import score_tokens
 
@@ -21,7 +23,7 @@ from ..log import logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ..channel.messages import Examine, Reply
+    from ..channel.messages import Examine, Masked, Reply
     from .prefills import Prefills
 
 LOGITS_ROWS: Final = 512
@@ -104,19 +106,21 @@ class Examiner:
         states = rows[-len(request.token_ids) :]
         points = state_points(states, TOPK)
         head = self._head if self._head is not None and self._head.fits(request.adapter) else None
+        masks = None if request.masks is None else _masks(request.masks)
         scores: dict[str, bytes] = {}
         logprobs: dict[str, bytes] = {}
         if head is not None and request.sampling is not None:
             sampling = Sampling.model_validate_json(request.sampling)
-            scored = score_tokens(
-                self._logits(head, states), request.prompt, request.token_ids, sampling, request.eos_token_ids
-            )
+            ends, logits = request.eos_token_ids, self._logits(head, states)
+            scored = score_tokens(logits, request.prompt, request.token_ids, sampling, ends, masks)
             scores = scored.to_bytes()
         if head is not None and request.logprobs is not None:
             wanted = request.logprobs
             if wanted.count is not None:
                 logits = self._logits(head, states)
-                reported = token_logprobs(logits, request.token_ids, wanted.count, given=wanted.given, raw=wanted.raw)
+                reported = token_logprobs(
+                    logits, request.token_ids, wanted.count, given=wanted.given, raw=wanted.raw, masks=masks
+                )
                 logprobs |= reported.to_bytes()
             if wanted.prompt is not None and len(request.prompt) > 1:
                 logits = self._logits(head, rows[: len(request.prompt) - 1])
@@ -127,6 +131,12 @@ class Examiner:
     def _logits(self, head: Head, states: torch.Tensor) -> Iterator[torch.Tensor]:
         for first in range(0, len(states), LOGITS_ROWS):
             yield head(states[first : first + LOGITS_ROWS])
+
+
+def _masks(masked: Masked) -> Masks:
+    raw, processed = (np.frombuffer(numbers, dtype=np.int32) for numbers in (masked.raw, masked.processed))
+    rows = np.frombuffer(masked.rows, dtype=np.int32)
+    return Masks(rows.reshape(max(raw.max(), processed.max()) + 1, -1), raw, processed)
 
 
 def _of_prompt(request: Examine) -> bool:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from toploc.tokens.logprobs import TokenLogprobs
+    from toploc.tokens.masks import Constraint
     from toploc.tokens.sampling import Sampling
 
     from ..channel.messages import Logprobs
@@ -130,6 +131,9 @@ class Engine(Protocol):
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool, /) -> str:
         """Their text. On any thread."""
 
+    def spells(self, text: str, /) -> bool:
+        """Whether a response says this of one token. On any thread."""
+
     def adapters(self) -> Iterable[str]:
         """Names of the adapters that are loaded now."""
 
@@ -153,6 +157,13 @@ class Engine(Protocol):
     def sampling_of(self, rendered: Any, asked: Sampling) -> Sampling:
         """The options that the engine is handed after one of a rehearsal's prompts, with the seed and the sampler of
         `asked`, which is read from the request itself."""
+
+    def alternatives(self, rendered: Any) -> int:
+        """How many sets of masks the answers to one of a rehearsal's prompts may have been drawn under, at least 1: of
+        some options another server of the same kind may have made others."""
+
+    async def constrain(self, rendered: Any, token_ids: Sequence[int], alternative: int) -> Constraint:
+        """What came of following an answer through the options that logits alone do not replay."""
 
     def adapter_of(self, rendered: Any) -> int | None:
         """The number of the adapter that a rehearsal's prompts runs under."""

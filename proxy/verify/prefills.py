@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 class Prefills:
     """Of each choice once, one after another, while the route goes on with what its tokens say.
 
-    Use it in an `async with`, at whose end nothing of it is left in the engine.
+    Use it in an `async with`, at whose end nothing of it is left in the engine. `alternative`: of the masks that its
+    tokens may have been drawn under, see `Engine.alternatives`.
     """
 
-    def __init__(self, verifier: EngineVerifier, evidence: Evidence) -> None:
+    def __init__(self, verifier: EngineVerifier, evidence: Evidence, alternative: int) -> None:
         self._verifier = verifier
         self._evidence = evidence
+        self._alternative = alternative
         self._tasks: dict[int, asyncio.Task[tuple[Computed | Check, Scored | None]]] = {}
         # A request of many choices has no more of the engine than one of one.
         self._lock = asyncio.Lock()
@@ -63,4 +65,4 @@ class Prefills:
 
     async def _compute(self, answer: Answer, rendered: Rendered) -> tuple[Computed | Check, Scored | None]:
         async with self._lock:
-            return await self._verifier.compute(self._evidence, answer, rendered)
+            return await self._verifier.compute(self._evidence, answer, rendered, self._alternative)

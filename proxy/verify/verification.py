@@ -32,14 +32,18 @@ than this project's client may keep it in that form."""
 class Verification:
     """Of one evidence."""
 
-    def __init__(self, verifier: EngineVerifier, evidence: Evidence) -> None:
+    def __init__(self, verifier: EngineVerifier, evidence: Evidence, alternative: int = 0) -> None:
         self._verifier = verifier
         self._evidence = evidence
+        self._alternative = alternative
+        self.alternatives = 1
+        """How many there are, once the report is there: see `Engine.alternatives`."""
 
     async def report(self) -> Report:
         """Raises whatever the engine raises."""
-        async with Prefills(self._verifier, self._evidence) as prefills:
+        async with Prefills(self._verifier, self._evidence, self._alternative) as prefills:
             performance, compared = await self._rehearse(prefills)
+            self.alternatives = max(map(self._verifier.engine.alternatives, performance.prompts), default=1)
             size, prompts = self._evidence.choices_per_prompt, performance.prompts
             computed: list[Computed | Check] = []
             for answer in self._evidence.answers:
@@ -88,7 +92,8 @@ class Verification:
             return [Rehearsed(problem=performance.problem)]
         logprobs = None
         if performance.scored:
-            logprobs = Logprobs((self._verifier.policy.thresholds.tokens or DEFAULT).margin, performance.asked)
+            margin = (self._verifier.policy.thresholds.tokens or DEFAULT).margin
+            logprobs = Logprobs(margin, performance.asked, self._verifier.engine.spells)
         claimed, offsets = self._evidence.source[1], self._chunk_offsets(performance)
         options: dict[str, Any] = {"logprobs": logprobs, "without": (FIELD_NAME,), "partial": self._evidence.partial}
         unproven = self._evidence.unproven

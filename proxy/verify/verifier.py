@@ -24,7 +24,7 @@ from toploc.tokens.scores import TokenScores
 from toploc.verifier.judge import Computed, Policy, beyond_the_model, not_computable
 
 from ..channel.client import in_background
-from ..channel.messages import Examine
+from ..channel.messages import Examine, Masked
 from ..channel.tag import EXTRA_ARG, Tag
 from ..metrics import RUNNING
 from .engine import Scored, Unrenderable
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from toploc import engine as engines
     from toploc.evidence.evidence import Answer, Evidence
     from toploc.report import Check, Report
+    from toploc.tokens.masks import Constraint, Masks
 
     from ..channel.client import Channel
     from ..channel.messages import Examined, Logprobs, Welcome
@@ -57,6 +58,13 @@ ALIVE_SECONDS: Final = 1.0
 
 MOST_LISTED: Final = 256
 """Likeliest tokens of a place. Stops requests for all of the vocabulary, which are gigabytes."""
+
+
+BEST_FIRST: Final = ("accepted", "undecided", "rejected")
+"""Verdicts, of which one that another of the same answer contradicts accuses nobody."""
+
+MASKING: Final = frozenset(("structured_outputs",))
+"""Constraints, where they are not followed, that change the log-probabilities that an engine reports."""
 
 
 class EngineVerifier:
@@ -108,20 +116,27 @@ class EngineVerifier:
         return evidence
 
     async def verify(self, evidence: Evidence) -> Report:
-        """The report.
+        """The report; of several by masks that may have been other ones, the best: none of them may accuse alone.
 
         Raises:
             TimeoutError: the engine did not come to it.
             Exception: whatever the engine raises.
         """
         async with asyncio.timeout(TIMEOUT):
-            return await Verification(self, evidence).report()
+            first = Verification(self, evidence)
+            report = await first.report()
+            for alternative in range(1, first.alternatives):
+                if report.accepted:
+                    break
+                other = await Verification(self, evidence, alternative).report()
+                report = min(report, other, key=lambda one: BEST_FIRST.index(one.verdict))
+            return report
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def compute(
-        self, evidence: Evidence, answer: Answer, rendered: Rendered
+        self, evidence: Evidence, answer: Answer, rendered: Rendered, alternative: int
     ) -> tuple[Computed | Check, Scored | None]:
         """What the checks need of one choice, or why there is nothing; and the log-probabilities that its response
         reports, None if they are not to be had.
@@ -129,7 +144,8 @@ class EngineVerifier:
         1. The prompt is made of tokens.
         2. The engine can be run over prompt and answer (`beyond_the_model`), within the budget of tokens. Where it is
             not, a claim of another prompt still counts: it must not be a way around the check on it.
-        3. One prefill; what the worker says of it.
+        3. Its tokens are followed through a grammar and the like.
+        4. One prefill; what the worker says of it.
         """
         try:  # 1
             prompt = rendered.token_ids
@@ -146,8 +162,9 @@ class EngineVerifier:
             claimed = check_prompt(answer, prompt, clock=self.policy.clock)
             return (claimed if claimed.status == "failed" else beyond), None
         sampling = self.engine.sampling_of(rendered, evidence.sampling_of(answer))
-        try:  # 3
-            examined = await self._examine(sampling, prompt, token_ids, rendered)
+        constraint = await self.engine.constrain(rendered, token_ids, alternative)  # 3
+        try:  # 4
+            examined = await self._examine(sampling, constraint, prompt, token_ids, rendered)
         except ProofUnavailable as error:
             return not_computable(answer, "proofs", "not_computed", f"{error.code}: {error}"), None
         points = Points(
@@ -158,22 +175,33 @@ class EngineVerifier:
         scores = TokenScores.from_bytes(examined.scores) if examined.scores else None
         reported = [TokenLogprobs.from_bytes(examined.logprobs, which) for which in ("", "prompt_")]
         scored = Scored(*reported) if examined.logprobs else None
-        return Computed(tuple(prompt), points, self._dtype, scores, sampling), scored
+        return Computed(tuple(prompt), points, self._dtype, scores, sampling, constraint), scored
 
     async def _examine(
-        self, sampling: Sampling, prompt: Sequence[int], token_ids: Sequence[int], rendered: Rendered
+        self,
+        sampling: Sampling,
+        constraint: Constraint,
+        prompt: Sequence[int],
+        token_ids: Sequence[int],
+        rendered: Rendered,
     ) -> Examined:
         tokens = min(len(prompt) + len(token_ids), self.places.tokens)
         async with self.places.prefill(tokens):
             with RUNNING.track_inprogress():
-                return await self._examine_now(sampling, prompt, token_ids, rendered)
+                return await self._examine_now(sampling, constraint, prompt, token_ids, rendered)
 
     async def _examine_now(
-        self, sampling: Sampling, prompt: Sequence[int], token_ids: Sequence[int], rendered: Rendered
+        self,
+        sampling: Sampling,
+        constraint: Constraint,
+        prompt: Sequence[int],
+        token_ids: Sequence[int],
+        rendered: Rendered,
     ) -> Examined:
-        logprobs = self._wanted(rendered)
+        followed = not constraint.problem and constraint.forbidden is None
+        logprobs = self._wanted(rendered) if followed and MASKING.isdisjoint(sampling.other) else None
         tag = Tag.new(start=len(prompt) - 1 if logprobs is None or logprobs.prompt is None else 0)
-        wanted = self._has_scores and not sampling.other
+        wanted = self._has_scores and not sampling.other and followed
         request = Examine(
             tag.nonce,
             list(prompt),
@@ -182,6 +210,7 @@ class EngineVerifier:
             sorted(self.policy.eos_token_ids),
             self.engine.adapter_of(rendered),
             logprobs,
+            _masked(constraint.masks),
         )
         try:
             # The last token goes into nothing.
@@ -205,6 +234,10 @@ class EngineVerifier:
     def served_names(self) -> list[str]:
         """Of the model and its adapters, which may be loaded while the server runs."""
         return [*self.names, *self.engine.adapters()]
+
+
+def _masked(masks: Masks | None) -> Masked | None:
+    return None if masks is None else Masked(masks.rows.tobytes(), masks.raw.tobytes(), masks.processed.tobytes())
 
 
 async def unless_dead(engine: Health, work: Coroutine[Any, Any, T]) -> T:

@@ -87,7 +87,7 @@ def test_reasoning_is_proven_with_the_answer(changing: Api, verified: Callable[.
         assert bool(message.get("reasoning")) is not bool(extra)
         assert len(choice.token_ids) == whole["usage"]["completion_tokens"]
         found = outcomes(changing.report(whole, messages=messages(1), **body))
-        assert (found["response"], found["tokens"]) == ("passed", "options")
+        assert (found["response"], found["tokens"]) == ("passed", "unseeded")
 
         events = changing.stream("/v1/chat/completions", messages=messages(2), **body)
         deltas = [choice["delta"] for event in events for choice in event.get("choices", [])]
@@ -125,7 +125,7 @@ def test_turns_with_a_tool_that_the_server_runs(changing: Api) -> None:
 
     assert of(lambda forged: forged["output"][0].update(output="43")) == (
         "rejected",
-        {("prompt", 1), ("proofs", 1), ("response", None)},
+        {("prompt", 1), ("proofs", 1), ("tokens", 1), ("response", None)},
     )
     unsaid = {("prompt", 1), ("response", None)}
     assert of(lambda forged: forged["output"][0].update(output=None)) == ("undecided", unsaid)

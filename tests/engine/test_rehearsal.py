@@ -391,15 +391,6 @@ def test_where_chunks_are_in_the_text(api: Api, answer: Callable[..., tuple[Json
         assert given[0] == (len("It is") if name == "chat that goes on" else 0)
 
 
-def test_log_probabilities_under_a_grammar_are_not_bound(api: Api) -> None:
-    """vLLM takes them after the grammar's mask, and here is none."""
-    body = {"messages": SUM, "structured_outputs": {"choice": ["a red house"]}, "logprobs": True, "temperature": 0}
-    report = api.report(api.post(CHAT, **body), **body)
-    check = response_of(report)
-    assert (report["verdict"], check["reason"]) == ("undecided", "not_bound")
-    assert check["figures"]["unbound"] == ["choices[].logprobs"]
-
-
 def test_a_choice_without_proofs_hides_no_other(api: Api, answer: Callable[..., tuple[Json, Json]]) -> None:
     """Of which the server says that it has none: the others are held to their tokens, and what sums up all is not."""
     request, response = answer("chat of three choices")

@@ -78,7 +78,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--prover", metavar="TEXT", help="engine that made the answers, and its mode, for the provenance")
     made.add_argument(
-        "--out", metavar="FILE", type=Path, required=True, help="YAML; what it has for the check on tokens is kept"
+        "--out",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="YAML; what it has for the check on tokens is kept, but for bounds finer than a step of the logits",
     )
     made.add_argument("--plots", metavar="DIR", type=Path, help="for figures as PNG and SVG; needs matplotlib")
     made.add_argument(
@@ -112,9 +116,12 @@ def main(arguments: Sequence[str]) -> int:
     from ..verifier.transformers import TransformersVerifier
     from . import plots, tables
     from .bounds import bounds_of
+    from .step import no_finer
 
     kept = Thresholds.load(args.out).tokens if args.out.exists() else None
-    verifier = TransformersVerifier(load_prefill(args.model, args.dtype, args.device), names=[args.name], scored=False)
+    verifier = TransformersVerifier(
+        load_prefill(args.model, args.dtype, args.device), names=[args.name], scored=kept is not None
+    )
     paper = Thresholds.paper(verifier.prefill.proof_dtype)
     honest = _samples(args.honest, verifier)
     fitted = [sample for sample in honest if sample.answer % 2 == 0]
@@ -132,7 +139,8 @@ def main(arguments: Sequence[str]) -> int:
     worst = max(rate.share for _, found in tried.values() for rate in found.values())
     document["provenance"] = _provenance(args, fitted, counted, Thresholds.from_dict(document), worst)
     if kept is not None:
-        document["tokens"] = kept.model_dump()
+        logit = max(sample.logit for sample in honest)
+        document["tokens"] = no_finer(kept, logit, paper.dtype).model_dump()
     document["impostor_rate"] = round(worst, 4)
     thresholds = Thresholds.from_dict(document)
     altered = {name: _samples(path, verifier, strict=False) for name, path in args.altered}

@@ -14,6 +14,7 @@ from ..evidence.parse import parse_evidence
 from ..proofs.format import decode_proof
 from ..proofs.verdict import verify_points
 from ..report import Check
+from .step import largest_logit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ class Sample:
     """One chunk of an answer: its proof, and the verifier's own top-k points, integer[k] and uint16[k].
 
     `answer` numbers the answers; `text` is the same for chunks that agree in prompt and all tokens up to their end.
-    `engine` is the prover's word on its own.
+    `engine` is the prover's word on its own. `logit`: the largest of the answer, 0 where the verifier has none.
     """
 
     answer: int
@@ -45,6 +46,7 @@ class Sample:
     indices: NDArray[np.int32]
     patterns: NDArray[np.uint16]
     engine: Engine | None = None
+    logit: float = 0.0
 
     def judge(self, proof: Proof, thresholds: Thresholds, secret: bytes = b"") -> ChunkVerdict:
         """The verdict on `proof` as the proof of this chunk."""
@@ -118,11 +120,11 @@ def _of_answer(
     if len(proofs) != len(points.rows):
         raise ToplocError(f"{len(proofs)} proofs for {len(points.rows)} chunks")
     samples = []
+    logit = largest_logit(() if computed.scores is None else [computed.scores])
     tokens = 0
     for proof, rows, indices, patterns in zip(proofs, points.rows, points.indices, points.patterns, strict=True):
         tokens += rows
         text = repr((computed.prompt, answer.token_ids[:tokens]))
-        samples.append(
-            Sample(number, sha256(text.encode()).hexdigest(), rows, proof, indices, patterns, evidence.proofs.engine)
-        )
+        digest, engine = sha256(text.encode()).hexdigest(), evidence.proofs.engine
+        samples.append(Sample(number, digest, rows, proof, indices, patterns, engine, logit))
     return samples

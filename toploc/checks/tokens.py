@@ -12,6 +12,7 @@ import numpy as np
 from ..foreign import quote
 from ..report import Check
 from ..tokens.found import found_at
+from ..tokens.masks import UNCONSTRAINED, Constraint, Forbidden
 from ..tokens.surprisal import equal_choices, log_ratios, rarest_token, whole_answer, worst_window
 
 if TYPE_CHECKING:
@@ -41,47 +42,53 @@ def check_tokens(
     bounds: TokenBounds,
     *,
     decode: Callable[[Sequence[int]], str],
+    constraint: Constraint = UNCONSTRAINED,
 ) -> Check:
     """Hold the answer's tokens against the verifier's own logits.
 
-    1. Constraints that cannot be replayed from logits (grammars, bad words, …) leave nothing to compare: skipped.
-    2. The verifier has logits.
-    3. Greedy answers, and all whose options leave one token: no token has a margin max l - l_y above `bounds.margin`,
+    1. Constraints that cannot be replayed (processors of logits, …) leave nothing to compare: skipped.
+    2. Those that can (grammars, bad words, allowed ids) were followed, and forbid no token.
+    3. The verifier has logits.
+    4. Greedy answers, and all whose options leave one token: no token has a margin max l - l_y above `bounds.margin`,
        and no more have one above `bounds.near` than an honest answer has, at `bounds.rate`, with a chance of `MANY`.
        This is DiFR's margin at temperature 0.
-    4. Seeded answers: their seed is the request's, where it has one; the same of margins under the sampler's own noise.
+    5. Seeded answers: their seed is the request's, where it has one; the same of margins under the sampler's own noise.
        This is DiFR's margin.
-    5. All sampled answers: no token lies further than `bounds.support` outside of what top-k, top-p and min-p leave,
+    6. All sampled answers: no token lies further than `bounds.support` outside of what top-k, top-p and min-p leave,
        and no more lie outside than of an honest answer, at `bounds.outside`, with a chance of `MANY`.
-    6. An answer of the model is as surprising with a chance above `bounds.chance`; one of its windows with a chance
+    7. An answer of the model is as surprising with a chance above `bounds.chance`; one of its windows with a chance
        above `bounds.window_chance`; one of its tokens with a chance above `bounds.token_chance` (`tokens.surprisal`).
-    7. The same of the lack of surprise in an answer and in its windows: of text at a lower temperature.
-    8. Where the noise of a seeded answer is not known, nothing found is not enough: undecided.
-    9. Without a seed nothing found is weak: the message says what share of others' text would have been.
+    8. The same of the lack of surprise in an answer and in its windows: of text at a lower temperature.
+    9. Where the noise of a seeded answer is not known, nothing found is not enough: undecided.
+    10. Without a seed nothing found is weak: the message says what share of others' text would have been.
 
     `sampling` has the choice's own seed. `decode` gives the text of tokens for the message. Reasons: `options`,
-    `no_logits`, `margin`, `seed_differs`, `replay`, `support`, `surprisal`, `window`, `rare_token`, `unsurprising`,
-    `unsurprising_window`, `seed`, `unseeded`.
+    `constraint`, `forbidden`, `no_logits`, `margin`, `seed_differs`, `replay`, `support`, `surprisal`, `window`,
+    `rare_token`, `unsurprising`, `unsurprising_window`, `seed`, `unseeded`.
     """
     if sampling.other:  # 1
         names = ", ".join(quote(name) for name in sampling.other[:5])
         message = f"the request has constraints that cannot be replayed: {names}"
         return _check(answer, bounds, "skipped", "options", message)
-    if scores is None:  # 2
+    if constraint.problem:  # 2
+        return _check(answer, bounds, "undecided", "constraint", f"cannot be followed: {constraint.problem}")
+    if constraint.forbidden is not None:
+        return _forbidden(answer, bounds, constraint.forbidden, decode)
+    if scores is None:  # 3
         return _check(answer, bounds, "skipped", "no_logits", "the verifier has no logits for this answer")
     held = _Held(answer, sampling, scores, bounds, decode)
     if sampling.greedy:
-        return _greedy(held)  # 3
+        return _greedy(held)  # 4
     failed = (
-        _another_seed(held)  # 4
-        or _other_draws(held)  # 4
-        or _outside_of_support(held)  # 5
+        _another_seed(held)  # 5
+        or _other_draws(held)  # 5
+        or _outside_of_support(held)  # 6
     )
     if failed is not None:
         return failed
     return (
-        _unlike_the_models(held)  # 6, 7
-        or _nothing_found(held)  # 8, 9
+        _unlike_the_models(held)  # 7, 8
+        or _nothing_found(held)  # 9, 10
     )
 
 
@@ -128,6 +135,13 @@ def _check(
         figures={"tokens": len(answer.token_ids), **figures},
         thresholds=bounds.model_dump(),
     )
+
+
+def _forbidden(answer: Answer, bounds: TokenBounds, found: Forbidden, decode: Callable[[Sequence[int]], str]) -> Check:
+    place, option = found
+    token = quote(decode(answer.token_ids[place : place + 1]))
+    message = f"token {place}, {token}, is none that {option} leaves there"
+    return _check(answer, bounds, "failed", "forbidden", message, {"place": place, "option": option})
 
 
 @dataclass(frozen=True, slots=True)

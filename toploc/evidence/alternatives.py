@@ -7,13 +7,17 @@ list. So the verifier lists `MORE` than were asked for.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 MORE: Final = 8
 """Tokens that may lie within the noise of the border; in text of a trained model there are rarely two."""
+
+MASKED: Final = -9999.0
+"""What routes write for the log-probability of a token that a grammar does not leave, which is -inf."""
 
 _MARK: Final = "\ue000"
 
@@ -44,6 +48,27 @@ def entries_of(place: Sequence[Any] | dict[str, Any], *, has_marks: bool = False
         token = json.dumps([_unmarked(name) if has_marks else name, said], sort_keys=True)
         found.append((token, float(logprob)))
     return found
+
+
+def with_masked(
+    claimed: Sequence[Entry], rehearsed: Sequence[Entry], spells: Callable[[str], bool]
+) -> list[Entry] | None:
+    """The rehearsed tokens, and beside them those of the claimed ones that a grammar masks too.
+
+    A grammar may leave fewer tokens than are listed. The others are equal, so any of them may stand in the list: each
+    that the verifier's own list lacks has to be the text of some token. None if one is not, of which nothing is known.
+    """
+    if not any(logprob == MASKED for _, logprob in rehearsed):
+        return [*rehearsed]
+    there = Counter(token for token, _ in rehearsed)
+    missing = Counter(token for token, logprob in claimed if logprob == MASKED) - there
+    for token in missing:
+        name, said = json.loads(token)
+        text = said.get("token", name)
+        as_bytes = list(text.encode("utf-8", errors="replace")) if isinstance(text, str) else None
+        if as_bytes is None or said.get("bytes") not in (None, as_bytes) or not spells(text):
+            return None
+    return [*rehearsed, *((token, MASKED) for token in missing.elements())]
 
 
 def agree(
@@ -84,7 +109,10 @@ def agree(
         doubled = len(rehearsed) - len({token for token, _ in rehearsed})
         border = sorted((logprob for _, logprob in rehearsed), reverse=True)[:asked]
         is_likely = not border or rehearsed[0][1] >= border[-1] - margin
-        if not (asked if is_likely else asked + 1) - doubled <= len(claimed) <= asked + 1:
+        least = (asked if is_likely else asked + 1) - doubled
+        if border and border[-1] == MASKED:  # any of which may share a text
+            least = min(least, len({token for token, logprob in rehearsed if logprob > MASKED}))
+        if not least <= len(claimed) <= asked + 1:
             return None
     rest = [logprob for there in left.values() for logprob in there]
     if others and rest and max(rest) > min(others) + margin:  # 4

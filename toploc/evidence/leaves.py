@@ -10,10 +10,10 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from .alternatives import agree, entries_of
+from .alternatives import agree, entries_of, with_masked
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 FREE: Final[Mapping[str, str]] = {
     "id": "drawn at random for each response",
@@ -59,16 +59,21 @@ Kind = Literal["differs", "unknown", "missing"]
 Path = tuple[str | int, ...]
 
 
+def _spells_nothing(_: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Logprobs:
     """How log-probabilities are compared.
 
     `margin`: how far two may lie from each other. `asked`: the fields in which the rehearsed object lists `MORE` of the
-    likeliest tokens than were asked for, and that number.
+    likeliest tokens than were asked for, and that number. `spells`: whether a text is that of one token.
     """
 
     margin: float
     asked: Mapping[str, int] = field(default_factory=dict)
+    spells: Callable[[str], bool] = field(default=_spells_nothing, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +245,10 @@ class _Walk:
         left, right = entries_of(claimed), entries_of(rehearsed, has_marks=True)
         noise = None
         if left is not None and right is not None and self.logprobs is not None:
+            right = with_masked(left, right, self.logprobs.spells)
+            if right is None:
+                _list(self.found.unbound, path)
+                return
             noise = agree(left, right, asked, self.logprobs.margin, is_list=isinstance(rehearsed, list))
         if noise is None:
             self.found.note("differs", path, claimed, rehearsed)

@@ -131,6 +131,7 @@ def plain_figures(
         num_warps=8,
     )
     figures = {"margin": (sums[:, 0].double() - sums[:, 1].double()).clamp(max=farthest), "best": best.double()}
+    figures["top"] = sums[:, 0].double()
     if greedy:
         nothing = torch.zeros_like(figures["margin"])
         figures |= dict.fromkeys(("cut", "surprisal", "entropy", "variance", "tail"), nothing)

@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens as an engine reports them: of the model's own distribution, before any option."""
+"""Log-probabilities of tokens as an engine reports them: before any option but a grammar."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from .masks import Masks
 
 COLUMNS: Final = ("ids", "values", "ranks")
 
@@ -53,17 +55,20 @@ def token_logprobs(
     *,
     given: Sequence[int] = (),
     raw: bool = False,
+    masks: Masks | None = None,
 ) -> TokenLogprobs:
     """Those of the tokens, and of the `count` likeliest, or of the `given` ones in their place.
 
     `logits`: [rows, vocabulary], all rows together as many as there are tokens. `raw`: the logits themselves, as an
-    engine reports them that was told so.
+    engine reports them that was told so. Tokens that a grammar's `masks` do not leave have -inf.
     """
     parts = []
     first = 0
     for part in logits:
         for at in range(0, len(part), ROWS):
-            block = part[at : at + ROWS].float()
+            block = part[at : at + ROWS].to(torch.float32, copy=masks is not None)
+            if masks is not None:
+                masks.forbid(block, first, raw=True)
             scores = block if raw else block.log_softmax(dim=-1)
             chosen = torch.tensor(token_ids[first : first + len(block)], device=scores.device)[:, None]
             first += len(block)

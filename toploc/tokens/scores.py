@@ -28,8 +28,9 @@ class TokenScores:
     `margin`: max l - l_y, before temperature: 0 where greedy decoding would say the token. `best`: int64[n], the token
     that it would say. `cut`: how far l_y lies outside of what top-k, top-p and min-p leave (`_truncate`); 0 within.
     `surprisal`: -log p_y, for a token outside that of the least likely one within. `entropy` and `variance`: mean
-    and variance of -log p. `tail`: the probability of all tokens that are no likelier. `cumulants`: [n, len(POWERS)],
-    log E[exp(λ s)] of the surprisal s, for Chernoff's bound. Greedy answers have margins alone; the rest is 0.
+    and variance of -log p. `tail`: the probability of all tokens that are no likelier. `top`: max l.
+    `cumulants`: [n, len(POWERS)], log E[exp(λ s)] of the surprisal s, for Chernoff's bound. Greedy answers have
+    margins and `top` alone; the rest is 0.
     `replay`: max (l + T g) - (l_y + T g_y), at least 0, with the sampler's noise g at temperature T, over tokens that
     sampling leaves: 0 where it would choose the token. None where the noise is not known.
     """
@@ -41,12 +42,13 @@ class TokenScores:
     entropy: NDArray[np.float64]
     variance: NDArray[np.float64]
     tail: NDArray[np.float64]
+    top: NDArray[np.float64]
     cumulants: NDArray[np.float64]
     replay: NDArray[np.float64] | None = None
 
     @classmethod
     def from_table(cls, table: NDArray[np.float64]) -> TokenScores:
-        """From float64 [n, 7 + len(POWERS)], the columns in order, and one more where the noise is known."""
+        """From float64 [n, 8 + len(POWERS)], the columns in order, and one more where the noise is known."""
         ends = np.cumsum([len(POWERS) if name == "cumulants" else 1 for name in COLUMNS])
         parts = dict(zip(COLUMNS, np.split(table, ends[:-1], axis=1), strict=True))
         replay, cumulants = parts.pop("replay"), parts.pop("cumulants")

@@ -19,6 +19,7 @@ from .scores import COLUMNS, FARTHEST, POWERS, TokenScores
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from .masks import Masks
     from .noise import Noise
     from .sampling import Sampling
 
@@ -37,18 +38,20 @@ def score_tokens(
     token_ids: Sequence[int],
     sampling: Sampling,
     eos_token_ids: Collection[int],
+    masks: Masks | None = None,
 ) -> TokenScores:
     """Score an answer from its logits, which come as tensors [rows, vocabulary], all rows together len(token_ids).
 
     They are left as they are. One tensor is held at a time, and of it `ROWS` rows in float32; on a GPU none, where no
     option changes the logits. All ids are below the vocabulary's size.
 
-    1. Before `min_tokens`, ends of the answer are forbidden.
-    2. Add `logit_bias`.
-    3. Penalties: repetition over prompt and answer so far, frequency and presence over the answer so far.
-    4. Margins.
-    5. Unless greedy: temperature, min-p, top-k, top-p; then the figures of the distribution that is left.
-    6. With `sampling.seed` and a `sampling.sampler` that is known: the noise, and margins under it.
+    1. Tokens that `masks` do not leave are forbidden.
+    2. Before `min_tokens`, so are ends of the answer, but where nothing else is left.
+    3. Add `logit_bias`.
+    4. Penalties: repetition over prompt and answer so far, frequency and presence over the answer so far.
+    5. Margins.
+    6. Unless greedy: temperature, min-p, top-k, top-p; then the figures of the distribution that is left.
+    7. With `sampling.seed` and a `sampling.sampler` that is known: the noise, and margins under it.
     """
     noise = None if sampling.greedy else noise_of(sampling.sampler, sampling.seed, len(prompt) - 1)
     parts: list[torch.Tensor] = []
@@ -56,19 +59,21 @@ def score_tokens(
     history: _History | None = None
     for part in logits:
         chosen = torch.tensor(token_ids[first : first + len(part)], device=part.device)
-        if has_kernels(part) and noise is None and _changes_nothing(sampling, first):
+        if has_kernels(part) and noise is None and masks is None and _changes_nothing(sampling, first):
             parts.append(_table(_plain_figures(part, chosen, sampling)))
             first += len(part)
             continue
         history = history or _History(prompt, part.shape[1], part.device)
         for at in range(0, len(part), ROWS):
             block, tokens = part[at : at + ROWS].to(torch.float32, copy=True), chosen[at : at + ROWS]
-            _forbid_ends(block, first, sampling, eos_token_ids)  # 1
-            for token, bias in sampling.logit_bias.items():  # 2
+            if masks is not None:  # 1
+                masks.forbid(block, first)
+            _forbid_ends(block, first, sampling, eos_token_ids)  # 2
+            for token, bias in sampling.logit_bias.items():  # 3
                 if token < block.shape[1]:
                     block[:, token] += bias
-            history.penalise(block, tokens, sampling)  # 3
-            parts.append(_table(_figures(block, tokens, sampling, noise, first)))  # 4-6
+            history.penalise(block, tokens, sampling)  # 4
+            parts.append(_table(_figures(block, tokens, sampling, noise, first)))  # 5-7
             first += len(block)
     return TokenScores.from_table(torch.cat(parts).cpu().numpy())
 
@@ -112,7 +117,11 @@ def _forbid_ends(block: torch.Tensor, first: int, sampling: Sampling, eos_token_
     rows = sampling.min_tokens - first
     if rows > 0:
         ends = [token for token in {*eos_token_ids, *sampling.stop_token_ids} if 0 <= token < block.shape[1]]
+        before = block[:rows, ends]
         block[:rows, ends] = -torch.inf
+        # A grammar that has come to its end leaves nothing else (vllm/v1/sample/logits_processor/builtin.py).
+        empty = torch.isneginf(block[:rows]).all(dim=-1, keepdim=True)
+        block[:rows, ends] = torch.where(empty, before, -torch.inf)
 
 
 def _plain_figures(logits: torch.Tensor, chosen: torch.Tensor, sampling: Sampling) -> dict[str, torch.Tensor]:
@@ -133,7 +142,13 @@ def _figures(
     if sampling.greedy:
         nothing = torch.zeros_like(margin)
         rest = dict.fromkeys(("cut", "surprisal", "entropy", "variance", "tail"), nothing)
-        return {"margin": margin, "best": best, **rest, "cumulants": nothing[:, None].expand(-1, len(POWERS))}
+        return {
+            "margin": margin,
+            "best": best,
+            "top": top,
+            **rest,
+            "cumulants": nothing[:, None].expand(-1, len(POWERS)),
+        }
     scaled, beyond = _truncate(block / sampling.divisor, sampling)
     logp = scaled.log_softmax(dim=-1)
     kept = torch.isfinite(logp)
@@ -147,6 +162,7 @@ def _figures(
     figures = {
         "margin": margin,
         "best": best,
+        "top": top,
         "cut": torch.where(inside, torch.zeros_like(own), outside.clamp(0, FARTHEST)),
         "surprisal": surprisal,
         "entropy": entropy,

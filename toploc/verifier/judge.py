@@ -17,6 +17,7 @@ from ..checks.tokens import check_equal_choices, check_tokens
 from ..foreign import quote
 from ..report import Check, CheckName, Engines, Report
 from ..thresholds import tokens
+from ..tokens.masks import UNCONSTRAINED, Constraint
 from . import plain
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Computed:
 
     `prompt`: the request's, as token ids. `points`: top-k of every chunk of the hidden states, whose patterns are of
     `dtype`. `scores`: None where it has no logits. `sampling`: the options that the engine was handed for it, None
-    where they are the request's.
+    where they are the request's. `constraint`: what came of those that logits alone do not replay.
     """
 
     prompt: tuple[int, ...]
@@ -66,6 +67,7 @@ class Computed:
     dtype: str
     scores: TokenScores | None
     sampling: Sampling | None = None
+    constraint: Constraint = UNCONSTRAINED
 
 
 def judge(
@@ -175,7 +177,7 @@ def _of_choice(evidence: Evidence, answer: Answer, policy: Policy, computed: Com
         yield check_pooled(proofs, thresholds.pooled, thresholds.name, prover)  # 4
     bounds = thresholds.tokens or tokens.DEFAULT
     sampling = computed.sampling or evidence.sampling_of(answer)
-    yield check_tokens(answer, sampling, computed.scores, bounds, decode=text_of)  # 5
+    yield check_tokens(answer, sampling, computed.scores, bounds, decode=text_of, constraint=computed.constraint)  # 5
 
 
 def _of_text(evidence: Evidence, answer: Answer, policy: Policy, computed: Computed) -> Iterator[Check]:

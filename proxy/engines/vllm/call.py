@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from toploc.evidence.alternatives import MORE
@@ -12,7 +12,10 @@ from ...channel.messages import Logprobs
 from ...verify.engine import Unrenderable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vllm.sampling_params import SamplingParams
+    from vllm.v1.engine import EngineCoreRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,10 @@ class Call:
     """Whether the response lists tokens in objects by their text."""
     limit: int | None = None
     """Of tokens, where the request has one; `sampling_params` may have a lower one."""
+    reasoning: Mapping[str, Any] = field(default_factory=dict)
+    """What the route says of the reasoning before the answer: fields of vLLM's own request."""
+    request: EngineCoreRequest | None = None
+    """What vLLM's input processor made of it, with the back end of its grammar; None before."""
 
     @property
     def asked_params(self) -> SamplingParams:
@@ -46,11 +53,6 @@ class Call:
             return None
         given = params.logprob_token_ids if params.logprobs is None else None
         return Logprobs(params.num_logprobs, params.prompt_logprobs, given or [])
-
-    @property
-    def is_masked(self) -> bool:
-        """Whether a grammar masks logits, which vLLM does before it takes log-probabilities of any mode."""
-        return self.sampling_params.structured_outputs is not None
 
     @property
     def token_ids(self) -> list[int]:

@@ -70,7 +70,7 @@ class ProvingGenerate:
         self, prompt: Any, sampling_params: SamplingParams, *args: Any, **kwargs: Any
     ) -> AsyncGenerator[RequestOutput, None]:
         request_id = kwargs.get("request_id") or (args[0] if args else "")
-        rehearsal = rehearsed(prompt, sampling_params, request_id, kwargs.get("lora_request"))
+        rehearsal = rehearsed(prompt, sampling_params, request_id, kwargs)
         if rehearsal is not None:
             return rehearsal
         # Here and not in the generator, which may be advanced in another context than this call's.

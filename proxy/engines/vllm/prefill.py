@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from ...verify.engine import Busy
-from .constraints import handed_over
+from .constraints import Constraints, handed_over
 from .rehearsal import Rehearsal
 from .sampler import watermarks
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
     from vllm.outputs import RequestOutput
 
+    from toploc.tokens.masks import Constraint
     from toploc.tokens.sampling import Sampling
 
     from ...verify.engine import Claim, Health, Performance, Prefills
@@ -64,6 +65,8 @@ class PrefillEngine:
         self.chat_template: str | Mapping[str, str] | None = given or self._tokenizer.chat_template
         self._generate = generate
         self._rehearsal = Rehearsal(state, engine)
+        self._constraints = Constraints(config)
+        self._texts: frozenset[str] | None = None
         self.routes: Sequence[str] = self._rehearsal.routes
         self.reports = REPORTS.get(str(config.model_config.logprobs_mode))
         self._watermarks = watermarks(config)
@@ -72,6 +75,13 @@ class PrefillEngine:
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool, /) -> str:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
+
+    def spells(self, text: str, /) -> bool:
+        if self._texts is None:
+            # Of a token that is a part of a character vLLM may say nothing (vllm/v1/engine/logprobs.py).
+            texts = {self.decode([token], False) for token in range(self.vocab_size)}
+            self._texts = frozenset((*texts, *(f"token_id:{token}" for token in range(self.vocab_size)), ""))
+        return text in self._texts
 
     def adapters(self) -> Iterable[str]:
         return tuple(getattr(self._models, "lora_requests", ()))
@@ -92,7 +102,14 @@ class PrefillEngine:
         )
 
     def sampling_of(self, rendered: Call, asked: Sampling) -> Sampling:
-        return handed_over(rendered.asked_params, asked, watermarks=self._watermarks)
+        followed = self._constraints.followed if rendered.request is not None else frozenset[str]()
+        return handed_over(rendered.asked_params, asked, followed, watermarks=self._watermarks)
+
+    def alternatives(self, rendered: Call) -> int:
+        return self._constraints.alternatives(rendered)
+
+    async def constrain(self, rendered: Call, token_ids: Sequence[int], alternative: int) -> Constraint:
+        return await self._constraints.of(rendered, token_ids, alternative)
 
     def adapter_of(self, rendered: Call) -> int | None:
         return rendered.lora_request.lora_int_id if rendered.lora_request else None

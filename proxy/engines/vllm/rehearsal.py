@@ -47,6 +47,10 @@ DELIVERY: Final = ("stream", "stream_options", "store", "background")
 _FLAG: Final[TypeAdapter[bool | None]] = TypeAdapter(bool | None)
 
 
+REASONING: Final = ("reasoning_ended", "reasoning_parser_kwargs")
+"""Options of `generate` that decide where in an answer its grammar begins."""
+
+
 class Handler(NamedTuple):
     """Where in vLLM an endpoint is: the application state's attribute, its method, and the request's class."""
 
@@ -81,11 +85,13 @@ class _Play:
     """Of tokens, which the request asks for."""
 
     async def outputs(self, call: Call, place: int) -> AsyncGenerator[RequestOutput, None]:
+        call = self.performance.prompts[place] = await self.replayer.read(call)
+        self.prefills.begin(place, call)
         choices = self.choices[place]
         before = sum(map(len, self.choices[:place]))
         scored = [Scored()] * len(choices)
         if call.logprobs is not None:
-            found = None if call.is_masked else await self.prefills.scored(place)
+            found = await self.prefills.scored(place)
             self.performance.scored = self.performance.scored and found is not None
             scored = list(found or (unknown(claim.token_ids, call) for claim in choices))
         # The engine is given its work before the tokens are turned into text.
@@ -106,20 +112,26 @@ _play: ContextVar[_Play | None] = ContextVar("toploc_rehearsal", default=None)
 
 
 def rehearsed(
-    prompt: Any, sampling_params: SamplingParams, request_id: str, lora_request: Any
+    prompt: Any, sampling_params: SamplingParams, request_id: str, options: Mapping[str, Any]
 ) -> AsyncGenerator[RequestOutput, None] | None:
-    """What `generate` returns in a rehearsal, None outside of one."""
+    """What `generate` returns in a rehearsal, None outside of one. `options`: its others, by name."""
     play = _play.get()
     if play is None:
         return None
     calls = play.performance.prompts
     longer = {name for name, listed in zip(LISTS, LISTED, strict=True) if listed in play.performance.asked}
     call = Call(
-        prompt, sampling_params, request_id, lora_request, frozenset(longer), play.by_text and bool(longer), play.limit
+        prompt,
+        sampling_params,
+        request_id,
+        options.get("lora_request"),
+        frozenset(longer),
+        play.by_text and bool(longer),
+        play.limit,
+        {name: options[name] for name in REASONING if options.get(name) is not None},
     )
     calls.append(call)
     if len(calls) <= len(play.choices):
-        play.prefills.begin(len(calls) - 1, call)
         return play.outputs(call, len(calls) - 1)
     play.performance.problem = f"the answer has tokens for {len(play.choices)} prompts, and here is another"
     return _end()

@@ -113,7 +113,7 @@ FRONT_END: Final = (
         "vllm.v1.engine.async_llm:AsyncLLM.generate",
         "generate prefill",
         parameters="self prompt sampling_params request_id",
-        keywords="lora_request priority trace_headers",
+        keywords="lora_request priority trace_headers reasoning_ended reasoning_parser_kwargs",
     ),
     Reliance.on(
         "vllm.exceptions:GracefulHTTPError",
@@ -315,17 +315,52 @@ REPLAY: Final = (
     Reliance.on("vllm.entrypoints.mcp.tool_server:ToolServer", "tools", members="new_session"),
 )
 
+# Grammars, which answers are followed through
+
+GRAMMARS: Final = Reliance.on(
+    "vllm.v1.structured_output:StructuredOutputManager",
+    "grammars",
+    members="grammar_init grammar_bitmask accept_tokens",
+    without="the check on tokens skips answers under a grammar",
+)
+CONSTRAINTS: Final = (
+    GRAMMARS,
+    Reliance.on(
+        "vllm.v1.structured_output:StructuredOutputManager.grammar_bitmask",
+        "grammars",
+        parameters="self requests structured_output_request_ids scheduled_spec_decode_tokens",
+    ),
+    Reliance.on(
+        "vllm.v1.structured_output.request:StructuredOutputRequest", "grammars", members="is_grammar_ready grammar"
+    ),
+    Reliance.on(
+        "vllm.v1.request:Request",
+        "grammars",
+        members="from_engine_core_request append_output_token_ids",
+        attributes="structured_output_request",
+    ),
+    Reliance.on("vllm.sampling_params:StructuredOutputsParams", "grammars", members="_backend _backend_was_auto"),
+    Reliance.on(
+        "vllm.sampling_params:SamplingParams", "constraints", members="bad_words bad_words_token_ids allowed_token_ids"
+    ),
+    Reliance.on(
+        "vllm.v1.engine:EngineCoreRequest",
+        "rehearsal call constraints grammars",
+        members="sampling_params reasoning_ended reasoning_parser_kwargs",
+    ),
+)
+
 # Configuration
 
 CONFIGURATION: Final = (
     Reliance.on(
         "vllm.config:VllmConfig",
-        "worker startup head sampler runners/lifecycle runners/refused prefill",
+        "worker startup head sampler runners/lifecycle runners/refused prefill constraints grammars",
         members="model_config parallel_config scheduler_config speculative_config lora_config",
     ),
     Reliance.on(
         "vllm.config:ModelConfig",
-        "worker head prefill startup",
+        "worker head prefill startup constraints",
         members="model dtype max_model_len logprobs_mode skip_tokenizer_init get_hidden_size get_vocab_size "
         "get_diff_sampling_param try_get_generation_config",
     ),
@@ -553,6 +588,7 @@ GROUPS: Final = {
     "Requests and answers": REQUESTS,
     "Routes, which render prompts": ROUTES,
     "Rehearsals, in which the engine's part is replayed": REPLAY,
+    "Grammars, which answers are followed through": CONSTRAINTS,
     "Configuration": CONFIGURATION,
     "A worker's process": WORKER,
     "Output head": HEAD,

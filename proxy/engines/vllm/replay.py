@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -79,6 +79,28 @@ class Replayer:
         self._engine: Any = engine
         self._context_length = int(engine.vllm_config.model_config.max_model_len)
 
+    async def read(self, call: Call) -> Call:
+        """The call with what vLLM's input processor makes of prompt and options.
+
+        Raises:
+            Exception: whatever vLLM raises for these.
+        """
+        request = self._engine.input_processor.process_inputs(
+            call.request_id,
+            call.prompt,
+            call.asked_params,
+            supported_tasks=await self._engine.get_supported_tasks(),
+            lora_request=call.lora_request,
+        )
+        for name, value in call.reasoning.items():
+            setattr(request, name, value)
+        self._engine.input_processor.assign_request_id(request)
+        for name in LISTS:
+            setattr(request.sampling_params, name, getattr(call.sampling_params, name))
+        if call.limit is not None:
+            request.sampling_params.max_tokens = call.limit
+        return replace(call, request=request)
+
     async def outputs(
         self,
         call: Call,
@@ -90,29 +112,19 @@ class Replayer:
     ) -> AsyncGenerator[RequestOutput, None]:
         """What `generate` would give for these choices of one prompt, and their log-probabilities; adds their `texts`.
 
-        1. vLLM reads prompt and options, and makes a request of each choice.
+        1. vLLM makes a request of each choice.
         2. Each ends where the engine's rule says; one whose tokens are not proven ends with them.
         3. The tokens become outputs. A stop string may end a choice before its last token.
 
         Raises:
             Unended: a choice has fewer or more tokens than until its end.
-            Exception: whatever vLLM raises for the prompt or its options.
         """
-        request = self._engine.input_processor.process_inputs(  # 1
-            call.request_id,
-            call.prompt,
-            call.asked_params,
-            supported_tasks=await self._engine.get_supported_tasks(),
-            lora_request=call.lora_request,
-        )
-        self._engine.input_processor.assign_request_id(request)
-        for name in LISTS:
-            setattr(request.sampling_params, name, getattr(call.sampling_params, name))
-        if call.limit is not None:
-            request.sampling_params.max_tokens = call.limit
+        request = call.request
+        if request is None:
+            raise ValueError("the call has to be read first")
         processor = OutputProcessor(self._engine.renderer.tokenizer, log_stats=False)
         text, _, _ = extract_prompt_components(self._engine.model_config, call.prompt)
-        parent, children = _children(request)
+        parent, children = _children(request)  # 1
         for index, child in enumerate(children):
             processor.add_request(child, text, parent, index)
         for index, (child, (token_ids, proven), scores) in enumerate(zip(children, choices, scored, strict=True)):

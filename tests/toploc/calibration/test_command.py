@@ -9,6 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from models import alter
 from toploc import Thresholds, build_proofs_base64
@@ -77,15 +78,22 @@ def test_a_calibration(
     altered = write(tmp_path / "int4.jsonl", (evidence(copy, number) for number in range(40)))
     out = tmp_path / "mini.yaml"
     tokens = Thresholds.load("toploc-mini").tokens
-    out.write_text((MODEL.parents[1] / "configs" / "thresholds" / "toploc-mini.yaml").read_text("utf-8"), "utf-8")
+    document = yaml.safe_load((MODEL.parents[1] / "configs" / "thresholds" / "toploc-mini.yaml").read_text("utf-8"))
+    document["tokens"]["near"] = 0.01
+    out.write_text(yaml.safe_dump(document), "utf-8")
     assert call(honest, out, "--altered", f"int4={altered}", "--plots", str(tmp_path / "plots")) == 0
     made = Thresholds.load(out)
     assert (made.name, made.model, made.dtype, made.impostor_rate) == ("mini", "mini", "bfloat16", 0)
     assert [entry.rows for entry in made.bounds] == [1, 2, 4, 8, 32]
     paper = Thresholds.paper().bounds[0]
     assert all(entry.mantissa_mean < paper.mantissa_mean for entry in made.bounds)
-    # Those come from another command, and are kept.
-    assert made.tokens == tokens
+    # Those come from another command, and are kept, but for what is finer than a step of the logits.
+    assert made.tokens is not None
+    assert tokens is not None
+    assert made.tokens.near in (0.0625, 0.125)
+    assert "the step of bfloat16 at logits of" in made.tokens.provenance
+    changed = {"near": made.tokens.near, "provenance": made.tokens.provenance}
+    assert made.tokens == tokens.model_copy(update=changed)
     assert "120 honest chunks of 100 answers" in made.provenance
     printed = capsys.readouterr().out
     assert "| int4 |" in printed

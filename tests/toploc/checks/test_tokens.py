@@ -13,6 +13,7 @@ from toploc.checks.tokens import MANY, check_equal_choices, check_tokens, most_o
 from toploc.evidence.evidence import Answer
 from toploc.protocol import ChoiceProofs, PromptDigest
 from toploc.thresholds.tokens import TokenBounds
+from toploc.tokens.masks import Constraint, Forbidden
 from toploc.tokens.sampling import Sampling
 from toploc.tokens.scores import POWERS, TokenScores
 from toploc.tokens.scoring import score_tokens
@@ -45,7 +46,7 @@ def answer_of(token_ids: tuple[int, ...], index: int = 0) -> Answer:
 
 def judged(distance: np.ndarray, sampling: Sampling, column: str) -> Check:
     count = len(distance)
-    columns = dict.fromkeys(("margin", "cut", "surprisal", "entropy", "variance"), np.zeros(count))
+    columns = dict.fromkeys(("margin", "top", "cut", "surprisal", "entropy", "variance"), np.zeros(count))
     rest = {"best": np.zeros(count, np.int64), "cumulants": np.zeros((count, len(POWERS))), "replay": np.zeros(count)}
     scores = TokenScores(**{**columns, "tail": np.ones(count), **rest, column: distance})
     return check_tokens(answer_of((1,) * count), sampling, scores, BOUNDS, decode=lambda _: "x")
@@ -131,3 +132,30 @@ def test_equal_choices_of_a_sampled_answer(sampling: Sampling, found: bool) -> N
     if check is not None:
         assert (check.status, check.reason, check.choice) == ("failed", "equal_choices", None)
         assert (check.figures["choices"], check.figures["equal_tokens"]) == ([0, 1], 18)
+
+
+def test_a_forbidden_token_needs_no_logits() -> None:
+    found = check_tokens(
+        answer_of((3, 4)),
+        Sampling(),
+        None,
+        BOUNDS,
+        decode=lambda ids: f"<{ids[0]}>",
+        constraint=Constraint(forbidden=Forbidden(1, "structured_outputs")),
+    )
+    assert (found.status, found.reason) == ("failed", "forbidden")
+    assert found.message == 'token 1, "<4>", is none that structured_outputs leaves there'
+    assert (found.figures["place"], found.figures["option"]) == (1, "structured_outputs")
+
+
+def test_what_cannot_be_followed_is_undecided() -> None:
+    constraint = Constraint(problem="the grammar does not compile")
+    found = check_tokens(answer_of((3, 4)), Sampling(), None, BOUNDS, decode=lambda _: "", constraint=constraint)
+    assert (found.status, found.reason) == ("undecided", "constraint")
+
+
+def test_processors_of_logits_may_allow_what_a_grammar_forbids() -> None:
+    constraint = Constraint(forbidden=Forbidden(0, "bad_words"))
+    sampling = Sampling(other=("a_processor",))
+    found = check_tokens(answer_of((3,)), sampling, None, BOUNDS, decode=lambda _: "", constraint=constraint)
+    assert (found.status, found.reason) == ("skipped", "options")

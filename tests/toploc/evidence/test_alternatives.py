@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from toploc.evidence.alternatives import MORE, agree, entries_of, marked
+from toploc.evidence.alternatives import MASKED, MORE, agree, entries_of, marked, with_masked
 
 MARGIN = 0.5
 # The chosen token, then the likeliest: half a nat apart, so that neighbours may change places.
@@ -98,3 +99,53 @@ def test_entries() -> None:
 @pytest.mark.parametrize("junk", [{"a": "x"}, {"a": True}, [{"token": "a"}], ["a"], [{"logprob": None}]])
 def test_what_is_no_list_of_tokens(junk: Any) -> None:
     assert entries_of(junk) is None
+
+
+def spelled(*places: tuple[str, float]) -> list[dict[str, Any]]:
+    return [{"token": token, "logprob": logprob, "bytes": list(token.encode())} for token, logprob in places]
+
+
+@pytest.mark.parametrize("is_list", [True, False])
+@pytest.mark.parametrize(
+    ("others", "same"),
+    [
+        (["x", "y"], True),
+        (["v", "w"], True),  # others that the grammar masks too
+        (["x", "w"], True),
+        (["drink this", "x"], None),
+        (["x"], False),
+        (["b", "x"], False),  # which is left
+    ],
+)
+def test_tokens_that_a_grammar_masks_are_equal(is_list: bool, others: list[str], same: bool | None) -> None:
+    rehearsed = [("a", -0.5), ("b", -0.9), *((token, MASKED) for token in "xyz")]
+    claimed = [("a", -0.5), ("b", -0.9), *((token, MASKED) for token in others)]
+    if not is_list and others == ["b", "x"]:
+        return  # an object has a text once
+    place, own = (spelled(*one) if is_list else dict(one) for one in (claimed, rehearsed))
+    left, right = entries_of(place), entries_of(own)
+    assert left is not None
+    assert right is not None
+    longer = with_masked(left, right, {*"abvwxyz"}.__contains__)
+    assert (longer is None) == (same is None)
+    if longer is not None:
+        # Of an object, in which masked tokens may share a text, fewer may be listed.
+        found = agree(left, longer, 4, MARGIN, is_list=is_list) is not None
+        assert found == (same or (not is_list and others == ["x"]))
+
+
+def test_masked_tokens_where_nothing_is_masked() -> None:
+    """Then the verifier's list has tokens that are likelier, and left out."""
+    claimed = [*listed("t0", "t1"), ("new", MASKED)]
+    longer = with_masked(claimed, LIKELY, lambda _: True)
+    assert longer == LIKELY
+    assert agree(claimed, longer, 3, MARGIN, is_list=True) is None
+
+
+def test_bytes_of_a_masked_token_are_its_texts() -> None:
+    rehearsed = entries_of(spelled(("a", -0.5), ("x", MASKED)))
+    claimed = entries_of([{"token": "y", "logprob": MASKED, "bytes": [1]}])
+    assert claimed is not None
+    assert rehearsed is not None
+    assert with_masked(claimed, rehearsed, lambda _: True) is None
+    assert json.loads(claimed[0][0])[1]["bytes"] == [1]

@@ -28,11 +28,11 @@ def test_bytes_and_back(options: dict[str, float]) -> None:
 
 
 def test_a_table_has_columns_in_order() -> None:
-    numbers = np.arange(7.0 + len(POWERS) + 1)
+    numbers = np.arange(8.0 + len(POWERS) + 1)
     scores = TokenScores.from_table(np.stack([numbers, numbers]))
     assert [scores.margin[1], scores.best[1], scores.cut[1], scores.surprisal[1]] == [0, 1, 2, 3]
-    assert [scores.entropy[1], scores.variance[1], scores.tail[1]] == [4, 5, 6]
-    assert scores.cumulants[1].tolist() == list(range(7, 7 + len(POWERS)))
+    assert [scores.entropy[1], scores.variance[1], scores.tail[1], scores.top[1]] == [4, 5, 6, 7]
+    assert scores.cumulants[1].tolist() == list(range(8, 8 + len(POWERS)))
     assert scores.replay is not None
     assert scores.replay[1] == numbers[-1]
     assert TokenScores.from_table(np.stack([numbers, numbers])[:, :-1]).replay is None
