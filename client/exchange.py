@@ -39,7 +39,7 @@ class Exchange:
         body = {name: value for name, value in request.items() if name not in NOT_BODY}
         body |= request.get("extra_body") or {}
         if isinstance(response, BaseModel):
-            response = response.model_dump(mode="json", exclude_unset=True)
+            response = response.model_dump(mode="json", by_alias=True, exclude_unset=True)
         try:
             asked, answer = (json.dumps(value, ensure_ascii=False).encode() for value in (body, response))
         except (TypeError, ValueError, RecursionError) as error:

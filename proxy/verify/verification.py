@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WAYS: Final[Sequence[Mapping[str, bool]]] = ({"stream": True}, {"stream": True, "one_by_one": True}, {})
 """To rehearse a stream: in large pieces; token by token, which parsers may read otherwise; and as a whole, since others
-than this project's client may keep it in that form."""
+than this project's client may keep it in that form. Of /v1/responses all keep what the last event brings."""
 
 
 class Verification:
@@ -63,7 +63,8 @@ class Verification:
         engine = self._verifier.engine
         if any(token >= engine.vocab_size for claim in claims for token in claim.token_ids):
             choices = []
-        ways = WAYS if evidence.source[0].get("stream") is True else WAYS[-1:]
+        is_stream = evidence.source[0].get("stream") is True
+        ways = WAYS[-1:] if not is_stream else WAYS[:-1] if evidence.route == "response" else WAYS
         first: tuple[Performance, list[Rehearsed]] | None = None
         for way in ways:
             performance = await engine.rehearse(
@@ -93,7 +94,9 @@ class Verification:
         logprobs = None
         if performance.scored:
             margin = (self._verifier.policy.thresholds.tokens or DEFAULT).margin
-            logprobs = Logprobs(margin, performance.asked, self._verifier.engine.spells)
+            engine = self._verifier.engine
+            is_of_one = engine.reports == "logprobs"
+            logprobs = Logprobs(margin, performance.asked, engine.spells, engine.vocab_size, of_one=is_of_one)
         claimed, offsets = self._evidence.source[1], self._chunk_offsets(performance)
         options: dict[str, Any] = {"logprobs": logprobs, "without": (FIELD_NAME,), "partial": self._evidence.partial}
         unproven = self._evidence.unproven

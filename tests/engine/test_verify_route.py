@@ -146,7 +146,19 @@ def swap_proofs(item: dict[str, Any]) -> None:
     one["proofs"], two["proofs"] = two["proofs"], one["proofs"]
 
 
+def junk_for(**refused: Any) -> Callable[[dict[str, Any]], None]:
+    """Junk for proofs, in the answer to a request that the engine refuses."""
+
+    def change(item: dict[str, Any]) -> None:
+        item["request"] |= refused
+        choice(item).update(token_ids=[1], proofs=["x"])
+
+    return change
+
+
 FORGERIES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "junk for a request with no tools": (forged(junk_for(tools=[])), "rejected", "malformed_proof.length"),
+    "junk for a choice of no tools": (forged(junk_for(tool_choice="auto")), "rejected", "malformed_proof.length"),
     "constant polynomial": (
         forged(proofs(lambda made: [encoded(PRIME, 0x4100)] * len(made))),
         "rejected",

@@ -83,6 +83,18 @@ def check_proofs(
     )
 
 
+def check_form(answer: Answer) -> Check | None:
+    """Whether the proofs are malformed, for which nothing has to be computed; None if they are not."""
+    if answer.proofs.proofs is None:
+        return None
+    try:
+        _decoded(answer)
+    except MalformedProof as error:
+        reason = f"malformed_proof.{error.reason}"
+        return Check(name="proofs", status="failed", choice=answer.index, reason=reason, message=str(error))
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Held:
     """The answer whose proofs are held against thresholds."""

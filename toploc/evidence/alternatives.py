@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from math import exp
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ MORE: Final = 8
 
 MASKED: Final = -9999.0
 """What routes write for the log-probability of a token that a grammar does not leave, which is -inf."""
+SMALLEST: Final = -700.0
+"""Whose reciprocal a float can hold."""
 
 _MARK: Final = "\ue000"
 
@@ -42,7 +45,9 @@ def entries_of(place: Sequence[Any] | dict[str, Any], *, has_marks: bool = False
         logprob = value.get("logprob") if isinstance(value, dict) else value
         if isinstance(logprob, bool) or not isinstance(logprob, int | float):
             return None
-        said = {k: v for k, v in value.items() if k not in ("logprob", "rank")} if isinstance(value, dict) else {}
+        said = {k: v for k, v in value.items() if k != "logprob"} if isinstance(value, dict) else {}
+        if said.get("rank") is not None:  # `ranks_fit` says which it may be
+            said["rank"] = True
         if has_marks:
             said = {k: _unmarked(v) if isinstance(v, str) else v for k, v in said.items()}
         token = json.dumps([_unmarked(name) if has_marks else name, said], sort_keys=True)
@@ -118,3 +123,36 @@ def agree(
     if others and rest and max(rest) > min(others) + margin:  # 4
         return None
     return noise
+
+
+def ranks_fit(
+    place: Sequence[Any] | dict[str, Any],
+    likeliest: Sequence[float],
+    margin: float,
+    *,
+    tokens: int | None = None,
+    of_one: bool = False,
+) -> bool:
+    """Whether the tokens of a place can have the ranks that it says, by their log-probabilities.
+
+    `likeliest`: log-probabilities of the likeliest tokens, to which `margin` is as far as they may be off; empty if
+    none are known. `tokens`: in the vocabulary. `of_one`: whether probabilities sum up to one, which logits do not.
+
+    1. No rank is less than that of a token behind all that are likelier for certain, and none beyond the vocabulary.
+    2. None is more than there are tokens as likely, where the likeliest are those and others.
+    3. Nor than there can be, since all of them share a probability of one.
+    """
+    for value in place.values() if isinstance(place, dict) else place:
+        rank = value.get("rank") if isinstance(value, dict) else None
+        if rank is None:
+            continue
+        logprob = value["logprob"]
+        likelier = sum(one > logprob + margin for one in likeliest)
+        if type(rank) is not int or not likelier < rank <= (tokens or rank):  # 1
+            return False
+        as_likely = sum(one >= logprob - margin for one in likeliest)
+        if as_likely < len(likeliest) and rank > max(1, as_likely):  # 2
+            return False
+        if of_one and 0 > logprob > SMALLEST and rank > exp(margin - logprob):  # 3
+            return False
+    return True

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from .alternatives import agree, entries_of, with_masked
+from .alternatives import MORE, agree, entries_of, ranks_fit, with_masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -68,12 +68,18 @@ class Logprobs:
     """How log-probabilities are compared.
 
     `margin`: how far two may lie from each other. `asked`: the fields in which the rehearsed object lists `MORE` of the
-    likeliest tokens than were asked for, and that number. `spells`: whether a text is that of one token.
+    likeliest tokens than were asked for, and that number. `spells`: whether a text is that of one token. `tokens`: in
+    the vocabulary. `of_one`: whether they are logarithms of probabilities, which sum up to one, or logits.
     """
 
     margin: float
     asked: Mapping[str, int] = field(default_factory=dict)
     spells: Callable[[str], bool] = field(default=_spells_nothing, repr=False)
+    tokens: int | None = None
+    of_one: bool = False
+
+    def ranks_fit(self, place: Any, likeliest: Sequence[float] = ()) -> bool:
+        return ranks_fit(place, likeliest, self.margin, tokens=self.tokens, of_one=self.of_one)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +200,9 @@ class _Walk:
             self.found.agree(path)
 
     def objects(self, path: Path, claimed: Mapping[str, Any], rehearsed: Mapping[str, Any]) -> None:
+        is_ranked = "rank" in claimed and self.logprobs is not None and entries_of([claimed]) is not None
+        if is_ranked and self.logprobs is not None and not self.logprobs.ranks_fit([claimed]):
+            self.found.note("differs", (*path, "rank"), claimed["rank"], rehearsed.get("rank"))
         for name, value in claimed.items():
             self.values((*path, name), value, rehearsed.get(name, ABSENT))
         for name, value in () if self.partial else rehearsed.items():
@@ -250,6 +259,9 @@ class _Walk:
                 _list(self.found.unbound, path)
                 return
             noise = agree(left, right, asked, self.logprobs.margin, is_list=isinstance(rehearsed, list))
+            likeliest = sorted((logprob for _, logprob in right), reverse=True)[: asked + MORE]
+            if not self.logprobs.ranks_fit(claimed, likeliest):
+                noise = None
         if noise is None:
             self.found.note("differs", path, claimed, rehearsed)
             return

@@ -9,7 +9,7 @@ from ..checks.finish import check_finish
 from ..checks.model import check_model
 from ..checks.pooled import check_pooled
 from ..checks.prompt import check_prompt
-from ..checks.proofs import check_proofs
+from ..checks.proofs import check_form, check_proofs
 from ..checks.receipt import check_receipt
 from ..checks.response import Rehearsed, check_response
 from ..checks.text import check_text
@@ -101,8 +101,11 @@ def judge(
             Check(name="proofs", status="undecided", reason="no_proofs", message=message, figures={**figures})
         )
     for answer, entry in zip(evidence.answers, computed, strict=True):
-        checks += [entry] if isinstance(entry, Check) else _of_choice(evidence, answer, policy, entry)
-        if rehearsed is None and not isinstance(entry, Check):
+        if isinstance(entry, Check):
+            checks += _uncomputed(answer, entry)
+            continue
+        checks += _of_choice(evidence, answer, policy, entry)
+        if rehearsed is None:
             checks += _of_text(evidence, answer, policy, entry)
     checks += _equal_choices(evidence, policy, computed)  # 5
     if any(check.name == "prompt" and check.status != "passed" for check in checks):
@@ -152,6 +155,14 @@ def _equal_choices(evidence: Evidence, policy: Policy, computed: Sequence[Comput
             yield check
 
 
+def _uncomputed(answer: Answer, why: Check) -> Iterator[Check]:
+    """A prover must not get by with junk where a request cannot be rendered, or is one that the engine refuses."""
+    yield why
+    malformed = check_form(answer)
+    if malformed is not None:
+        yield malformed
+
+
 def _of_choice(evidence: Evidence, answer: Answer, policy: Policy, computed: Computed) -> Iterator[Check]:
     def text_of(token_ids: Sequence[int]) -> str:
         return policy.decode(token_ids, False)
@@ -162,6 +173,9 @@ def _of_choice(evidence: Evidence, answer: Answer, policy: Policy, computed: Com
     yield prompt
     if prompt.status == "undecided":
         # What was computed is of another prompt.
+        malformed = check_form(answer)
+        if malformed is not None:
+            yield malformed
         return
     proofs = check_proofs(  # 3
         answer,

@@ -193,6 +193,9 @@ class Rehearsal:
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             return Performance(problem=f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        except Exception as error:
+            # What vLLM's validators raise themselves (VLLMValidationError) is no ValueError, which pydantic would take.
+            return Performance(problem=_message(error))
         play = _Play(
             performance,
             self._replayer,

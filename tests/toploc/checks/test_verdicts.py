@@ -330,6 +330,9 @@ def test_prompts_that_cannot_be_rendered(verify: Verify, recorded: Recorded, fin
     evidence["request"] |= options
     report = verify(evidence)
     assert (report.verdict, find(report, "prompt").reason) == ("undecided", "unrenderable")
+    choice(evidence)["proofs"][0] = "x"
+    report = verify(evidence)
+    assert (report.verdict, find(report, "proofs").reason) == ("rejected", "malformed_proof.length")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from toploc.evidence.alternatives import MASKED, MORE, agree, entries_of, marked, with_masked
+from toploc.evidence.alternatives import MASKED, MORE, agree, entries_of, marked, ranks_fit, with_masked
 
 MARGIN = 0.5
 # The chosen token, then the likeliest: half a nat apart, so that neighbours may change places.
@@ -149,3 +149,33 @@ def test_bytes_of_a_masked_token_are_its_texts() -> None:
     assert rehearsed is not None
     assert with_masked(claimed, rehearsed, lambda _: True) is None
     assert json.loads(claimed[0][0])[1]["bytes"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("rank", "logprob", "fits"),
+    [
+        (1, -1.0, True),
+        (2, -1.2, True),
+        (3, -1.0, False),
+        (2, -3.0, False),
+        (0, -1.0, False),
+        (True, -1.0, False),
+        (1.0, -1.0, False),
+        (300, -9.0, True),
+        (11, -9.0, False),
+        (13_000, -9.0, True),
+        (14_000, -9.0, False),
+        (10**9, -1000.0, True),
+    ],
+)
+def test_a_rank_that_a_token_can_have(rank: Any, logprob: float, fits: bool) -> None:
+    likeliest = [one for _, one in LIKELY]
+    place = {"5": {"logprob": logprob, "rank": rank}}
+    assert ranks_fit(place, likeliest, MARGIN, of_one=True) is fits
+
+
+def test_ranks_of_logits_and_of_nothing_else() -> None:
+    assert ranks_fit([{"logprob": -1.0, "rank": 500}], (), MARGIN)
+    assert not ranks_fit([{"logprob": -1.0, "rank": 500}], (), MARGIN, tokens=499)
+    assert not ranks_fit([{"logprob": -1.0, "rank": 500}], (), MARGIN, of_one=True)
+    assert ranks_fit([{"logprob": -1.0}, {"logprob": -1.0, "rank": None}], (), MARGIN, of_one=True)
