@@ -90,10 +90,10 @@ def computing_once(compute: Callable[..., Awaitable[Any]]) -> Callable[..., Awai
     """By the request, which makes the prompt and the options, and what the field says of the choice."""
     known: dict[str, Any] = {}
 
-    async def once(self: EngineVerifier, evidence: Evidence, answer: Answer, rendered: Any) -> Any:
-        key = json.dumps([group.get().decode(), evidence.source[0], said(evidence, answer)])
+    async def once(self: EngineVerifier, evidence: Evidence, answer: Answer, rendered: Any, *which: int) -> Any:
+        key = json.dumps([group.get().decode(), evidence.source[0], said(evidence, answer), which])
         if key not in known:
-            known[key] = await compute(self, evidence, answer, rendered)
+            known[key] = await compute(self, evidence, answer, rendered, *which)
         return known[key]
 
     return once
