@@ -42,6 +42,7 @@ LAYERS = {
         "server",
         "routes",
         "engines",
+        "offline",
         "doctor experiment batch",
         "__init__",
     ],

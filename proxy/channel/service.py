@@ -75,10 +75,13 @@ class Examinations(Protocol):
     def expire(self, ttl: float) -> int:
         """Forgets what nobody asked about for `ttl` seconds; returns how many."""
 
+    def stop(self) -> None:
+        """Ends the thread, once it has done what it was asked."""
+
 
 class Service:
-    """Serves on a ROUTER socket that is bound to `address`, until the process ends; over TCP on a DEALER socket that is
-    connected to the relay, which puts the client's frame before a request itself.
+    """Serves on a ROUTER socket that is bound to `address`, until `stop` or the end of the process; over TCP
+    on a DEALER socket that is connected to the relay, which puts the client's frame before a request itself.
 
     Each request is three frames (client, sequence number, message); the reply repeats the first two. A message that
     does not parse is dropped: only this server's own processes can reach the socket, so it is a bug, not traffic.
@@ -100,6 +103,7 @@ class Service:
         self._welcome = welcome
         self._capture_ttl = capture_ttl
         self._examiner = examiner
+        self._stopped = threading.Event()
 
     def start(self) -> None:
         # A context of its own: vLLM's may be closed before, and a forked one must not be used.
@@ -115,14 +119,29 @@ class Service:
         examined.bind(EXAMINED)
         self._examined = context.socket(zmq.PUSH)
         self._examined.connect(EXAMINED)
-        threading.Thread(target=self._run, args=(socket, examined), name="toploc-service", daemon=True).start()
+        arguments = context, socket, examined
+        threading.Thread(target=self._run_until_stopped, args=arguments, name="toploc-service", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ends its thread and the examiner's, within about a second."""
+        self._stopped.set()
+
+    def _run_until_stopped(
+        self, context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], examined: zmq.Socket[bytes]
+    ) -> None:
+        self._run(socket, examined)
+        if self._examiner is not None:
+            self._examiner.stop()
+        for each in (socket, examined, self._examined):
+            each.close()
+        context.term()
 
     def _run(self, socket: zmq.Socket[bytes], examined: zmq.Socket[bytes]) -> None:
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         poller.register(examined, zmq.POLLIN)
         next_housekeeping = time.monotonic() + HOUSEKEEPING_SECONDS
-        while True:
+        while not self._stopped.is_set():
             # Also under constant traffic.
             if time.monotonic() >= next_housekeeping:
                 next_housekeeping = time.monotonic() + HOUSEKEEPING_SECONDS

@@ -55,7 +55,7 @@ class Examiner:
         self._head = head
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._waiting: queue.SimpleQueue[tuple[Examine, Callable[[Reply], object]]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[Examine, Callable[[Reply], object]] | None] = queue.SimpleQueue()
 
     def discard(self, nonce: str) -> None:
         """Nobody will ask about this prefill."""
@@ -70,15 +70,21 @@ class Examiner:
         return self._head is not None
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name="toploc-examiner", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="toploc-examiner", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread, once it has examined what it was asked to."""
+        self._waiting.put(None)
+        self._thread.join()
 
     def submit(self, request: Examine, reply: Callable[[Reply], object]) -> None:
         """Calls `reply` once, from the examiner's thread."""
         self._waiting.put((request, reply))
 
     def _run(self) -> None:
-        while True:
-            request, reply = self._waiting.get()
+        while (asked := self._waiting.get()) is not None:
+            request, reply = asked
             reply(self.examine(request))
 
     def examine(self, request: Examine) -> Reply:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +20,7 @@ from toploc.scheme import CHUNK_SIZE
 from toploc.verifier.model_name import require_model
 
 from .flags import add_flag, parse
-from .folder import SAMPLE, Experiment, Manifest, start_server
+from .folder import SAMPLE, Experiment, Manifest
 from .prompts import read_prompts
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 DESCRIPTION: Final = """\
 Asks a model the first prompts of a data set and keeps requests, answers and proofs in
 SAVE_DIR/MODEL/evidence.jsonl, which `toploc validate`, `toploc verify`, `toploc audit` and `toploc calibrate` read.
-The flags are those of the original's script; underscores may be dashes. What is after -- goes to `toploc serve`.
+The flags are those of the original's script; underscores may be dashes. What is after -- are options of the engine, as
+`toploc serve` has them.
 """
 
 EPILOG: Final = """\
@@ -40,6 +42,9 @@ example:
   toploc generate --model_name models/toploc-mini --n_samples 8 --save_dir signatures --max_decode_tokens 64 \\
     --dataset_name toploc-questions -- --enforce-eager
 """
+
+BATCHES: Final = 4
+"""Times `--batch`, that the engine gets together: at their end it has fewer and fewer at once."""
 
 ROUTES: Final = {"chat": "/v1/chat/completions", "completion": "/v1/completions"}
 TIMEOUT: Final = 3600.0
@@ -85,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
         help="completion: the prompt's text as it is, for models without a chat template (default: chat)",
     )
     add_flag(made, "weights", help="folder of weights to serve as --model_name, to try altered copies")
-    add_flag(made, "base_url", help="of a running `toploc serve`, to ask it in place of starting one")
+    add_flag(made, "base_url", help="of a running `toploc serve`, to ask it in place of loading the model")
     add_flag(made, "batch", type=positive, default=64, help="requests at once (default: 64)")
     return made
 
@@ -106,12 +111,11 @@ def main(arguments: Sequence[str]) -> int:
     left = [sample for sample in range(len(prompts)) if sample not in done]
     if left:
         bodies = {sample: request(args, sample, prompts[sample]) for sample in left}
-        with ExitStack() as stack:
-            url = args.base_url
-            if url is None:
-                weights = args.weights or args.model_name
-                url = start_server(stack, weights, args.model_name, dtype=args.dtype, tp=args.tp, options=serve)
-            _ask(url, ROUTES[args.route], bodies, experiment, args.batch, len(done & set(range(len(prompts)))))
+        with tqdm(total=len(prompts), initial=len(prompts) - len(left), unit=" answers", disable=None) as bar:
+            if args.base_url is None:
+                _make(args, serve, bodies, experiment, bar)
+            else:
+                _ask(args.base_url, ROUTES[args.route], bodies, experiment, args.batch, bar)
     print(f"{experiment.evidence.path}: {len(prompts):,} answers")
     return 0
 
@@ -139,14 +143,53 @@ def length(sample: int, most: int) -> int:
     return min(CHUNK_SIZE * int((most // CHUNK_SIZE) * random.random() ** 2) + tail, most)
 
 
+def _make(
+    args: argparse.Namespace,
+    serve: Sequence[str],
+    bodies: Mapping[int, dict[str, Any]],
+    experiment: Experiment,
+    bar: tqdm[Any],
+) -> None:
+    """Has an engine of this process's own make the answers, and keeps each batch as it is done. Raises ToplocError."""
+    # Seconds of imports, which a running server needs none of.
+    from ..engines.vllm.offline.answers import answer, llm_by_flags
+
+    flags = ["--served-model-name", args.model_name, "--dtype", args.dtype, "--tensor-parallel-size", str(args.tp)]
+    weights = args.weights or args.model_name
+    print(f"loading {weights}; it takes a minute or more", file=sys.stderr)
+    if "--kv-cache-memory-bytes" not in serve:
+        # In GiB; without it vLLM on a CPU takes most of the memory. It goes before the flag.
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    with llm_by_flags(weights, [*flags, *serve]) as llm:
+        every, size = list(bodies), BATCHES * args.batch
+        for samples in (every[at : at + size] for at in range(0, len(every), size)):
+            made = answer(llm, args.route, [bodies[sample] for sample in samples])
+            for sample, response in zip(samples, made, strict=True):
+                _keep(experiment, sample, bodies[sample], response)
+                bar.update()
+
+
+def _keep(experiment: Experiment, sample: int, body: dict[str, Any], response: dict[str, Any]) -> None:
+    """Raises ToplocError for an answer without proofs."""
+    proofs = response[FIELD_NAME]
+    problems = [proofs, *proofs.get("choices", ())]
+    if problem := next((entry["error"] for entry in problems if entry.get("error")), None):
+        raise ToplocError(f"prompt {sample}: no proofs: {problem['code']}: {problem['message']}")
+    experiment.evidence.append(body, response)
+
+
 def _ask(
-    url: str, route: str, bodies: Mapping[int, dict[str, Any]], experiment: Experiment, batch: int, done: int
+    url: str,
+    route: str,
+    bodies: Mapping[int, dict[str, Any]],
+    experiment: Experiment,
+    batch: int,
+    bar: tqdm[Any],
 ) -> None:
     """Keeps each answer as it comes. Raises ToplocError for the first that has none, after those on their way."""
     limits = httpx.Limits(max_connections=None)
     with (
         httpx.Client(base_url=url.rstrip("/").removesuffix("/v1"), timeout=TIMEOUT, limits=limits) as http,
-        tqdm(total=done + len(bodies), initial=done, unit=" answers", disable=None) as bar,
         ThreadPoolExecutor(batch) as pool,
     ):
 
@@ -159,13 +202,9 @@ def _ask(
                 hint = "; without a chat template: --route completion" if "chat template" in response.text else ""
                 raise ToplocError(f"prompt {sample}: HTTP {response.status_code}: {response.text[:300]}{hint}")
             answer = response.json()
-            proofs = answer.get(FIELD_NAME)
-            if proofs is None:
+            if answer.get(FIELD_NAME) is None:
                 raise ToplocError(f"{url}: answers carry no proofs; it is no `toploc serve`")
-            problems = [proofs, *proofs.get("choices", ())]
-            if problem := next((entry["error"] for entry in problems if entry.get("error")), None):
-                raise ToplocError(f"prompt {sample}: no proofs: {problem['code']}: {problem['message']}")
-            experiment.evidence.append(bodies[sample], answer)
+            _keep(experiment, sample, bodies[sample], answer)
             bar.update()
 
         tasks = [pool.submit(ask, sample) for sample in bodies]

@@ -76,7 +76,7 @@ class ProvingGenerate:
         # Here and not in the generator, which may be advanced in another context than this call's.
         context = current.get()
         if context is None:
-            return self._generate(prompt, _without_tag(sampling_params), *args, **kwargs)
+            return self._generate(prompt, without_tag(sampling_params), *args, **kwargs)
         lora = kwargs.get("lora_request")
         call = Call(lora.lora_name if lora else context.served.model, sampling_params.n, _refusal(context, prompt))
         call.request_id = request_id
@@ -85,13 +85,13 @@ class ProvingGenerate:
         if call.refusal is not None:
             context.settled = True
             metrics.ANSWERS.labels(call.refusal.code).inc()
-            return self._generate(prompt, _without_tag(sampling_params), *args, **kwargs)
+            return self._generate(prompt, without_tag(sampling_params), *args, **kwargs)
         tag = Tag.new(children=sampling_params.n)
-        tagged = _without_tag(sampling_params)
+        tagged = without_tag(sampling_params)
         tagged.extra_args = {**(tagged.extra_args or {}), EXTRA_ARG: tag.seal(self._secret)}
         if tagged.temperature >= GREEDY_BELOW:
             if self._seed_requests and tagged.seed is None:
-                tagged = _seeded(tagged)
+                tagged = seeded(tagged)
             call.seed = tagged.seed if context.served.sampler else None
         delta = tagged.output_kind is RequestOutputKind.DELTA
         return self._prove(self._generate(prompt, tagged, *args, **kwargs), context, call, tag, delta=delta)
@@ -176,7 +176,7 @@ class ProvingGenerate:
         return await self._channel.proofs(reply)
 
 
-def _without_tag(sampling_params: SamplingParams) -> SamplingParams:
+def without_tag(sampling_params: SamplingParams) -> SamplingParams:
     """A copy that carries no value under our key: `extra_args` may be the client's own `vllm_xargs`, by reference,
     shared by all prompts of the request."""
     params = copy.copy(sampling_params)
@@ -185,7 +185,7 @@ def _without_tag(sampling_params: SamplingParams) -> SamplingParams:
     return params
 
 
-def _seeded(sampling_params: SamplingParams) -> SamplingParams:
+def seeded(sampling_params: SamplingParams) -> SamplingParams:
     """A copy with a random seed, below 2^53 so that it is exact in every JSON parser."""
     params = copy.copy(sampling_params)
     params.seed = secrets.randbelow(2**52)

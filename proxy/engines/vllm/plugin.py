@@ -1,10 +1,12 @@
 """vLLM's general plugin: called once in every process of a server, before engines and workers are made.
 
-In a vLLM that `toploc serve` did not start it does nothing, so having the package installed changes nothing.
+In a vLLM that neither `toploc serve` nor `toploc_proxy.offline` started it does nothing, so having the package
+installed changes nothing.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 from toploc.errors import UnsupportedEngine
@@ -23,9 +25,13 @@ def register() -> None:
     Raises:
         UnsupportedEngine: this vLLM, or a front end that was chosen, cannot carry proofs.
     """
-    settings = Settings.from_environ()
-    if settings is None:
-        return
+    if Settings.from_environ() is not None:
+        _install()
+
+
+@cache
+def _install() -> None:
+    """Once a process, which may make several engines."""
     import vllm.envs
 
     if getattr(vllm.envs, "VLLM_USE_RUST_FRONTEND", False):
@@ -38,9 +44,9 @@ def register() -> None:
     from .runners import v1, v2
 
     require(*reliances.WORKER, *reliances.CONFIGURATION, *reliances.HEAD)
-    v1.install(settings)
+    v1.install()
     # Without Triton, as on CPUs, vLLM falls back to the first runner.
     if HAS_TRITON:
-        v2.install(settings)
+        v2.install()
     elif current_platform.is_cpu():
         expansion.mend()

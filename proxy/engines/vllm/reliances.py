@@ -460,6 +460,62 @@ HEAD: Final = (
     Reliance.on("vllm.lora.lora_model:LoRAModel", "head", attributes="loras"),
 )
 
+# Offline, without a server
+
+OFFLINE: Final = (
+    Reliance.on(
+        "vllm.entrypoints.llm:LLM",
+        "offline/llm",
+        attributes="llm_engine runner_type model_config",
+    ),
+    Reliance.on(
+        "vllm.v1.engine.llm_engine:LLMEngine",
+        "offline/engine offline/llm",
+        members="add_request step has_unfinished_requests get_num_unfinished_requests abort_request",
+        attributes="engine_core vllm_config",
+    ),
+    Reliance.on(
+        "vllm.v1.engine.llm_engine:LLMEngine",
+        "offline/verification",
+        members="get_supported_tasks",
+        attributes="vllm_config renderer input_processor model_config",
+    ),
+    Reliance.on(
+        "vllm.v1.engine.llm_engine:LLMEngine.add_request",
+        "offline/engine",
+        parameters="self request_id prompt params arrival_time lora_request",
+    ),
+    Reliance.on(
+        "vllm.v1.engine.llm_engine:LLMEngine.abort_request", "offline/engine", parameters="self request_ids internal"
+    ),
+    Reliance.on("vllm.v1.engine.core_client:SyncMPClient", "offline/engine", attributes="outputs_queue"),
+    Reliance.on("vllm.v1.engine.core_client:EngineCoreClient", "offline/llm", members="shutdown"),
+    Reliance.on(
+        "vllm.outputs:RequestOutput",
+        "offline/calls offline/engine offline/rollout offline/verification",
+        attributes="request_id outputs prompt_token_ids finished lora_request",
+    ),
+    Reliance.on(
+        "vllm.lora.request:LoRARequest",
+        "offline/calls offline/engine offline/rollout offline/verification",
+        members="lora_name",
+    ),
+    Reliance.on(
+        "vllm.sampling_params:SamplingParams",
+        "offline/calls offline/engine offline/rollout offline/verification",
+        members="n seed temperature output_kind extra_args",
+    ),
+    Reliance.on(
+        "vllm.sampling_params:RequestOutputKind", "offline/calls offline/verification", members="DELTA FINAL_ONLY"
+    ),
+    Reliance.on("vllm:__version__", "offline/llm"),
+    Reliance.on("vllm.engine.arg_utils:EngineArgs", "offline/answers", members="from_cli_args"),
+    Reliance.on("vllm.exceptions:VLLMValidationError", "offline/answers"),
+    Reliance.on("vllm.sampling_params:SamplingParams", "offline/answers", members="from_optional"),
+    Reliance.on("vllm.outputs:RequestOutput", "offline/answers", attributes="outputs prompt_token_ids"),
+    Reliance.on("vllm.outputs:CompletionOutput", "offline/calls", members="index token_ids finish_reason"),
+)
+
 # Model runner V1
 
 V1_RUNNER: Final = Reliance.on(
@@ -592,6 +648,7 @@ GROUPS: Final = {
     "Configuration": CONFIGURATION,
     "A worker's process": WORKER,
     "Output head": HEAD,
+    "Offline, without a server": OFFLINE,
     "Model runner V1": RUNNER_V1,
     "Model runner V1 on CPUs": RUNNER_ON_CPUS,
     "Model runner V2": RUNNER_V2,

@@ -73,11 +73,7 @@ async def connect(engine_client: EngineClient, state: State, args: Namespace, se
     """
     channel = connect_workers(engine_client.vllm_config.parallel_config, settings)  # 1
     welcome = await handshake(channel)
-    if settings.seed_requests and welcome.sampler is None:
-        raise UnsupportedEngine(
-            "toploc: what this engine's sampler draws from a seed cannot be replayed (speculation, or a sampler that "
-            "this version does not know); leave out --toploc-seed-requests"
-        )
+    refuse_seeds(settings, welcome)
     names = args.served_model_name or [args.model]
     engine = engine_of(welcome)
     state.toploc = server = Server(  # 2
@@ -138,6 +134,15 @@ def connect_workers(parallel: ParallelConfig, settings: Settings) -> Channel:
     engines = parallel.data_parallel_size_local if local else parallel.data_parallel_size
     first = parallel.data_parallel_index if local else 0
     return Channel.connect(settings.channel, engines, settings.finalize_timeout, first=first)
+
+
+def refuse_seeds(settings: Settings, welcome: Welcome) -> None:
+    """Raises UnsupportedEngine where seeds are to be drawn that nobody can replay."""
+    if settings.seed_requests and welcome.sampler is None:
+        raise UnsupportedEngine(
+            "toploc: what this engine's sampler draws from a seed cannot be replayed (speculation, or a sampler that "
+            "this version does not know); leave out --toploc-seed-requests"
+        )
 
 
 def log_start(server: Server) -> None:

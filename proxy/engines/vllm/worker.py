@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -113,7 +114,10 @@ def start_worker(
     address = worker_address(settings.channel, engine)
     service = Service(address, recorder, welcome, capture_ttl=settings.capture_ttl, examiner=examiner, connect=connect)
     service.start()
-    return StepObserver(recorder, prefills)
+    observer = StepObserver(recorder, prefills)
+    # An engine in its caller's process ends before the process does.
+    weakref.finalize(observer, service.stop).atexit = False
+    return observer
 
 
 def warm_up(ring: Ring, states: torch.Tensor) -> None:

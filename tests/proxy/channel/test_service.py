@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import stat
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,8 @@ from toploc_proxy.channel.messages import (
 )
 from toploc_proxy.channel.service import Service
 from toploc_proxy.channel.tag import EXTRA_ARG, Key, Tag
+from toploc_proxy.examine.examiner import Examiner
+from toploc_proxy.examine.prefills import Prefills
 
 from toploc.errors import ProofUnavailable
 from toploc.proofs.format import encode_points
@@ -315,3 +319,27 @@ def test_messages_are_what_the_other_end_expects() -> None:
     }
     assert msgspec.msgpack.decode(encode(Discard("n", [1]))) == {"type": "discard", "nonce": "n", "children": [1]}
     assert msgspec.msgpack.decode(encode(Proofs([b"\x00"]))) == {"type": "proofs", "proofs": [b"\x00"]}
+
+
+def test_it_ends_with_an_engine_that_ends_before_its_process() -> None:
+    """Its thread and the examiner's, and with them all that they hold."""
+    with channel_directory() as directory:
+        recorder, examiner = Recorder(HostRing(8, 64, HIDDEN, torch.bfloat16, TOPK), SECRET), examiner_of_none()
+        held = weakref.ref(recorder)
+        service = Service(worker_address(directory, 0), recorder, WELCOME, capture_ttl=9, examiner=examiner)
+        service.start()
+        before = threading.active_count()
+        service.stop()
+        deadline = time.monotonic() + 30
+        while threading.active_count() > before - 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert threading.active_count() == before - 2
+        del recorder, service, examiner
+        gc.collect()
+        assert held() is None
+
+
+def examiner_of_none() -> Examiner:
+    examiner = Examiner(Prefills(SECRET), None, torch.device("cpu"))
+    examiner.start()
+    return examiner

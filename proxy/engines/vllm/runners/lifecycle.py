@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import weakref
 from typing import TYPE_CHECKING, Any
 
+from ....settings import Settings
 from .refused import refuse_configuration, refuse_model
 
 if TYPE_CHECKING:
@@ -13,12 +15,14 @@ if TYPE_CHECKING:
 
     from vllm.config import VllmConfig
 
-    from ....settings import Settings
     from ..worker import StepObserver
 
 
-def wrap_lifecycle(runner_class: Any, settings: Settings, name: str, check: Callable[[Any], None]) -> None:
+def wrap_lifecycle(runner_class: Any, name: str, check: Callable[[Any], None]) -> None:
     """Gives every runner of this class the attribute `toploc_worker`, None where it captures nothing.
+
+    A runner captures if there are settings in the environment when its engine is made; an engine of plain vLLM beside
+    one of ours, in one process, has none.
 
     Args:
         runner_class: vLLM's `GPUModelRunner`, of either kind.
@@ -36,7 +40,8 @@ def wrap_lifecycle(runner_class: Any, settings: Settings, name: str, check: Call
 
     @functools.wraps(initialize)
     def refuse_or_initialize(self: Any, vllm_config: VllmConfig, *args: Any, **kwargs: Any) -> None:
-        refuse_configuration(vllm_config)
+        if Settings.from_environ() is not None:
+            refuse_configuration(vllm_config)
         initialize(self, vllm_config, *args, **kwargs)
 
     @functools.wraps(load_model)
@@ -44,7 +49,7 @@ def wrap_lifecycle(runner_class: Any, settings: Settings, name: str, check: Call
         load_model(self, *args, **kwargs)
         # vLLM 0.26 subtracts what loading took from the memory it gives to the KV cache
         # (vllm/v1/worker/gpu_worker.py determine_available_memory); later versions measure.
-        self.model_memory_usage += _take_memory(self, settings)
+        self.model_memory_usage += _take_memory(self)
 
     @functools.wraps(initialize_kv_cache)
     def initialize_kv_cache_and_recorder(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -53,8 +58,9 @@ def wrap_lifecycle(runner_class: Any, settings: Settings, name: str, check: Call
         if parameters.bind(self, *args, **kwargs).arguments.get("is_profiling"):
             return
         # The CPU's runner has a load_model of its own.
-        _take_memory(self, settings)
-        if self.toploc_worker is None and _captures(self):
+        _take_memory(self)
+        settings = Settings.from_environ()
+        if settings is not None and self.toploc_worker is None and _captures(self):
             check(self)
             self.toploc_worker = _start(self, settings, name)
 
@@ -71,9 +77,10 @@ def _captures(runner: Any) -> bool:
     return is_output_rank() and not runner.is_pooling_model
 
 
-def _take_memory(runner: Any, settings: Settings) -> int:
+def _take_memory(runner: Any) -> int:
     """Bytes that captures and the output head take on this rank, the first time; every rank comes here."""
-    if runner.toploc_loaded or runner.is_pooling_model:
+    settings = Settings.from_environ()
+    if settings is None or runner.toploc_loaded or runner.is_pooling_model:
         return 0
     runner.toploc_loaded = True
     refuse_model(runner.get_model())
@@ -84,7 +91,9 @@ def _take_memory(runner: Any, settings: Settings) -> int:
         from ..head import make_head
 
         config = runner.vllm_config
-        adapters = None if config.lora_config is None else lambda: runner.lora_manager._adapter_manager.list_adapters()
+        # Not the runner itself, whose end ends what holds the head.
+        of = weakref.proxy(runner)
+        adapters = None if config.lora_config is None else lambda: of.lora_manager._adapter_manager.list_adapters()
         runner.toploc_head = make_head(runner.get_model(), config, copied=settings.copy_head, adapters=adapters)
         taken += runner.toploc_head.num_bytes if runner.toploc_head else 0
     if _captures(runner):

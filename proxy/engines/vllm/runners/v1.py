@@ -18,10 +18,8 @@ from .lifecycle import wrap_lifecycle
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
 
-    from ....settings import Settings
 
-
-def install(settings: Settings) -> None:
+def install() -> None:
     """Wraps the runner's methods in this process.
 
     Raises:
@@ -29,7 +27,7 @@ def install(settings: Settings) -> None:
     """
     require(*reliances.RUNNER_V1)
     runner_class = load(reliances.V1_RUNNER)
-    wrap_lifecycle(runner_class, settings, "v1", _check)
+    wrap_lifecycle(runner_class, "v1", _check)
     execute_model = runner_class.execute_model
 
     @functools.wraps(execute_model)

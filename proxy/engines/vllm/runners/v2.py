@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     import torch
     from vllm.v1.core.sched.output import SchedulerOutput
 
-    from ....settings import Settings
 
-
-def install(settings: Settings) -> None:
+def install() -> None:
     """Wraps the runner's methods in this process.
 
     Raises:
@@ -30,7 +28,7 @@ def install(settings: Settings) -> None:
     """
     require(*reliances.RUNNER_V2)
     runner_class = load(reliances.V2_RUNNER)
-    wrap_lifecycle(runner_class, settings, "v2", lambda _: None)
+    wrap_lifecycle(runner_class, "v2", lambda _: None)
     execute_model = runner_class.execute_model
     sample = runner_class.sample
 
