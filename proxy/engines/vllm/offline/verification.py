@@ -174,7 +174,7 @@ class Verification:
         if rollout.lora_request is not None:
             policy = replace(policy, names=[rollout.lora_request.lora_name])
         call = _call_of(rollout, evidence)
-        computed = [(await verifier.compute(evidence, answer, call))[0] for answer in evidence.answers]
+        computed = [(await verifier.compute(evidence, answer, call, 0))[0] for answer in evidence.answers]
         problem = next((entry.message for entry in computed if isinstance(entry, Check)), None)
         if not computed:
             problem = "there are no tokens with proofs"
@@ -189,7 +189,8 @@ class Verification:
         if call.sampling_params is not UNSAID:
             reason = None
             try:
-                async for output in self._prover.replayer.outputs(call, [Claim(proven, True)], [Scored()], []):
+                read = await self._prover.replayer.read(call)
+                async for output in self._prover.replayer.outputs(read, [Claim(proven, True)], [Scored()], []):
                     reason = output.outputs[0].finish_reason
             except Unended as error:
                 return Rehearsed(ended=Ended(0, len(proven), error.count))
