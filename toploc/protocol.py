@@ -41,21 +41,37 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Media(_Frozen):
+    """An image, audio or video of a prompt: the tokens that stand for it, and a digest of what was sent or fetched.
+
+    `docs/protocol.md` says of which bytes `sha256` is.
+    """
+
+    modality: str = Field(min_length=1, max_length=40)
+    offset: Count = Field(description="of the first of its tokens in the prompt")
+    length: Count = Field(description="of its tokens")
+    sha256: Sha256
+
+
 class PromptDigest(_Frozen):
     """Which prompt an answer continues, without repeating it."""
 
     num_tokens: int = Field(ge=0)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    media: tuple[Media, ...] | None = Field(
+        default=None, min_length=1, description="in the order of their places; left out of prompts that have none"
+    )
     token_ids: tuple[TokenId, ...] | None = Field(
         default=None, description='sent when the request asks for it: `"toploc": {"prompt_token_ids": true}`'
     )
 
     @classmethod
-    def of(cls, token_ids: Sequence[int], *, include_ids: bool = False) -> Self:
-        """Digest of a prompt's token ids, each taken as a little-endian uint32."""
+    def of(cls, token_ids: Sequence[int], *, include_ids: bool = False, media: Sequence[Media] = ()) -> Self:
+        """Digest of a prompt's token ids, each taken as a little-endian uint32, and of its media."""
         return cls(
             num_tokens=len(token_ids),
             sha256=token_ids_sha256(token_ids),
+            media=tuple(media) or None,
             token_ids=tuple(token_ids) if include_ids else None,
         )
 
@@ -85,6 +101,7 @@ class Statement(_Frozen):
     choice: Count
     prompt_tokens: Count
     prompt_sha256: Sha256
+    media_sha256: Sha256 | None = Field(default=None, description="of the prompt's media")
     tokens: Count
     token_ids_sha256: Sha256
     proofs_sha256: Sha256

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from toploc.protocol import ChoiceProofs, PromptDigest, ProofError, RequestOptions, ToplocProofs
+from toploc.protocol import ChoiceProofs, Media, PromptDigest, ProofError, RequestOptions, ToplocProofs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,6 +43,7 @@ class Call:
     Attributes:
         refusal: why this call cannot be proven, known before it starts.
         choices: by index, once their last token is out.
+        media: of the prompt.
         seed: of the first choice's tokens; None if none was drawn from one.
         request_id: the engine's; that of the response too, where there is one call with one prompt.
     """
@@ -57,6 +58,7 @@ class Call:
     trace_headers: Mapping[str, str] | None = None
     digest: PromptDigest | None = None
     """Of the prompt, once it was asked for."""
+    media: Sequence[Media] = ()
 
 
 @dataclass(slots=True)
@@ -133,7 +135,8 @@ class RequestContext:
 
     def _digest(self, call: Call) -> PromptDigest:
         if call.digest is None or call.digest.num_tokens != len(call.prompt_token_ids):
-            call.digest = PromptDigest.of(call.prompt_token_ids, include_ids=self.options.prompt_token_ids)
+            ids, include_ids = call.prompt_token_ids, self.options.prompt_token_ids
+            call.digest = PromptDigest.of(ids, include_ids=include_ids, media=call.media)
         return call.digest
 
     def without_proofs(self, error: ProofError) -> ToplocProofs:

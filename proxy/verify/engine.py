@@ -10,6 +10,7 @@ from toploc.errors import ToplocError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from toploc.protocol import Media
     from toploc.tokens.logprobs import TokenLogprobs
     from toploc.tokens.masks import Constraint
     from toploc.tokens.sampling import Sampling
@@ -30,7 +31,11 @@ class Rendered(Protocol):
 
     @property
     def token_ids(self) -> list[int]:
-        """Raises Unrenderable for prompts that are more than tokens."""
+        """Raises Unrenderable for prompts that are more than tokens and media."""
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        """Of the prompt."""
 
     @property
     def logprobs(self) -> Logprobs | None:
@@ -75,13 +80,14 @@ class Performance:
     """What came of a rehearsal.
 
     `prompts`: those that the route came to. `response`: what it answered, None with the `problem` where it answered
-    nothing. `ended`: the choice that the engine would have ended elsewhere, if any, and after how many tokens; None for
-    not there.
+    nothing; `unfetched`: because it did not get what an address in the request leads to. `ended`: the choice that the
+    engine would have ended elsewhere, if any, and after how many tokens; None for not there.
     """
 
     prompts: list[Any] = field(default_factory=list)
     response: dict[str, Any] | None = None
     problem: str = ""
+    unfetched: bool = False
     ended: tuple[int, int | None] | None = None
     texts: dict[int, Text] = field(default_factory=dict)
     """Of the choices, by number, before any parser."""

@@ -50,8 +50,9 @@ class Verification:
                 if answer.index // size < len(prompts):
                     computed.append(await prefills.computed(answer, prompts[answer.index // size]))
                 else:
+                    reason = "media_unavailable" if performance.unfetched else "unrenderable"
                     message = f"this server cannot render it: {performance.problem}"
-                    computed.append(not_computable(answer, "prompt", "unrenderable", message))
+                    computed.append(not_computable(answer, "prompt", reason, message))
         return await self._verifier.in_thread(partial(self._judge, performance, compared, computed))
 
     async def _rehearse(self, prefills: Prefills) -> tuple[Performance, list[Rehearsed] | None]:

@@ -141,7 +141,7 @@ class EngineVerifier:
         """What the checks need of one choice, or why there is nothing; and the log-probabilities that its response
         reports, None if they are not to be had.
 
-        1. The prompt is made of tokens.
+        1. The prompt is made of tokens and media.
         2. The engine can be run over prompt and answer (`beyond_the_model`), within the budget of tokens. Where it is
             not, a claim of another prompt still counts: it must not be a way around the check on it.
         3. Its tokens are followed through a grammar and the like.
@@ -159,7 +159,8 @@ class EngineVerifier:
             message = f"{len(prompt)} + {len(token_ids)} tokens, this server verifies {self.places.tokens:,} at once"
             beyond = not_computable(answer, "proofs", "too_large", message)
         if beyond is not None:
-            claimed = check_prompt(answer, prompt, clock=self.policy.clock)
+            held = partial(check_prompt, clock=self.policy.clock, media=rendered.media, carried=evidence.carried)
+            claimed = await self.in_thread(partial(held, answer, prompt))
             return (claimed if claimed.status == "failed" else beyond), None
         sampling = self.engine.sampling_of(rendered, evidence.sampling_of(answer))
         constraint = await self.engine.constrain(rendered, token_ids, alternative)  # 3
@@ -175,7 +176,8 @@ class EngineVerifier:
         scores = TokenScores.from_bytes(examined.scores) if examined.scores else None
         reported = [TokenLogprobs.from_bytes(examined.logprobs, which) for which in ("", "prompt_")]
         scored = Scored(*reported) if examined.logprobs else None
-        return Computed(tuple(prompt), points, self._dtype, scores, sampling, constraint), scored
+        made = Computed(tuple(prompt), points, self._dtype, scores, sampling, constraint, rendered.media)
+        return made, scored
 
     async def _examine(
         self,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..protocol import ChoiceProofs, PromptDigest, TokenId, ToplocProofs
+from .media import Carried
 from .shapes import Chat, Completion
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Evidence:
     """The request's exact bytes, where the evidence has them."""
     partial: bool = False
     """Whether the response is only what was kept of it."""
+    carried: Carried = field(default_factory=Carried, repr=False, compare=False)
+    """Of the request."""
     renderable: bool = True
     """Whether `request` has the prompt's messages; if not, only the server's own route can render them."""
 

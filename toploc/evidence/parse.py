@@ -14,6 +14,7 @@ from ..receipts.request import says
 from ..tokens.sampling import Sampling
 from .as_chat import MAX_TURNS, MessageObject, MessageRequest, ResponseObject, ResponseRequest
 from .evidence import Answer, Evidence, Route, TokenIds
+from .media import Carried
 from .shapes import MAX_CHOICES, Chat, Choice, Completion, Message, Response
 from .strict_json import MAX_BYTES, fail, load_json, short, walk
 from .wording import problem_of
@@ -80,6 +81,7 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
         form.conversations,
         source=(body, sent),
         body=exact,
+        carried=Carried(body),
         renderable=form.renderable,
         partial=isinstance(value, dict) and value.get("partial") is True,
     )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..engine import Engine
     from ..evidence.evidence import Answer, Evidence
     from ..proofs.chunks import Points
+    from ..protocol import Media
     from ..receipts.keys import PublicKey
     from ..thresholds.bounds import Thresholds
     from ..tokens.sampling import Sampling
@@ -57,9 +58,9 @@ class Policy:
 class Computed:
     """What the verifier computed of one choice.
 
-    `prompt`: the request's, as token ids. `points`: top-k of every chunk of the hidden states, whose patterns are of
-    `dtype`. `scores`: None where it has no logits. `sampling`: the options that the engine was handed for it, None
-    where they are the request's. `constraint`: what came of those that logits alone do not replay.
+    `prompt`: the request's, as token ids, and its `media`. `points`: top-k of every chunk of the hidden states, whose
+    patterns are of `dtype`. `scores`: None where it has no logits. `sampling`: the options that the engine was handed
+    for it, None where they are the request's. `constraint`: what came of those that logits alone do not replay.
     """
 
     prompt: tuple[int, ...]
@@ -68,6 +69,7 @@ class Computed:
     scores: TokenScores | None
     sampling: Sampling | None = None
     constraint: Constraint = UNCONSTRAINED
+    media: tuple[Media, ...] = ()
 
 
 def judge(
@@ -169,7 +171,9 @@ def _of_choice(evidence: Evidence, answer: Answer, policy: Policy, computed: Com
 
     prover = evidence.proofs.engine
     thresholds = policy.thresholds.for_pair(prover, policy.engine)
-    prompt = check_prompt(answer, computed.prompt, clock=policy.clock)  # 2
+    prompt = check_prompt(  # 2
+        answer, computed.prompt, clock=policy.clock, media=computed.media, carried=evidence.carried
+    )
     yield prompt
     if prompt.status == "undecided":
         # What was computed is of another prompt.

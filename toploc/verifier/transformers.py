@@ -87,10 +87,14 @@ class TransformersVerifier:
     def compute(self, evidence: Evidence, answer: Answer) -> Computed | Check:
         """What the checks need of one choice, or why there is nothing.
 
+        0. The prompt is text alone.
         1. Render the request's prompt.
         2. The model can be run over prompt and answer (`beyond_the_model`).
         3. One forward pass; top-k of its states, and the scores of its logits.
         """
+        if answer.prompt.media is not None:  # 0
+            message = "the prompt has images, audio or video, which this verifier cannot read; a server can"
+            return not_computable(answer, "prompt", "media", message)
         rendered: list[list[int]] = []  # 1
         problem = "it is not plain messages, has a template of its own, or is empty"
         for render in self._renderings(evidence, answer):

@@ -10,12 +10,15 @@ from toploc.evidence.alternatives import MORE
 
 from ...channel.messages import Logprobs
 from ...verify.engine import Unrenderable
+from .media import media_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vllm.sampling_params import SamplingParams
     from vllm.v1.engine import EngineCoreRequest
+
+    from toploc.protocol import Media
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,13 @@ class Call:
 
     @property
     def token_ids(self) -> list[int]:
-        """Raises Unrenderable for prompts that are more than tokens."""
+        """Raises Unrenderable for prompts that are more than tokens and media."""
         kind = self.prompt.get("type", "token") if isinstance(self.prompt, dict) else None
-        if kind != "token":
-            raise Unrenderable("a prompt with images, audio or embeddings cannot be verified")
+        if kind != "token" and media_of(self.prompt) is None:
+            raise Unrenderable("a prompt with embeddings, or of an encoder-decoder model, cannot be verified")
         return list(self.prompt["prompt_token_ids"])
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        """Of the prompt; none where it has none."""
+        return media_of(self.prompt) or ()

@@ -25,6 +25,7 @@ from ...channel.tag import EXTRA_ARG, Tag
 from ...log import RequestLogger
 from ...tracing import PROOFS, REQUEST_ID, Spans
 from .early import EarlyQuestions, inputs_of
+from .media import media_of
 from .rehearsal import rehearsed
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 UNPROVABLE_PROMPTS: Final = {
     "embeds": "prompts given as embeddings",
     "enc_dec": "encoder-decoder models",
-    "multimodal": "prompts with images, audio or video",
+    "multimodal": "media that came as embeddings, under a `uuid` of the request's, or past the chat routes",
 }
 """Kinds of prompts (vllm/inputs) that a verifier cannot rebuild from a request and token ids."""
 
@@ -80,6 +81,7 @@ class ProvingGenerate:
         lora = kwargs.get("lora_request")
         call = Call(lora.lora_name if lora else context.served.model, sampling_params.n, _refusal(context, prompt))
         call.request_id = request_id
+        call.media = media_of(prompt) or ()
         call.trace_headers = kwargs.get("trace_headers")
         context.calls.append(call)
         if call.refusal is not None:
@@ -197,6 +199,6 @@ def _refusal(context: RequestContext, prompt: Any) -> ProofError | None:
     if context.refusal is not None:
         return context.refusal
     kind = prompt.get("type") if isinstance(prompt, dict) else None
-    if kind in UNPROVABLE_PROMPTS:
+    if kind in UNPROVABLE_PROMPTS and media_of(prompt) is None:
         return ProofError(code="unsupported_prompt", message=f"{UNPROVABLE_PROMPTS[kind]} cannot be proven")
     return None

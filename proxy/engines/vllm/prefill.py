@@ -11,6 +11,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from ...verify.engine import Busy
 from .constraints import Constraints, handed_over
+from .media import with_media
 from .rehearsal import Rehearsal
 from .sampler import watermarks
 
@@ -124,7 +125,7 @@ class PrefillEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
             extra_args=extra_args,
         )
-        prompt = {"type": "token", "prompt_token_ids": token_ids}
+        prompt = with_media({"type": "token", "prompt_token_ids": token_ids}, rendered.prompt)
         outputs = self._generate(prompt, params, name, lora_request=rendered.lora_request, priority=self._priority)
         async with aclosing(outputs):
             try:

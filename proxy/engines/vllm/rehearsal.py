@@ -26,6 +26,7 @@ from . import reliances
 from .call import Call
 from .guards import load, method
 from .logprobs import LISTED, LISTS, lengthen, unknown
+from .media import Reading, reading
 from .replay import TOKENS_AT_ONCE, Replayer, Unended
 from .tools import ReplayedTools, replayed
 
@@ -206,6 +207,8 @@ class Rehearsal:
             limit,
         )
         token = _play.set(play)
+        media = Reading()
+        read = reading.set(media)
         outputs = replayed.set(iter(tool_outputs))
         answer: Any = None
         try:
@@ -220,6 +223,7 @@ class Rehearsal:
             answer = error
         finally:
             _play.reset(token)
+            reading.reset(read)
             replayed.reset(outputs)
         task = asyncio.current_task()
         if task is not None and task.cancelling():
@@ -232,6 +236,7 @@ class Rehearsal:
             performance.response = answer
         else:
             performance.problem = performance.problem or _message(answer)
+            performance.unfetched = media.unfetched
         return performance
 
 

@@ -137,6 +137,7 @@ FRONT_END: Final = (
 
 # Requests and answers
 
+RENDERER: Final = Reliance.on("vllm.renderers:BaseRenderer", "media", attributes="_process_multimodal_async")
 REQUESTS: Final = (
     Reliance.on(
         "vllm.sampling_params:SamplingParams",
@@ -155,7 +156,19 @@ REQUESTS: Final = (
         texts="token",
     ),
     Reliance.on("vllm.inputs.engine:EmbedsInput", "generate", texts="embeds"),
-    Reliance.on("vllm.inputs.engine:MultiModalInput", "generate", texts="multimodal"),
+    Reliance.on(
+        "vllm.inputs.engine:MultiModalInput",
+        "media call",
+        members="type prompt_token_ids mm_kwargs mm_hashes mm_placeholders",
+        texts="multimodal",
+    ),
+    RENDERER,
+    Reliance.on(
+        "vllm.renderers.base:BaseRenderer._process_multimodal", "media", parameters="self prompt mm_data mm_uuids"
+    ),
+    Reliance.on("vllm.multimodal.media:MediaConnector.load_from_url_async", "media", parameters="self url media_io"),
+    Reliance.on("vllm.multimodal.media:MediaWithBytes", "media", members="original_bytes"),
+    Reliance.on("vllm.multimodal.inputs:PlaceholderRange", "media", members="offset length"),
     Reliance.on("vllm.inputs.engine:EncoderDecoderInput", "generate", texts="enc_dec"),
     Reliance.on("vllm.tracing:extract_trace_context", "tracing", parameters="headers"),
     Reliance.on(

@@ -27,6 +27,7 @@ from ...tracing import Spans
 from ...verify.role import VerifierOnly
 from ...verify.route import router as verify_router
 from ...verify.verifier import EngineVerifier
+from . import media
 from .early import EarlyQuestions
 from .generate import ProvingGenerate
 from .prefill import PrefillEngine
@@ -66,7 +67,7 @@ async def connect(engine_client: EngineClient, state: State, args: Namespace, se
 
     1. Every worker says who it is.
     2. `state.toploc` has what requests share from here on.
-    3. `generate` proves, and `shutdown` ends what runs.
+    3. The renderer digests media, `generate` proves, and `shutdown` ends what runs.
 
     Raises:
         UnsupportedEngine: a worker does not answer, or not as expected; or what an operator asked for cannot be had.
@@ -88,7 +89,8 @@ async def connect(engine_client: EngineClient, state: State, args: Namespace, se
         spans=Spans(emit if await engine_client.is_tracing_enabled() else None),
         watch=asyncio.create_task(watch_slots(channel)),
     )
-    early = EarlyQuestions(channel)  # 3
+    media.attach(engine_client.renderer)  # 3
+    early = EarlyQuestions(channel)
     early.attach(engine_client)
     engine_client.generate = ProvingGenerate(
         engine_client.generate,

@@ -339,3 +339,20 @@ def test_signatures_are_not_malleable() -> None:
         type(ToplocProofs.model_validate(response["toploc_proofs"]).choices[0].receipt).model_validate(
             {**receipt, "signature": receipt["signature"] + "\n"}
         )
+
+
+def test_media_are_signed_with_their_prompt() -> None:
+    evidence = json.loads((ROOT / "tests" / "toploc" / "evidence" / "greedy-short.json").read_text("utf-8"))
+    request, response = evidence["request"], evidence["response"]
+    media = [{"modality": "image", "offset": 2, "length": 4, "sha256": "0" * 64}]
+    response["toploc_proofs"]["prompt"]["media"] = media
+    proofs = ToplocProofs.model_validate(response["toploc_proofs"])
+    asked = request_digest(json.dumps(request).encode())
+    field = issue(KEY, proofs, response, request_sha256=asked, shown=partial(shown_in, response), issued_at=1)
+    response["toploc_proofs"] = json.loads(field.to_json())
+    statement = response["toploc_proofs"]["choices"][0]["receipt"]["statement"]
+    assert statement["media_sha256"] == digest(media)
+    assert reasons(request, response) == [None]
+    for changed in ([{**media[0], "sha256": "1" * 64}], [*media, media[0]], None):
+        response["toploc_proofs"]["prompt"] |= {"media": changed}
+        assert reasons(request, response) == ["prompt_differs"]
