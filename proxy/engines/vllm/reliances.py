@@ -251,13 +251,13 @@ ROUTES: Final = (
     Reliance.on(
         "vllm.entrypoints.openai.responses.api_router:",
         "proxy/answers/middleware",
-        texts="responses",
+        texts="/v1/responses/{response_id}",
         without="no response is fetched later",
     ),
     Reliance.on(
-        "vllm.entrypoints.cohere.protocol:",
+        "vllm.entrypoints.cohere.protocol:MessageEndEvent",
         "proxy/answers/responder",
-        texts="message-end finish_reason",
+        texts="message-end",
         without="there is no such route",
     ),
     Reliance.on("vllm.utils:random_uuid", "proxy/stores/proofs", without="ids have another form, and no proofs kept"),
