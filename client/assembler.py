@@ -28,6 +28,9 @@ MAX_CHARACTERS: Final = 64 * 2**20
 MAX_CHOICES: Final = 10_000
 """Where the request does not tell how many choices it asks for."""
 
+CHOOSING: Final = ("chat", "completion", "generate")
+"""Kinds of routes whose answers are choices."""
+
 OBJECTS: Final = {"chat.completion.chunk": "chat.completion"}
 """Of events, and of what they add up to."""
 
@@ -60,7 +63,7 @@ class Assembler:
     @property
     def limit(self) -> int:
         """Of choices, and so of fields."""
-        return self._asked if self._asked is not None else MAX_CHOICES if self._kind in ("chat", "completion") else 1
+        return self._asked if self._asked is not None else MAX_CHOICES if self._kind in CHOOSING else 1
 
     @property
     def settled(self) -> bool:
@@ -110,7 +113,7 @@ class Assembler:
 
     def _add(self, event: dict[str, Any]) -> None:
         match self._kind:
-            case "chat" | "completion":
+            case "chat" | "completion" | "generate":
                 self._add_choices(event)
             case "response":
                 self._add_response(event)
@@ -124,6 +127,9 @@ class Assembler:
                 made = self._top.value()
                 made["object"] = OBJECTS.get(made.get("object", ""), made.get("object"))
                 made["choices"] = [_choice(self._choices[index].value()) for index in sorted(self._choices)]
+            case "generate" if self._choices:
+                made = self._top.value()
+                made["choices"] = [self._choices[index].value() for index in sorted(self._choices)]
             case "response" if self._final is not None:
                 made = dict(self._final)
             case "message" if self.done:
@@ -142,7 +148,7 @@ class Assembler:
         return made
 
     def _add_choices(self, event: dict[str, Any]) -> None:
-        """Of chat completions and completions."""
+        """Of chat completions, completions, and tokens for tokens."""
         value = event.pop(FIELD_NAME, None)
         listed = event.pop("choices", None)
         usage = event.pop("usage", None)

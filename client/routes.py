@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-Kind = Literal["chat", "completion", "response", "message"]
+Kind = Literal["chat", "completion", "response", "message", "generate"]
 """Of a generating route: the form of its answers and of its streams' events."""
 
 GENERATING: Final[dict[str, Kind]] = {
@@ -27,6 +27,7 @@ GENERATING: Final[dict[str, Kind]] = {
     "/completions": "completion",
     "/responses": "response",
     "/messages": "message",
+    "/inference/v1/generate": "generate",
 }
 """How paths of POST end. The first that fits counts."""
 
@@ -122,10 +123,11 @@ def is_answer(response: Mapping[str, Any]) -> bool:
 def _choices(body: bytes) -> int | None:
     try:
         request = json.loads(body)
-        many = request.get("n")
+        of_tokens = isinstance(request.get("token_ids"), list)
+        many = (request["sampling_params"] if of_tokens else request).get("n")
         count = 1 if many is None else int(many)
-        messages, prompt = request.get("messages"), request.get("prompt")
-    except (ValueError, TypeError, OverflowError, AttributeError, RecursionError):
+        messages, prompt = request.get("messages"), request.get("token_ids" if of_tokens else "prompt")
+    except (ValueError, TypeError, LookupError, OverflowError, AttributeError, RecursionError):
         return None
     if isinstance(messages, list):
         return count * len(messages) if messages and isinstance(messages[0], list) else count

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from toploc.protocol import FIELD_NAME
 from toploc.scheme import CHUNK_SIZE, SCHEME, TOPK, VERSION
+from toploc.weights import METHOD
 
 from .asgi.errors import error_body
 from .log import logger
@@ -26,6 +27,8 @@ MISSING: Final = {
 }
 """Why there are no proofs of a response."""
 
+OTHERS: Final = "other weights were loaded since the server's start"
+
 router = APIRouter()
 
 
@@ -40,6 +43,8 @@ async def describe(request: Request) -> dict[str, Any]:
         "chunk_size": CHUNK_SIZE,
         "topk": TOPK,
         "model": server.served.model,
+        "model_revision": server.served.revision,
+        "weights": await _weights(server),
         "dtype": welcome.dtype,
         "sampler": welcome.sampler,
         "hidden_size": welcome.hidden_size,
@@ -47,6 +52,18 @@ async def describe(request: Request) -> dict[str, Any]:
         **description(server),
         "engine": server.served.engine.model_dump(exclude_none=True) if server.served.engine else None,
     }
+
+
+async def _weights(server: Server) -> dict[str, Any]:
+    """Which version answers now, and the digest of the first."""
+    try:
+        version = max(slots.weights for slots in (await server.channel.slots()).values())
+    except TimeoutError:
+        return {"version": None, "problem": "a worker does not answer"}
+    problem = OTHERS if version else server.weights.problem
+    if problem is not None:
+        return {"version": version, "problem": problem}
+    return {"version": version, "method": METHOD, "sha256": server.weights.sha256}
 
 
 @router.get("/v1/toploc/receipts/{response_id}")

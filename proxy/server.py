@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,6 +19,18 @@ if TYPE_CHECKING:
     from .verify.verifier import EngineVerifier
 
 
+class Weights(Protocol):
+    """Those that an engine was started with (`engines.vllm.weights`)."""
+
+    @property
+    def sha256(self) -> str | None:
+        """Their digest."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why there is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """Made once the engine is up and its workers have answered, before the first request.
@@ -26,6 +38,7 @@ class Server:
     Attributes:
         settings: what the operator chose.
         served: what all answers have in common.
+        weights: those that the engine was started with.
         channel: to the workers.
         welcome: what the workers say of themselves; all say the same.
         signer: None if answers are not signed.
@@ -38,6 +51,7 @@ class Server:
 
     settings: Settings
     served: Served
+    weights: Weights
     channel: Channel
     welcome: Welcome
     signer: Signer | None

@@ -48,6 +48,7 @@ class Settings(BaseModel):
     )
     receipts: str | None = Field(default=None, description="SQLite file of receipts; none: in memory")
     proofs_file: str | None = Field(default=None, description="SQLite file of recent proofs; none: in memory")
+    weights_digest: str = Field(default="file", description="of the weights; `file`: computed; `off`: none is named")
     role: Role = Role.PROVER
     thresholds: str | None = Field(default=None, description="a name or a file; none: by model and dtype")
     copy_head: bool = Field(default=False, description="keep the whole output head on one tensor-parallel rank")

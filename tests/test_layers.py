@@ -19,7 +19,7 @@ LAYERS = {
     "toploc": [
         "errors foreign scheme utils",
         "arguments engine kernels pooling",
-        "thresholds protocol",
+        "thresholds protocol weights",
         "proofs tokens",
         "poly report receipts",
         "evidence",

@@ -45,6 +45,7 @@ COMMANDS: Final = (
         "toploc_proxy.doctor.command",
         "proxy",
     ),
+    Command("weights-digest", "the digest of a model's weights that receipts name", "toploc.weights", "core"),
     Command("keygen", "a key that `toploc serve` signs answers with", "toploc.receipts.keygen", "proxy"),
 )
 

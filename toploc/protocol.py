@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from array import array
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -83,6 +84,15 @@ class ProofError(_Frozen):
     message: str
 
 
+class WeightSpan(_Frozen):
+    """Tokens `start` up to `end` of a choice, made by one version of the weights. Versions count how often weights were
+    loaded since the server's start, from 0. A span of no tokens made a part of the prompt's states."""
+
+    version: Count
+    start: Count
+    end: Count
+
+
 class Statement(_Frozen):
     """What a receipt says of one choice. `docs/receipts.md` defines each digest; what does not apply is left out."""
 
@@ -105,6 +115,9 @@ class Statement(_Frozen):
     tokens: Count
     token_ids_sha256: Sha256
     proofs_sha256: Sha256
+    model_revision: str | None = None
+    weights: tuple[WeightSpan, ...] | None = None
+    weights_sha256: Sha256 | None = Field(default=None, description="of the files that the first weights are from")
     sampler: Sampler | None = None
     seed: str | None = Field(default=None, pattern="^-?[0-9]{1,19}$", description="as text: RFC 8785 has no int64")
     finish_reason: str | None = None
@@ -129,6 +142,9 @@ class ChoiceProofs(_Frozen):
         default=None, description="this choice's prompt, where it is not the first choice's"
     )
     seed: Seed | None = Field(default=None, description="with which the tokens were drawn, by `sampler`")
+    weights: tuple[WeightSpan, ...] | None = Field(
+        default=None, min_length=1, description="which weights made which tokens, if others than the first were loaded"
+    )
     receipt: Receipt | None = Field(default=None, description="from servers that sign; never without `proofs`")
 
     @model_validator(mode="after")
@@ -137,7 +153,15 @@ class ChoiceProofs(_Frozen):
             raise ValueError("a choice has either `proofs` or `error`")
         if self.receipt is not None and self.proofs is None:
             raise ValueError("a choice without `proofs` has no `receipt`")
+        if self.weights is not None and not _covers(self.weights, len(self.token_ids)):
+            raise ValueError("`weights` are not of each token once, in order")
         return self
+
+    @property
+    def spans_weights(self) -> bool:
+        """Whether more than one version of the weights made it. What the later ones made rests on the keys and values
+        of the earlier, so no single version can compute it."""
+        return self.weights is not None and len(self.weights) > 1
 
 
 class ToplocProofs(_Frozen):
@@ -152,6 +176,9 @@ class ToplocProofs(_Frozen):
         default=None, description="the model's own dtype, where its hidden states were rounded to `dtype`"
     )
     model: str
+    model_revision: str | None = Field(
+        default=None, max_length=100, description="the commit that the model was loaded from, if it has one"
+    )
     sampler: Sampler | None = Field(
         default=None, description="what draws noise from the choices' seeds, if any has one"
     )
@@ -180,6 +207,17 @@ class RequestOptions(_Frozen):
 
     enabled: bool | None = None
     prompt_token_ids: bool = False
+
+
+def _covers(spans: Sequence[WeightSpan], count: int) -> bool:
+    """Whether spans follow each other from token 0 to the last, each of later weights than the one before it."""
+    ends = [0, *(span.end for span in spans)]
+    versions = [span.version for span in spans]
+    return (
+        ends[-1] == count
+        and all(span.start == end <= span.end for span, end in zip(spans, ends, strict=False))
+        and all(one < other for one, other in pairwise(versions))
+    )
 
 
 def num_chunks(num_tokens: int) -> int:

@@ -117,7 +117,7 @@ def finalize(worker: Any, wanted: list[tuple[str, list[int]]]) -> list[list[byte
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome
-    return outcomes
+    return [outcome.proofs for outcome in outcomes]
 
 
 def take(worker: Any, wanted: list[tuple[str, list[int]]]) -> list[torch.Tensor]:

@@ -34,6 +34,8 @@ class Served:
     rounded_from: Literal["float32"] | None
     sampler: str | None = None
     engine: Engine | None = None
+    revision: str | None = None
+    """The commit of the model that it was started with."""
 
 
 @dataclass(slots=True)
@@ -108,6 +110,7 @@ class RequestContext:
             dtype=self.served.dtype,
             rounded_from=self.served.rounded_from,
             model=self.calls[0].model,
+            model_revision=None if any(choice.weights for choice in choices) else self.served.revision,
             sampler=self.served.sampler if any(choice.seed is not None for choice in choices) else None,
             engine=self.served.engine,
             prompt=self._digest(first),

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 RESPONSES: Final = "/v1/responses"
 """The route whose answers vLLM may keep, to be fetched by id; alone it has such."""
 
+UNPROVEN: Final = frozenset(("/generative_scoring", "/v1/decisions", "/v1/systemone"))
+"""Routes that generate tokens, a choice a label, and show log-probabilities alone: nobody could hold proofs against
+anything."""
+
 
 class Server(Protocol):
     """What answers need of `app.state.toploc` (`server.Server`)."""
@@ -68,7 +72,8 @@ class ProofMiddleware:
             scope["type"] == "http"
             and scope["method"] == "POST"
             # Verification has a limit of its own for its body, which may not be read in full before.
-            and not route_path(scope).startswith("/v1/toploc/")
+            and not (path := route_path(scope)).startswith("/v1/toploc/")
+            and path not in UNPROVEN
             and _is_json(scope["headers"])
         ):
             await self._prove(scope, receive, send)

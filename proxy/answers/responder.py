@@ -43,6 +43,8 @@ class _Head(msgspec.Struct):
     """What a JSON response is."""
 
     id: str = ""
+    request_id: str = ""
+    """Of an answer of tokens, in place of the other."""
     object: str = ""
     status: str = ""
 
@@ -135,7 +137,7 @@ class Responder:
         if self._signature is not None:
             proofs = self._signature.sign_body(proofs, body)
         try:
-            body = add_field(body, FIELD_NAME, self._field(said.id, proofs))
+            body = add_field(body, FIELD_NAME, self._field(said.id or said.request_id, proofs))
         except ValueError:
             self._log.warning("a JSON response that is not an object cannot carry proofs")
             await self._pass_on(head)
@@ -202,7 +204,7 @@ class Responder:
             proofs = self._signature.sign_event(proofs, head, index)
         if index is not None and index not in self._ended and (proofs.error is None or proofs.error.code != UNKNOWN):
             self._ended.append(index)
-        field = self._field(str(head.get("id", "")), proofs)
+        field = self._field(str(head.get("id") or head.get("request_id", "")), proofs)
         if within is None:
             return add_field(document, FIELD_NAME, field)
         return add_field_within(document, within, FIELD_NAME, field)

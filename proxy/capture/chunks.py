@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..channel.tag import Key
     from .ring import ChunkRefs, Features
+    from .weights import Spans, Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Capture:
     Attributes:
         slot, epoch: where its rows lie in the ring.
         chunks: those encoded so far, in order.
+        weights: that computed them.
         request_id: the engine's id of the request, the latest if it was preempted.
         finished_at: when the engine was done with the request (monotonic seconds), None while it runs.
     """
@@ -67,6 +69,7 @@ class Capture:
     start: int
     slot: int
     epoch: int
+    weights: Weights
     request_id: str = ""
     chunks: list[EncodedChunk] = field(default_factory=list)
     finished_at: float | None = None
@@ -77,6 +80,13 @@ class Capture:
     def abandoned(self, ttl: float) -> bool:
         """Whether nobody came for the proofs within `ttl` seconds of the engine's last step."""
         return self.finished_at is not None and time.monotonic() - self.finished_at > ttl
+
+
+class Proven(NamedTuple):
+    """Of one answer: its proofs, and which weights made it."""
+
+    proofs: list[bytes]
+    weights: Spans
 
 
 def proofs_of(chunks: Sequence[EncodedChunk], start: int, inputs: Sequence[int]) -> list[bytes]:

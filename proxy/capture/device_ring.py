@@ -143,6 +143,12 @@ class DeviceRing:
                 stream.wait_event(self._step_over)
             return self._reduce(stream, refs, (self._patterns, self._tags, self._ids), self.num_rows)
 
+    def forget(self) -> None:
+        self._tags.fill_(-1)
+        self._planned = None
+        with self._lock:
+            self._pending.clear()
+
     def reduce_step(self, step: Step, first_rows: Sequence[int]) -> Reduction:
         refs = np.zeros((len(first_rows), 4), dtype=np.int64)
         refs[:, 1], refs[:, 2] = first_rows, CHUNK_SIZE

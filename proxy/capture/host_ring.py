@@ -65,6 +65,9 @@ class HostRing:
         rows = zip(self._values[slots, at], chunks.num_rows.tolist(), strict=True)
         return self._finished([values[:count] for values, count in rows], positions, self._input_ids[slots, at])
 
+    def forget(self) -> None:
+        self._tags.fill(-1)
+
     def reduce_step(self, step: Step, first_rows: Sequence[int]) -> Reduction:
         patterns = self._patterns(step)
         at = np.array(first_rows)[:, None] + np.arange(CHUNK_SIZE)

@@ -7,6 +7,7 @@ waits; the side channel's thread calls `encode`, `finalize`, `discard` and `expi
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
@@ -19,8 +20,9 @@ from toploc.scheme import CHUNK_SIZE
 
 from ..channel.tag import Key, Tag
 from .batch import Batch, Reducing, Slots
-from .chunks import Capture, proofs_of
+from .chunks import Capture, Proven, proofs_of
 from .ring import ChunkRefs
+from .weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -30,12 +32,19 @@ if TYPE_CHECKING:
     from .ring import Ring
     from .step import Step
 
+EXHAUSTED: Final = "capture_slots_exhausted", "more requests in flight than the server keeps hidden states of"
+ASLEEP: Final = "asleep", "the engine went to sleep, and its memory with it, before the proofs were asked for"
+"""Codes and messages of captures that were given up."""
+
 MAX_REFUSALS: Final = 4096
 """Bounds what requests beyond the slots can leave behind when nobody asks for their proofs."""
 
 UNREAD_SECONDS: Final = 5.0
 """An answer's proofs are asked for within milliseconds of its end, or, in a stream, when its client has read up to
 there. Stops clients that do not read from taking every slot, and with them everybody else's proofs."""
+
+DRAIN_SECONDS: Final = 2.0
+"""Before the engine sleeps, for the proofs of answers that are over to be asked for."""
 
 
 class Recorder:
@@ -65,6 +74,34 @@ class Recorder:
         self._batch: Batch | None = None
         self._reducing: deque[Reducing] = deque()
         self._encoding = threading.Lock()
+        # Held while rows are read, which are not there while the engine sleeps.
+        self._awake = threading.Lock()
+        self.weights_version = 0
+        self._straddling: set[Capture] = set()
+
+    def weights_changed(self) -> None:
+        """Steps from here on run under other weights than those before."""
+        with self._lock:
+            self.weights_version += 1
+            for capture in self._by_request.values():
+                capture.weights.change(self.weights_version)
+                self._straddling.add(capture)
+
+    def sleep(self) -> None:
+        """The rows are about to go: those whose proofs nobody asks for within `DRAIN_SECONDS` are given up."""
+        until = time.monotonic() + DRAIN_SECONDS
+        while self._captures and time.monotonic() < until:
+            time.sleep(0.01)
+        with self._awake, self._encoding, self._lock:
+            for key in [*self._captures]:
+                self._refuse(key, ASLEEP)
+                self._release(self._captures.pop(key))
+            self._reducing.clear()
+
+    def wake(self) -> None:
+        """Memory is there again, with whatever in it."""
+        with self._awake:
+            self._ring.forget()
 
     def register(self, request_id: str, extra_args: Mapping[str, Any] | None, prompt_len: int | None) -> None:
         """Starts capturing a request that the engine is about to run, if it carries a tag of ours.
@@ -96,7 +133,7 @@ class Recorder:
                 return None
             self._release(self._captures.pop(unread.key))
         self._epoch += 1
-        capture = Capture(key, start, self._free.pop(), self._epoch)
+        capture = Capture(key, start, self._free.pop(), self._epoch, Weights(self.weights_version, start))
         self._slots.open(capture)
         self._captures[key] = capture
         return capture
@@ -105,12 +142,10 @@ class Recorder:
         unread = [capture for capture in self._captures.values() if capture.abandoned(UNREAD_SECONDS)]
         return min(unread, key=lambda capture: capture.finished_at or 0.0, default=None)
 
-    def _refuse(self, key: Key) -> None:
+    def _refuse(self, key: Key, why: tuple[str, str] = EXHAUSTED) -> None:
         while len(self._refused) >= MAX_REFUSALS:
             del self._refused[next(iter(self._refused))]
-        self._refused[key] = ProofUnavailable(
-            "capture_slots_exhausted", "more requests in flight than the server keeps hidden states of"
-        )
+        self._refused[key] = ProofUnavailable(*why)
 
     def record(self, step: Step) -> None:
         """Takes the rows of a forward pass, after it was launched and before its sampling."""
@@ -118,8 +153,17 @@ class Recorder:
             return
         with self._lock:
             batch = self._current_batch(step.request_ids)
+            if batch is not None and self._straddling:
+                self._note_weights(step, batch)
             if batch is not None and not self._record_decoding(step, batch):
                 self._record(step, batch)
+
+    def _note_weights(self, step: Step, batch: Batch) -> None:
+        """Rows of chunks that are reduced stay as they are. With drafts, positions may turn out lower."""
+        for member, capture in enumerate(batch.captures):
+            if capture in self._straddling:
+                first = int(step.first_positions[batch.members[member]]) - self._unsettled
+                capture.weights.computed(max(first, int(batch.floors[member])))
 
     def _current_batch(self, request_ids: Sequence[str]) -> Batch | None:
         if self._batch is None or self._batch.request_ids != request_ids:
@@ -221,12 +265,13 @@ class Recorder:
                 capture = self._by_request.pop(request_id, None)
                 if capture is not None:
                     capture.finish()
+                    self._straddling.discard(capture)
                     self._batch = None
 
     def encode(self) -> None:
         """Encodes the chunks of reductions that are over. The end of an answer would: now and then, to bound what waits
         for it."""
-        with self._encoding:
+        with self._awake, self._encoding:
             while self._reducing and self._reducing[0].reduction.done():
                 self._reducing.popleft().encode()
 
@@ -242,16 +287,17 @@ class Recorder:
         [outcome] = self.finalize_all([(key, inputs)])
         if isinstance(outcome, ProofUnavailable):
             raise outcome
-        return outcome
+        return outcome.proofs
 
-    def finalize_all(self, wanted: Sequence[tuple[Key, Sequence[int]]]) -> list[list[bytes] | ProofUnavailable]:
+    def finalize_all(self, wanted: Sequence[tuple[Key, Sequence[int]]]) -> list[Proven | ProofUnavailable]:
         """`finalize` for many answers, reduced together; what it would raise stands in place of the proofs."""
         try:
-            with self._lock:
-                claims, rest = self._claim(wanted)
-            # A token is out only after the step that wrote its row.
-            reducing = Reducing(self._ring.reduce(rest, complete=True), rest, []) if len(rest) else None
-            return self._prove(claims, reducing, wanted)
+            with self._awake:
+                with self._lock:
+                    claims, rest = self._claim(wanted)
+                # A token is out only after the step that wrote its row.
+                reducing = Reducing(self._ring.reduce(rest, complete=True), rest, []) if len(rest) else None
+                return self._prove(claims, reducing, wanted)
         finally:
             for key, _ in wanted:
                 self.discard(key)
@@ -280,14 +326,14 @@ class Recorder:
         claims: Sequence[_Claim | ProofUnavailable],
         rest: Reducing | None,
         wanted: Sequence[tuple[Key, Sequence[int]]],
-    ) -> list[list[bytes] | ProofUnavailable]:
+    ) -> list[Proven | ProofUnavailable]:
         with self._encoding:
             for claim in claims:
                 # Not the newest reductions, which wait for a step that runs now: an answer that is over has none.
                 while isinstance(claim, _Claim) and len(claim.capture.chunks) < claim.whole:
                     self._reducing.popleft().encode()
         last = iter([] if rest is None else rest.chunks())
-        outcomes: list[list[bytes] | ProofUnavailable] = []
+        outcomes: list[Proven | ProofUnavailable] = []
         for claim, (_, inputs) in zip(claims, wanted, strict=True):
             if isinstance(claim, ProofUnavailable):
                 outcomes.append(claim)
@@ -295,7 +341,8 @@ class Recorder:
             capture = claim.capture
             chunks = [*capture.chunks[: claim.whole], *islice(last, claim.rest)]
             try:
-                outcomes.append(proofs_of(chunks, capture.start, inputs))
+                proofs = proofs_of(chunks, capture.start, inputs)
+                outcomes.append(Proven(proofs, capture.weights.spans(len(inputs))))
             except ProofUnavailable as error:
                 outcomes.append(error)
         return outcomes
@@ -312,6 +359,7 @@ class Recorder:
         if self._by_request.get(capture.request_id) is capture:
             del self._by_request[capture.request_id]
             self._batch = None
+        self._straddling.discard(capture)
         self._free.append(capture.slot)
 
     def expire(self, ttl: float) -> int:

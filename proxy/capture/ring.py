@@ -96,5 +96,8 @@ class Ring(Protocol):
         """Starts the reduction of chunks in the ring: of rows as they are in the order of the model's stream now, or,
         if `complete`, of rows whose steps are known to be over."""
 
+    def forget(self) -> None:
+        """Takes whatever is in memory for rows of nobody's. For a time when no step runs, and nothing is reduced."""
+
     def reduce_step(self, step: Step, first_rows: Sequence[int]) -> Reduction:
         """Starts the reduction of whole chunks, consecutive rows of the step itself."""

@@ -163,8 +163,8 @@ class Channel:
         """Begins `finalize`, for `proofs` to end or `forget` to give up."""
         return Asked(self._workers, Finalize(nonce, child, list(inputs)))
 
-    async def proofs(self, asked: Asked) -> list[bytes]:
-        """Proofs of one choice, 258 bytes each.
+    async def proofs(self, asked: Asked) -> Proofs:
+        """Proofs of one choice.
 
         Raises:
             ProofUnavailable: with the worker's reason, or `channel_timeout`.
@@ -172,9 +172,9 @@ class Channel:
         reply = await self._of_holder(asked, self._timeout)
         if not isinstance(reply, Proofs):
             raise ProofUnavailable("channel_timeout", f"the worker did not answer within {self._timeout:g} s")
-        return reply.proofs
+        return reply
 
-    async def finalize(self, nonce: str, child: int, inputs: Sequence[int]) -> list[bytes]:
+    async def finalize(self, nonce: str, child: int, inputs: Sequence[int]) -> Proofs:
         """`proofs` from the beginning."""
         return await self.proofs(self.ask_for_proofs(nonce, child, inputs))
 

@@ -121,9 +121,15 @@ class Welcome(msgspec.Struct, tag="welcome", frozen=True):
 
 
 class Proofs(msgspec.Struct, tag="proofs", frozen=True):
-    """Proofs in chunk order, 258 bytes each."""
+    """Proofs in chunk order, 258 bytes each.
+
+    Attributes:
+        weights: of each version of the weights that made a part of the answer: version, first token, and the one after
+            the last. None at all: the version is 0 throughout.
+    """
 
     proofs: list[bytes]
+    weights: list[tuple[int, int, int]] = []
 
 
 class Refusal(msgspec.Struct, tag="refusal", frozen=True):
@@ -138,10 +144,11 @@ class Done(msgspec.Struct, tag="done", frozen=True):
 
 
 class Slots(msgspec.Struct, tag="slots", frozen=True):
-    """Captures that the worker can hold, and that it holds."""
+    """Captures that the worker can hold, and that it holds; how often its weights were replaced."""
 
     total: int
     in_use: int
+    weights: int = 0
 
 
 class Examined(msgspec.Struct, tag="examined", frozen=True):

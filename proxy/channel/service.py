@@ -43,6 +43,10 @@ ROUND: Final = 1024
 """Answers proven together: more than end in one step of any batch."""
 
 
+Made = tuple[list[bytes], list[tuple[int, int, int]]]
+"""The fields of a `Proofs`."""
+
+
 class Captures(Protocol):
     """Hidden states of answers, by `Key` (`capture.recorder.Recorder`)."""
 
@@ -50,10 +54,14 @@ class Captures(Protocol):
     def slots_in_use(self) -> int:
         """Captures held now."""
 
+    @property
+    def weights_version(self) -> int:
+        """How often the model's weights were replaced."""
+
     def encode(self) -> None:
         """Encodes the chunks that are ready."""
 
-    def finalize_all(self, wanted: Sequence[tuple[Key, Sequence[int]]]) -> Sequence[list[bytes] | ProofUnavailable]:
+    def finalize_all(self, wanted: Sequence[tuple[Key, Sequence[int]]]) -> Sequence[Made | ProofUnavailable]:
         """Proofs of the tokens generated from these inputs, or why there are none; releases the captures."""
 
     def discard(self, key: Key) -> None:
@@ -186,7 +194,7 @@ class Service:
             message = "building the proofs failed; the server's log has the details"
             return [Refusal("internal_error", message) for _ in requests]
         return [
-            Refusal(outcome.code, str(outcome)) if isinstance(outcome, ProofUnavailable) else Proofs(outcome)
+            Refusal(outcome.code, str(outcome)) if isinstance(outcome, ProofUnavailable) else Proofs(*outcome)
             for outcome in outcomes
         ]
 
@@ -210,7 +218,7 @@ class Service:
                     self._examiner.discard(nonce)
                 return Done()
             case CountSlots():
-                return Slots(self._welcome.slots, self._captures.slots_in_use)
+                return Slots(self._welcome.slots, self._captures.slots_in_use, self._captures.weights_version)
 
 
 def _receive(socket: zmq.Socket[bytes]) -> Iterator[tuple[list[bytes], Request | None]]:

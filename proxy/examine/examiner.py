@@ -55,6 +55,9 @@ class Examiner:
         self._head = head
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        # Held while rows and weights are read, which are not there while the engine sleeps.
+        self._reading = threading.Lock()
+        self._asleep = False
         self._waiting: queue.SimpleQueue[tuple[Examine, Callable[[Reply], object]] | None] = queue.SimpleQueue()
 
     def discard(self, nonce: str) -> None:
@@ -64,6 +67,14 @@ class Examiner:
     def expire(self, ttl: float) -> int:
         """See `Prefills.expire`."""
         return self.prefills.expire(ttl)
+
+    def sleep(self) -> None:
+        """Weights are about to go: waits for the examination under way, and refuses others until `wake`."""
+        with self._reading:
+            self._asleep = True
+
+    def wake(self) -> None:
+        self._asleep = False
 
     @property
     def has_scores(self) -> bool:
@@ -93,9 +104,15 @@ class Examiner:
         if prefill is None:
             return Refusal("capture_unknown", "no hidden states were captured for this prefill")
         try:
-            with torch.inference_mode(), torch.cuda.stream(self._stream):
+            with self._reading, torch.inference_mode(), torch.cuda.stream(self._stream):
+                if self._asleep:
+                    return Refusal("asleep", "the engine sleeps, and its weights are not there")
                 prompt = request.prompt if _of_prompt(request) else request.prompt[-1:]
-                return self._examine(request, prefill.states([*prompt, *request.token_ids[:-1]]).to(self._device))
+                states = prefill.states([*prompt, *request.token_ids[:-1]])
+                examined = self._examine(request, states.to(self._device))
+            if self.prefills.is_stale(prefill):
+                return Refusal("weights_changed", "other weights were loaded while it was examined")
+            return examined
         except ProofUnavailable as error:
             return Refusal(error.code, str(error))
         except InvalidActivations as error:

@@ -44,9 +44,10 @@ class Block:
 
 @dataclass(slots=True, eq=False)
 class Prefill:
-    """One request's rows from position `start` on."""
+    """One request's rows from position `start` on. `version`: how often weights were replaced before its first step."""
 
     start: int
+    version: int = 0
     blocks: list[Block] = field(default_factory=list)
     finished_at: float | None = None
 
@@ -92,6 +93,7 @@ class Prefills:
         self._lock = threading.Lock()
         self._held: dict[str, Prefill] = {}
         self._device_bytes = 0
+        self._version = 0
         self._running: dict[str, Prefill] = {}
 
     def register(self, request_id: str, extra_args: Mapping[str, Any]) -> bool:
@@ -100,8 +102,16 @@ class Prefills:
         if tag is None or tag.start is None:
             return False
         with self._lock:
-            self._running[request_id] = self._held.setdefault(tag.nonce, Prefill(tag.start))
+            self._running[request_id] = self._held.setdefault(tag.nonce, Prefill(tag.start, self._version))
         return True
+
+    def weights_changing(self) -> None:
+        """From here on, rows of former weights are held against nothing."""
+        self._version += 1
+
+    def is_stale(self, prefill: Prefill) -> bool:
+        """Whether weights were replaced since its first step."""
+        return prefill.version != self._version
 
     def record(self, step: Step) -> None:
         """Copies rows of a forward pass, after it was launched; never waits."""

@@ -39,19 +39,22 @@ class Signer:
     """Attributes:
     key: signs.
     keys: the public halves of it and of its predecessors.
+    weights_sha256: the digest of the weights that the server was started with, if it has one.
     """
 
     key: SigningKey
     keys: tuple[PublicKey, ...]
     store: ReceiptStore
+    weights_sha256: str | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> Self | None:
+    def of(cls, settings: Settings, weights_sha256: str | None = None) -> Self | None:
         """None if the server has no key. Raises InvalidKey or StoreError."""
         if not settings.signing_keys:
             return None
         key, keys = load_signing_keys(list(settings.signing_keys))
-        return cls(key, keys, SqliteStore(settings.receipts) if settings.receipts else MemoryStore())
+        store = SqliteStore(settings.receipts) if settings.receipts else MemoryStore()
+        return cls(key, keys, store, weights_sha256)
 
 
 class Signature:
@@ -111,6 +114,7 @@ class Signature:
             head,
             request_sha256=canonical,
             request_body_sha256=exact,
+            weights_sha256=self._signer.weights_sha256,
             shown=shown,
             issued_at=int(time.time()),
         )

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from toploc.checks.response import Ended, Rehearsed
-from toploc.evidence.leaves import Logprobs, compare, compare_by_choice
+from toploc.evidence.leaves import WEIGHT_VERSIONS, Logprobs, compare, compare_by_choice, has_several_weights
 from toploc.protocol import FIELD_NAME
 from toploc.thresholds.tokens import DEFAULT
 from toploc.verifier.judge import judge, not_computable
@@ -93,13 +93,20 @@ class Verification:
         if performance.response is None:
             return [Rehearsed(problem=performance.problem)]
         logprobs = None
-        if performance.scored:
+        # The verifier's own are of one version of the weights.
+        if performance.scored and not any(answer.proofs.spans_weights for answer in self._evidence.answers):
             margin = (self._verifier.policy.thresholds.tokens or DEFAULT).margin
             engine = self._verifier.engine
             is_of_one = engine.reports == "logprobs"
             logprobs = Logprobs(margin, performance.asked, engine.spells, engine.vocab_size, of_one=is_of_one)
         claimed, offsets = self._evidence.source[1], self._chunk_offsets(performance)
-        options: dict[str, Any] = {"logprobs": logprobs, "without": (FIELD_NAME,), "partial": self._evidence.partial}
+        several = any(has_several_weights(choice) for choice in claimed.get("choices") or ())
+        options: dict[str, Any] = {
+            "logprobs": logprobs,
+            "unbound": (WEIGHT_VERSIONS,) if several else (),
+            "without": (FIELD_NAME,),
+            "partial": self._evidence.partial,
+        }
         unproven = self._evidence.unproven
         if not unproven:
             comparison = compare(claimed, performance.response, **options)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL = REPOSITORY / "models" / "toploc-mini"
-TOOLS = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+TOOLS = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--enable-scale-out"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

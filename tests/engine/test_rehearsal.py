@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     Path = tuple[str | int, ...]
 
 CHAT, COMPLETION, RESPONSE = "/v1/chat/completions", "/v1/completions", "/v1/responses"
-MESSAGE, BATCH = "/v1/messages", "/v1/chat/completions/batch"
+MESSAGE, BATCH, TOKENS = "/v1/messages", "/v1/chat/completions/batch", "/inference/v1/generate"
+IDS = list(range(300, 312))
 SUM = [{"role": "user", "content": "What is 17 + 25?"}]
 STORY = [{"role": "user", "content": "Tell me a story."}]
 TOOLS = list(corpus.TOOLS.values())
 USAGE = {"stream_options": {"include_usage": True}}
-ONE_WAY = frozenset({"chat, log-probabilities of the prompt", "batch"})
+ONE_WAY = frozenset({"chat, log-probabilities of the prompt", "batch", "tokens, log-probabilities of the prompt"})
 """What vLLM does not stream."""
 
 ASKED: dict[str, tuple[str, Json]] = {
@@ -131,10 +132,45 @@ ASKED: dict[str, tuple[str, Json]] = {
         },
     ),
     "batch": (BATCH, {"messages": [SUM, STORY], "max_tokens": 30}),
+    "tokens": (
+        TOKENS,
+        {"token_ids": IDS, "sampling_params": {"temperature": 0, "max_tokens": 70}, "return_token_ids": True, **USAGE},
+    ),
+    "tokens up to the model's own end": (TOKENS, {"token_ids": IDS, "sampling_params": {"temperature": 0}}),
+    "tokens of three choices": (
+        TOKENS,
+        {"token_ids": IDS, "sampling_params": {"n": 3, "max_tokens": 40, "ignore_eos": True, "seed": 7}},
+    ),
+    "tokens, log-probabilities": (
+        TOKENS,
+        {"token_ids": IDS, "sampling_params": {"logprobs": 0, "max_tokens": 40, "temperature": 1.5}},
+    ),
+    "tokens, the likeliest five": (
+        TOKENS,
+        {"token_ids": IDS, "sampling_params": {"logprobs": 5, "n": 2, "max_tokens": 40, "temperature": 1.5}},
+    ),
+    "tokens, log-probabilities of the prompt": (
+        TOKENS,
+        {"token_ids": IDS, "sampling_params": {"prompt_logprobs": 2, "max_tokens": 5}},
+    ),
+    "tokens with their text": (
+        TOKENS,
+        {
+            "token_ids": IDS,
+            "output_mode": "text",
+            "sampling_params": {"temperature": 0, "max_tokens": 40, "logprobs": 2, "stop": ["zebra"]},
+        },
+    ),
 }
 
 
-KINDS: dict[str, Kind] = {CHAT: "chat", COMPLETION: "completion", RESPONSE: "response", MESSAGE: "message"}
+KINDS: dict[str, Kind] = {
+    CHAT: "chat",
+    COMPLETION: "completion",
+    RESPONSE: "response",
+    MESSAGE: "message",
+    TOKENS: "generate",
+}
 
 
 def assembled(path: str, request: Json, events: list[Json]) -> Json:
@@ -229,6 +265,8 @@ MUTATED = (
     "response, the likeliest three",
     "message with tools",
     "batch",
+    "tokens",
+    "tokens, the likeliest five",
 )
 SAMPLED = 6
 """Leaves of a response that are touched here; `test_mutations.py` touches all, by a server that computes once."""
@@ -346,6 +384,21 @@ def another_alternative(request: Json, response: Json) -> None:
     place[-1].update(token="zebra", bytes=list(b"zebra"))
 
 
+def another_token(request: Json, response: Json) -> None:
+    response["choices"][0]["token_ids"][3] += 1
+
+
+def another_prompt(request: Json, response: Json) -> None:
+    response["prompt_token_ids"][3] += 1
+
+
+def under_other_weights(request: Json, response: Json) -> None:
+    response["choices"][0]["weight_versions"] = [
+        {"version": "1", "start": 0, "end": 3},
+        {"version": "2", "start": 3, "end": 40},
+    ]
+
+
 ATTACKS: dict[str, tuple[str, Callable[[Json, Json], None], str, str]] = {
     "cut short": ("chat of a story", cut_short, "rejected", "cut_short"),
     "past a stop string": ("chat of a story", past_a_stop_string, "rejected", "past_the_end"),
@@ -362,6 +415,10 @@ ATTACKS: dict[str, tuple[str, Callable[[Json, Json], None], str, str]] = {
     "a search": ("response", a_search, "rejected", "response_differs"),
     "search results": ("message", search_results, "rejected", "response_differs"),
     "a likelier token": ("chat, log-probabilities", a_likelier_token, "rejected", "logprobs_differ"),
+    "another token": ("tokens", another_token, "rejected", "response_differs"),
+    "another prompt": ("tokens", another_prompt, "rejected", "response_differs"),
+    "a likelier token of tokens": ("tokens, log-probabilities", a_likelier_token, "rejected", "logprobs_differ"),
+    "under other weights": ("tokens", under_other_weights, "undecided", "not_bound"),
     "another alternative": ("chat, the likeliest five", another_alternative, "rejected", "response_differs"),
 }
 ASKED["chat of a story"] = (CHAT, {"messages": STORY, "temperature": 0, "max_tokens": 100})
@@ -419,7 +476,7 @@ def test_choices_in_another_order(api: Api, answer: Callable[..., tuple[Json, Js
 
 def test_what_is_rehearsed_is_said(api: Api) -> None:
     said = api.http.get("/v1/toploc").json()["response"]
-    assert {"chat", "batch", "completion", "response", "message"} == {*said["routes"]}
+    assert {"chat", "batch", "completion", "response", "message", "generate"} == {*said["routes"]}
     assert said["free"] == dict(FREE)
 
 

@@ -12,10 +12,12 @@ files; nothing runs this but a person, after a change to the model, to vLLM or t
 | `tools` | `routes/tools/` | the model with tools, and memory of its responses |
 | `reasoning` | `routes/reasoning/` | the model with tools and a parser of reasoning |
 | `turns` | `routes/turns/` | the model with tools, one of which the server runs |
+| `tokens` | `routes/tokens/` | the model, with `/inference/v1/generate` |
 
-A streamed answer, `…-stream`, is what a client makes of the events: `toploc_client`, for messages Anthropic's SDK. What
+A streamed answer, `…-stream`, is what a client makes of the events: `toploc_client`, for messages Anthropic's SDK, for
+tokens `toploc_client`'s assembler. What
 the server itself says of each file is printed. `evidence/test_recordings.py` lists the kinds of answers in `routes/`.
-These are of 29 November 2026, by vLLM 0.32.0 on a CPU: `python tests/toploc/record.py tools reasoning turns`.
+These are of 29 November 2026, by vLLM 0.32.0 on a CPU: `python tests/toploc/record.py tools reasoning turns tokens`.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from toploc_client import OpenAI
+from toploc_client.assembler import Assembler
+from toploc_client.routes import Sent
 from toploc_proxy.local_server import LocalServer
 
 if TYPE_CHECKING:
@@ -49,6 +53,7 @@ from asked import (  # noqa: E402
     COUNT,
     MESSAGES,
     RESPONSES,
+    TOKENS,
     Asked,
     chat,
     completions,
@@ -56,6 +61,7 @@ from asked import (  # noqa: E402
     messages,
     reasoning,
     responses,
+    tokens,
     turns,
 )
 from mcp_tool import tool_server  # noqa: E402
@@ -104,6 +110,7 @@ GROUPS: dict[str, Group] = {
         environment={"VLLM_USE_EXPERIMENTAL_PARSER_CONTEXT": "1"},
         runs_tools=True,
     ),
+    "tokens": Group(tokens.ASKED, folder=FOLDER / "routes" / "tokens", flags=tokens.FLAGS),
 }
 
 
@@ -130,6 +137,8 @@ def ask(url: str, path: str, request: dict[str, Any]) -> dict[str, Any]:
         return response
     if path == MESSAGES:
         return _streamed_message(url, request)
+    if path == TOKENS:
+        return _streamed_tokens(url, request)
     made, stream = STREAMS[path]
     with tempfile.TemporaryDirectory() as folder:
         stored = Path(folder) / "evidence.jsonl"
@@ -150,6 +159,20 @@ def _streamed_message(url: str, request: dict[str, Any]) -> dict[str, Any]:
         extras = [event.model_extra or {} for event in stream]
         [proofs] = [extra["toploc_proofs"] for extra in extras if "toploc_proofs" in extra]
         return {**stream.get_final_message().to_dict(), "toploc_proofs": proofs}
+
+
+def _streamed_tokens(url: str, request: dict[str, Any]) -> dict[str, Any]:
+    """No SDK has the route."""
+    body = json.dumps(request).encode()
+    assembler = Assembler(Sent("generate", body, TOKENS))
+    with httpx.stream("POST", url + TOKENS, content=body, headers={"content-type": "application/json"}) as reply:
+        for line in reply.iter_lines():
+            if line.startswith("data: "):
+                assembler.add(line.removeprefix("data: "))
+    response = assembler.response()
+    if response is None or assembler.problems:
+        raise RuntimeError(str(assembler.problems))
+    return response
 
 
 def record(url: str, group: Group, names: list[str]) -> None:

@@ -80,7 +80,7 @@ class _End:
     def max_tokens(self) -> int | None:
         request = self.evidence.request
         most = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
-        return COMPLETIONS_DEFAULT if most is None and self.evidence.chat is None else most
+        return COMPLETIONS_DEFAULT if most is None and self.evidence.route == "completion" else most
 
     @property
     def ends(self) -> set[int]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import MalformedProof
 from ..foreign import quote
+from ..proofs.chunks import Points
 from ..proofs.format import decode_proof
 from ..proofs.verdict import verify_chunks
 from ..protocol import num_chunks
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from ..evidence.evidence import Answer
-    from ..proofs.chunks import Points
     from ..proofs.format import Proof
     from ..proofs.verdict import ChunkVerdict, Verdict
+    from ..protocol import WeightSpan
     from ..report import Status
     from ..thresholds.bounds import Bounds, Thresholds
 
@@ -55,11 +56,14 @@ def check_proofs(
     1. The answer has proofs, in the dtype that the verifier's states have and its thresholds are for.
     2. There is one for every 32 tokens begun, and each decodes (`decode_proof`); otherwise it is malformed.
     3. The verifier has states for the tokens.
-    4. Every chunk's figures are within their bounds (`verify_chunks`).
-    5. Such proofs tell answers of the model apart, where the thresholds' impostor rate was measured.
+    4. One version of the weights made the answer. Of several, the chunks of the first are compared, since the keys and
+       values that the later ones read are those of no version. Which one the verifier holds it cannot know, so nothing
+       follows from that.
+    5. Every chunk's figures are within their bounds (`verify_chunks`).
+    6. Such proofs tell answers of the model apart, where the thresholds' impostor rate was measured.
 
     `decode` gives the text of a chunk's tokens for the message. Reasons: `no_proofs`, `dtype`,
-    `malformed_proof.` and what `MalformedProof.reason` says, `not_computed`, `activations`,
+    `malformed_proof.` and what `MalformedProof.reason` says, `not_computed`, `weights_changed`, `activations`,
     `impostor_rate`.
     """
     held = _Held(answer, thresholds, decode)
@@ -72,13 +76,19 @@ def check_proofs(
             return held.check(
                 "undecided", "not_computed", "the verifier has no hidden states for this prompt and answer"
             )
+        spans = answer.proofs.weights or ()
+        if answer.proofs.spans_weights:  # 4
+            alone = spans[0].end // CHUNK_SIZE
+            first = Points(points.indices[:alone], points.patterns[:alone], points.rows[:alone])
+            verdict = verify_chunks(proofs[:alone], first, dtype=dtype, thresholds=thresholds, secret=secret)
+            return _of_several_weights(held, spans, verdict, first.rows)
         verdict = verify_chunks(proofs, points, dtype=dtype, thresholds=thresholds, secret=secret)
     except MalformedProof as error:
         return held.check("failed", f"malformed_proof.{error.reason}", str(error))
     figures: list[JsonValue] = [_figures(chunk, rows) for chunk, rows in zip(verdict.chunks, points.rows, strict=True)]
     return (
-        _other_activations(held, verdict, figures)  # 4
-        or _without_power(held, figures)  # 5
+        _other_activations(held, verdict, figures)  # 5
+        or _without_power(held, figures)  # 6
         or _agree(held, verdict, figures)
     )
 
@@ -161,6 +171,20 @@ def _other_activations(held: _Held, verdict: Verdict, figures: list[JsonValue]) 
     rest = [f"and {len(failed) - DESCRIBED} more"] if len(failed) > DESCRIBED else []
     message = f"{len(failed)} of {len(figures)} chunks have other activations"
     return held.check("failed", "activations", message, (*described, *rest), chunks=figures)
+
+
+def _of_several_weights(held: _Held, spans: Sequence[WeightSpan], verdict: Verdict, rows: Sequence[int]) -> Check:
+    passed = sum(chunk.passed for chunk in verdict.chunks)
+    told = ", ".join(
+        f"{span.start}-{span.end - 1} by version {span.version}" for span in spans if span.end > span.start
+    )
+    message = (
+        f"other weights were loaded while it was made: tokens {told}; of the {len(rows)} chunks that the first made "
+        f"alone, {passed} agree with this verifier's weights"
+    )
+    figures: list[JsonValue] = [_figures(chunk, count) for chunk, count in zip(verdict.chunks, rows, strict=True)]
+    listed: list[JsonValue] = [span.model_dump() for span in spans]
+    return held.check("undecided", "weights_changed", message, weights=listed, chunks=figures)
 
 
 def _without_power(held: _Held, figures: list[JsonValue]) -> Check | None:

@@ -66,7 +66,7 @@ class Assembly:
     def _add_chunk(self, event: Mapping[str, Any]) -> None:
         """Of a chat completion or a completion."""
         if self._response is None:
-            if event.get("object") not in OBJECTS:
+            if event.get("object") not in OBJECTS and not _is_of_tokens(event):
                 return
             self._response = {"choices": []}
         for name, value in event.items():
@@ -113,6 +113,11 @@ class Assembly:
                     self._response[name] = {**self._response[name], **value}
                 elif value is not None:
                     self._response[name] = value
+
+
+def _is_of_tokens(event: Mapping[str, Any]) -> bool:
+    """Whether an event is one of `/inference/v1/generate`, which has no name for itself."""
+    return "object" not in event and "request_id" in event and "choices" in event
 
 
 class _Text:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TokenIds = tuple[TokenId, ...]
 
-Route = Literal["chat", "batch", "completion", "response", "message"]
+Route = Literal["chat", "batch", "completion", "response", "message", "generate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Evidence:
     carried: Carried = field(default_factory=Carried, repr=False, compare=False)
     """Of the request."""
     renderable: bool = True
-    """Whether `request` has the prompt's messages; if not, only the server's own route can render them."""
+    """Whether `request` has the whole prompt; if not, only the server's own route can render it."""
 
     @property
     def model(self) -> str:
@@ -88,6 +88,11 @@ class Evidence:
         items = self.source[1].get("output") or [] if self.route == "response" else []
         calls = [item for item in items if item.get("type") == "mcp_call"]
         return tuple(item["output"] for item in calls if isinstance(item.get("output"), str))
+
+    @property
+    def says_text(self) -> bool:
+        """Whether the response has the text of its tokens."""
+        return self.route != "generate" or self.source[0].get("output_mode") == "text"
 
     @property
     def choices_per_prompt(self) -> int:

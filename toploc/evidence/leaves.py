@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FREE: Final[Mapping[str, str]] = {
     "id": "drawn at random for each response",
+    "request_id": "drawn at random for each response",
     "choices[].message.tool_calls[].id": "drawn at random for each call",
     "output[].id": "drawn at random for each item",
     "output[].call_id": "drawn at random for each call",
@@ -25,6 +26,7 @@ FREE: Final[Mapping[str, str]] = {
     "created": "the server's clock",
     "created_at": "the server's clock",
     "completed_at": "the server's clock",
+    "choices[].weight_versions[].version": "what the operator calls the weights",
     "system_fingerprint": "names the server's version and options",
     "service_tier": "names what the answer is billed as",
     "model": "held by the check `model`",
@@ -51,6 +53,9 @@ PATTERNS: Final = 100
 
 LOGPROBS: Final = frozenset({"logprobs", "prompt_logprobs"})
 """Fields whose numbers two engines agree on up to their noise."""
+
+WEIGHT_VERSIONS: Final = "choices[].weight_versions"
+"""Where an engine says which weights made which tokens, by names that its operator gives them."""
 
 ABSENT: Final = object()
 """In place of a value that is not there."""
@@ -238,7 +243,7 @@ class _Walk:
 
     def alternatives(self, path: Path, claimed: Sequence[Any], rehearsed: Sequence[Any]) -> None:
         """The likeliest tokens, of one place as a list of objects, or of each place as an object of tokens."""
-        if any(isinstance(entry, dict) and isinstance(entry.get("token"), str) for entry in rehearsed):
+        if any(isinstance(entry, dict) and _names_token(entry) for entry in rehearsed):
             self.place(path, claimed, rehearsed, self._asked(path))
             return
         if len(claimed) != len(rehearsed):
@@ -267,6 +272,17 @@ class _Walk:
             return
         self.found.noise += noise
         self.found.agree(path)
+
+
+def has_several_weights(choice: Mapping[str, Any]) -> bool:
+    """Whether a choice's `weight_versions` say more than that one name was in use throughout."""
+    spans = choice.get("weight_versions")
+    return isinstance(spans, list) and len(spans) > 1
+
+
+def _names_token(entry: Mapping[str, Any]) -> bool:
+    """Whether it is of one token, and no object of tokens by their text, where these are numbers."""
+    return isinstance(entry.get("token"), str) or isinstance(entry.get("token_id"), int)
 
 
 def is_free(path: Path, value: object) -> bool:

@@ -13,6 +13,7 @@ from ..protocol import FIELD_NAME, ChoiceProofs, ToplocProofs
 from ..receipts.request import says
 from ..tokens.sampling import Sampling
 from .as_chat import MAX_TURNS, MessageObject, MessageRequest, ResponseObject, ResponseRequest
+from .as_completion import GenerateObject, GenerateRequest
 from .evidence import Answer, Evidence, Route, TokenIds
 from .media import Carried
 from .shapes import MAX_CHOICES, Chat, Choice, Completion, Message, Response
@@ -43,7 +44,8 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
     With `"partial": true` the response is what was kept of it: what it leaves out is not held against it.
 
     1. It is not nested deeper than `MAX_DEPTH`, and its numbers and texts are ones that JSON can carry on.
-    2. Request and response are of one route: chat completions or a batch of them, completions, responses or messages.
+    2. Request and response are of one route: chat completions or a batch of them, completions, responses, messages, or
+       tokens for tokens.
     3. Every field that a check reads is there and of its type; no choice, token or text is beyond a limit.
     4. The response and its proofs have the same choices, numbered from 0, as many as the request asked for.
 
@@ -56,11 +58,12 @@ def read_evidence(value: object, defaults: Mapping[str, Any] | None = None) -> E
         fail(f"response.{FIELD_NAME}", "missing: the answer carries no proofs")
     proofs = _parse_proofs(sent[FIELD_NAME])
     form = _form(route, body, sent, proofs)  # 3
-    kind: type[Chat | Completion] = Completion if route == "completion" else Chat
+    kind: type[Chat | Completion] = Completion if route in ("completion", "generate") else Chat
     request = _parse(kind, form.body, "request")
-    sampling = _parse_sampling(form.body, defaults)
+    # The engine's own options, which no defaults of the model's stand in for.
+    sampling = _parse_sampling(form.body, None if route == "generate" else defaults)
     response = _parse(Response, form.sent, "response")
-    expected = "text_completion" if route == "completion" else "chat.completion"
+    expected = "text_completion" if kind is Completion else "chat.completion"
     if response.object != expected:
         fail("response.object", f"expected {expected!r} for this request, got {response.object!r}")
     prompts = _prompts(request) if isinstance(request, Completion) else ()
@@ -140,13 +143,17 @@ def _form(route: Route, body: dict[str, Any], sent: dict[str, Any], proofs: Topl
             message = _parse(MessageRequest, body, "request")
             said = {**_parse(MessageObject, sent, "response").chat(), FIELD_NAME: sent[FIELD_NAME]}
             return _Form(message.chat(body), said, renderable=message.renderable)
+        case "generate":
+            given = _parse(GenerateRequest, body, "request")
+            said = {**_parse(GenerateObject, sent, "response").completion(proofs.model), FIELD_NAME: sent[FIELD_NAME]}
+            return _Form(given.completion(), said, renderable=given.renderable)
         case "chat" | "completion":
             return _Form(body, sent)
 
 
 def _route(body: Mapping[str, Any], sent: Mapping[str, Any]) -> Route:
     """By what the request asks with; of two that ask with messages, by the response."""
-    asks = {name for name in ("messages", "prompt", "input") if name in body}
+    asks = {name for name in ("messages", "prompt", "input", "token_ids") if name in body}
     if asks == {"messages"}:
         if isinstance(body["messages"], list) and any(isinstance(item, list) for item in body["messages"]):
             return "batch"
@@ -154,8 +161,10 @@ def _route(body: Mapping[str, Any], sent: Mapping[str, Any]) -> Route:
         return "message" if sent.get("type") == "message" and not {"choices", "object"} & sent.keys() else "chat"
     if asks == {"prompt"}:
         return "completion"
+    if asks == {"token_ids"}:
+        return "generate"
     if asks not in ({"input"}, {"input", "prompt"}):
-        fail("request", "expected one of `messages`, `prompt` and `input`")
+        fail("request", "expected one of `messages`, `prompt`, `input` and `token_ids`")
     if sent.get("object") != "response":
         fail("response.object", f"expected 'response' for this request, got {short(sent.get('object'))}")
     return "response"

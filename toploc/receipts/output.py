@@ -1,8 +1,8 @@
 """What a response says, in the form that a receipt signs and the checks read.
 
 Each route says it in one place: a chat completion in `message.content`, `reasoning` and `tool_calls`, a completion in
-`text`, a response in its items, a message in its blocks. What stands in the place of another route is said by nobody:
-`foreign_in` names it, and no receipt passes beside it.
+`text`, as tokens for tokens do where text was asked for, a response in its items, a message in its blocks. What stands
+in the place of another route is said by nobody: `foreign_in` names it, and no receipt passes beside it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,16 @@ TOP: Final[Mapping[str, frozenset[str]]] = {
     "completion": frozenset({"choices"}),
     "response": frozenset({"output", "output_text", "text", "reasoning"}),
     "message": frozenset({"content"}),
+    "generate": frozenset({"choices"}),
 }
 """Those of a response, by route. `text` and `reasoning` of /v1/responses are options; `output_text` is put there by
 OpenAI's SDK for JavaScript, and has to be the text."""
 
-CHOICE: Final[Mapping[str, frozenset[str]]] = {"chat": frozenset({"message"}), "completion": frozenset({"text"})}
+CHOICE: Final[Mapping[str, frozenset[str]]] = {
+    "chat": frozenset({"message"}),
+    "completion": frozenset({"text"}),
+    "generate": frozenset({"text"}),
+}
 
 CHAT_MESSAGE: Final = frozenset({"content", "reasoning", "reasoning_content", "tool_calls", "function_call"})
 
@@ -57,7 +62,8 @@ TEXT_PART: Final = frozenset({"text"})
 
 
 def route_of(response: Json) -> str:
-    """`chat`, `completion`, `response` or `message`: what the response says that it is, or else how it is made."""
+    """`chat`, `completion`, `response`, `message` or `generate`: what the response says that it is, or else how it is
+    made."""
     match response.get("object"):
         case "response":
             return "response"
@@ -67,6 +73,8 @@ def route_of(response: Json) -> str:
             return "completion"
     if response.get("type") == "message" and "choices" not in response:
         return "message"
+    if "request_id" in response and "object" not in response:
+        return "generate"
     plain = all("text" in choice and "message" not in choice for choice in _objects(response.get("choices")))
     return "completion" if plain and response.get("choices") else "chat"
 
@@ -89,9 +97,14 @@ def shown_in(response: Json, index: int) -> Json:
             shown = {name: choice[name] for name in ("index", "finish_reason") if name in choice}
             if route == "chat" and isinstance(choice.get("message"), Mapping):
                 shown["message"] = {name: choice["message"].get(name) for name in CHAT_MESSAGE & {*choice["message"]}}
-            if route == "completion" and "text" in choice:
-                shown["message"] = {"content": choice["text"]}
+            if route == "generate" or (route == "completion" and "text" in choice):
+                shown["message"] = {"content": choice.get("text")}
             return shown
+
+
+def tokens_in(response: Json, index: int) -> object:
+    """The token ids that a choice shows; None if it shows none."""
+    return next(_numbered(response, index), {}).get("token_ids")
 
 
 def said_in_items(items: Sequence[Any]) -> dict[str, Any]:
@@ -157,6 +170,8 @@ def _answered_by(request: Json) -> tuple[str, ...]:
         return ("response",)
     if "messages" in request:
         return ("chat", "message")
+    if "token_ids" in request and "prompt" not in request:
+        return ("generate",)
     return ("completion",) if "prompt" in request else tuple(TOP)
 
 

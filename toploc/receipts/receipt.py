@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ..errors import MalformedEvidence
 from ..protocol import FIELD_NAME, ChoiceProofs, PromptDigest, Receipt, Statement, ToplocProofs, token_ids_sha256
-from .output import foreign_in, output_of, shown_in
+from .output import foreign_in, output_of, route_of, shown_in, tokens_in
 from .request import body_sha256, digest, is_bendable, says, spellings_sha256
 
 if TYPE_CHECKING:
@@ -35,13 +35,15 @@ def issue(
     *,
     request_sha256: str | None,
     request_body_sha256: str | None = None,
+    weights_sha256: str | None = None,
     shown: Callable[[int], Mapping[str, Any]],
     issued_at: int,
 ) -> ToplocProofs:
     """The field with a receipt in each choice that has proofs.
 
     `response`: its `id`, and its time if it has one. `request_sha256`, `request_body_sha256`: `request_digest` and
-    `body_sha256` of the body as it came. `shown`: what was delivered of a choice, as `shown_in` has it.
+    `body_sha256` of the body as it came. `weights_sha256`: of the weights that the server was started with, for
+    answers that no others made. `shown`: what was delivered of a choice, as `shown_in` has it.
     """
     signed = []
     for choice in proofs.choices or ():
@@ -54,6 +56,7 @@ def issue(
             issued_at=issued_at,
             request_sha256=request_sha256,
             request_body_sha256=request_body_sha256,
+            weights_sha256=None if choice.weights else weights_sha256,
             **_stated(proofs, choice, prompt, response, shown(choice.index)),
         )
         receipt = Receipt(statement=statement, signature=key.sign(canonical(statement)))
@@ -110,7 +113,8 @@ def check_receipts(
     4. The statement is about this request: see `_Asked.is_of`.
     5. The response says nothing in the place of another route, where a receipt does not look: see `foreign_in`.
     6. The statement is about this response, prompt, these tokens, proofs and, where it says so, output. Without trusted
-       keys 4 to 6 alone are checked.
+       keys 4 to 7 alone are checked.
+    7. What the response itself gives for tokens are those of the statement.
     """
     trusted = {key.key_id: key for key in keys}
     if not proofs.choices:
@@ -132,6 +136,8 @@ def check_receipts(
         if problem is None:
             actual = _stated(proofs, choice, prompt, response, shown_in(response, choice.index))
             problem = _another_answer(statement, actual, prompt, response)  # 6
+        if problem is None:
+            problem = _other_tokens(response, choice, prompt)  # 7
         if problem is not None:
             results.append(ReceiptResult(choice.index, "failed", *problem, statement))
         elif known == "unknown":
@@ -212,6 +218,26 @@ def _another_answer(
     return None
 
 
+def _other_tokens(response: Mapping[str, Any], choice: ChoiceProofs, prompt: PromptDigest) -> tuple[str, str] | None:
+    """Of an answer of tokens, which says what it says in them."""
+    if route_of(response) != "generate":
+        return None
+    if tokens_in(response, choice.index) != list(choice.token_ids):
+        return "tokens_differ", "the response has other token ids than its proofs"
+    ids = response.get("prompt_token_ids")
+    if ids is not None and _sha256_of(ids) != prompt.sha256:
+        return "prompt_differs", "the prompt's token ids are not those of its digest"
+    return None
+
+
+def _sha256_of(token_ids: Any) -> str | None:
+    """None of what are no token ids."""
+    try:
+        return token_ids_sha256(token_ids)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
 def canonical(statement: Statement) -> bytes:
     """The bytes that are signed: RFC 8785, without what is absent."""
     return rfc8785.dumps(statement.model_dump(exclude_none=True))
@@ -225,7 +251,7 @@ def _stated(
     shown: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything that a statement says but who signed what request, and when."""
-    response_id = response.get("id")
+    response_id = response.get("id", response.get("request_id"))
     output = output_of(shown)
     return {
         "response_id": response_id if isinstance(response_id, str) else "",
@@ -233,6 +259,8 @@ def _stated(
         "model": proofs.model,
         "dtype": proofs.dtype,
         "rounded_from": proofs.rounded_from,
+        "model_revision": proofs.model_revision,
+        "weights": choice.weights,
         "choice": choice.index,
         "prompt_tokens": prompt.num_tokens,
         "prompt_sha256": prompt.sha256,
@@ -261,6 +289,8 @@ DIFFERENCES: Final = {
     "model": "response_differs",
     "dtype": "proofs_differ",
     "rounded_from": "proofs_differ",
+    "model_revision": "proofs_differ",
+    "weights": "proofs_differ",
     "choice": "response_differs",
     "prompt_tokens": "prompt_differs",
     "prompt_sha256": "prompt_differs",

@@ -24,7 +24,7 @@ ONE_TOKEN: Final = 1e-7
 CONSTRAINTS: Final = frozenset(
     """allowed_token_ids bad_words guided_choice guided_decoding guided_grammar guided_json guided_regex
     logits_processors output_config response_format structural_tag structured_outputs thinking_token_budget tool_choice
-    tools use_beam_search vllm_xargs watermarking""".split()  # noqa: SIM905
+    tools trace_decode_token_ids use_beam_search vllm_xargs watermarking""".split()  # noqa: SIM905
 )
 """Options of vLLM, of any version, that change which tokens may be chosen, and that logits alone do not replay. What
 is not listed changes the prompt, the text or nothing: vLLM ignores options that it does not know."""

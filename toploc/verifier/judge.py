@@ -85,7 +85,7 @@ def judge(
     3. proofs: these weights computed the hidden states of these tokens.
     4. pooled, where the thresholds have bounds for it: so does their error over the whole answer.
     5. tokens: they are what the model says, and choices are no more equal than it draws them.
-    6. text, without a rehearsal: it is what the tokens say.
+    6. text, without a rehearsal, where there is one: it is what the tokens say.
     7. finish, without a rehearsal: the answer ended where the request lets it end.
     8. response: all of it is what a server makes of the tokens.
     9. receipt: the provider signed this answer.
@@ -148,7 +148,7 @@ def beyond_the_model(
 def _equal_choices(evidence: Evidence, policy: Policy, computed: Sequence[Computed | Check]) -> Iterator[Check]:
     prompts: dict[int, list[tuple[Answer, Sampling, TokenScores | None]]] = {}
     for answer, entry in zip(evidence.answers, computed, strict=True):
-        if not isinstance(entry, Check):
+        if not isinstance(entry, Check) and not answer.proofs.spans_weights:
             drawn = (answer, entry.sampling or evidence.sampling_of(answer), entry.scores)
             prompts.setdefault(answer.index // evidence.choices_per_prompt, []).append(drawn)
     for answers in prompts.values():
@@ -191,6 +191,9 @@ def _of_choice(evidence: Evidence, answer: Answer, policy: Policy, computed: Com
         secret=policy.secret,
     )
     yield proofs
+    if proofs.reason == "weights_changed":
+        # Scores are of this verifier's weights too, and error is pooled over all chunks.
+        return
     if thresholds.pooled is not None:
         yield check_pooled(proofs, thresholds.pooled, thresholds.name, prover)  # 4
     bounds = thresholds.tokens or tokens.DEFAULT
@@ -200,7 +203,8 @@ def _of_choice(evidence: Evidence, answer: Answer, policy: Policy, computed: Com
 
 def _of_text(evidence: Evidence, answer: Answer, policy: Policy, computed: Computed) -> Iterator[Check]:
     decode, ends = policy.decode, policy.eos_token_ids
-    yield check_text(evidence, answer, computed.prompt, decode=decode, eos_token_ids=ends)  # 6
+    if evidence.says_text:
+        yield check_text(evidence, answer, computed.prompt, decode=decode, eos_token_ids=ends)  # 6
     yield check_finish(  # 7
         evidence,
         answer,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from ..checks.response import Rehearsed
-from ..evidence.leaves import compare, compare_by_choice
+from ..evidence.leaves import WEIGHT_VERSIONS, compare, compare_by_choice, has_several_weights
 from ..protocol import FIELD_NAME
 from ..report import Check
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 UNBOUND: Final = frozenset(
     """choices[].message.tool_calls choices[].message.function_call choices[].message.reasoning
     choices[].message.reasoning_content choices[].logprobs choices[].prompt_logprobs choices[].routed_experts
-    prompt_logprobs prompt_text usage.completion_tokens_details usage.prompt_tokens_details
-    kv_transfer_params""".split()  # noqa: SIM905
+    choices[].sampling_mask prompt_logprobs prompt_token_id_logprobs prompt_text usage.completion_tokens_details
+    usage.prompt_tokens_details kv_transfer_params ec_transfer_params mm_placeholders""".split()  # noqa: SIM905
 )
 """What servers write that only they can tell."""
 
@@ -38,7 +38,7 @@ def rehearse(
 
     A text or an end whose check has not passed is not bound here.
     """
-    if evidence.route not in ("chat", "batch", "completion"):
+    if evidence.route not in ("chat", "batch", "completion", "generate"):
         problem = f"a verifier without an engine cannot tell what a server makes of a {evidence.route}"
         return [Rehearsed(problem=problem)]
     if not evidence.answers:
@@ -61,19 +61,18 @@ def rehearse(
             place = "content"
         if ("text", answer.index) in passed:
             text[place] = answer.text
-        else:
+        elif evidence.says_text:
             unbound.add("choices[].text" if evidence.chat is None else "choices[].message.content")
         if ("finish", answer.index) in passed:
             choice["finish_reason"] = answer.finish_reason
             choice["stop_reason"] = _stop_reason(evidence, answer, seen, eos_token_ids)
         else:
             unbound |= {"choices[].finish_reason", "choices[].stop_reason"}
-        if evidence.source[0].get("return_token_ids"):
-            choice["token_ids"] = list(answer.token_ids)
-            choice["prompt_token_ids"] = list(entry.prompt) if evidence.chat is None else None
-        choices.append(choice)
-    response: dict[str, Any] = {"object": claimed["object"], "choices": choices}
-    if evidence.source[0].get("return_token_ids") and evidence.route == "chat":
+        choices.append({**choice, **_ids(evidence, answer, entry.prompt, seen, unbound)})
+    response: dict[str, Any] = {"object": claimed.get("object"), "choices": choices}
+    if claimed.get("output_mode") is not None:
+        response["output_mode"] = "text" if evidence.says_text else "tokens"
+    if evidence.source[0].get("return_token_ids") and evidence.route in ("chat", "generate"):
         response["prompt_token_ids"] = list(prompts[0]) if prompts else None
     if claimed.get("usage") is not None:
         response["usage"] = _usage(evidence, prompts)
@@ -82,6 +81,25 @@ def rehearse(
         return [Rehearsed(compare(claimed, response, **options))]
     parts = compare_by_choice(claimed, response, evidence.unproven, **options)
     return [Rehearsed(comparison, choice=choice) for choice, comparison in parts.items()]
+
+
+def _ids(
+    evidence: Evidence, answer: Answer, prompt: Sequence[int], seen: Mapping[str, Any], unbound: set[str]
+) -> dict[str, Any]:
+    """Token ids in a choice. An answer of tokens always has its own, and says which weights made them."""
+    if evidence.route == "generate":
+        ids: dict[str, Any] = {"token_ids": list(answer.token_ids)}
+        if has_several_weights(seen):
+            unbound.add(WEIGHT_VERSIONS)
+        elif seen.get("weight_versions"):
+            ids["weight_versions"] = [{"start": 0, "end": len(answer.token_ids)}]
+        return ids
+    if not evidence.source[0].get("return_token_ids"):
+        return {}
+    return {
+        "token_ids": list(answer.token_ids),
+        "prompt_token_ids": list(prompt) if evidence.chat is None else None,
+    }
 
 
 def _message(evidence: Evidence, answer: Answer) -> dict[str, Any]:

@@ -127,9 +127,9 @@ class TransformersVerifier:
     def _renderings(self, evidence: Evidence, answer: Answer) -> Iterator[Callable[[], list[int]]]:
         """What a server may have made of the request's prompt, as token ids, the likeliest first."""
         request = evidence.chat
-        if request is None:
+        if request is None and evidence.renderable:
             yield partial(self._completion_prompt, evidence, answer)
-        elif evidence.renderable and request.chat_template is None:
+        elif request is not None and evidence.renderable and request.chat_template is None:
             template: dict[str, Any] = dict(request.chat_template_kwargs or {})
             for name in (*sorted(RENDERING), "reasoning_effort"):
                 value = getattr(request, name)

@@ -44,6 +44,7 @@ CONSTRAINTS: Final = (
     BAD_WORDS,
     "thinking_token_budget",
     WATERMARKING,
+    "trace_decode_token_ids",
     "logits_processors",
 )
 """Fields of `SamplingParams`, of any version of vLLM, that change which tokens may be chosen, beside the options."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vllm.sampling_params import RequestOutputKind
 
 from toploc.errors import ProofUnavailable
-from toploc.protocol import ChoiceProofs, ProofError
+from toploc.protocol import ChoiceProofs, ProofError, WeightSpan
 from toploc.tokens.sampling import GREEDY_BELOW
 
 from ... import metrics
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from vllm.sampling_params import SamplingParams
 
     from ...channel.client import Channel
+    from ...channel.messages import Proofs
 
 UNPROVABLE_PROMPTS: Final = {
     "embeds": "prompts given as embeddings",
@@ -147,23 +148,27 @@ class ProvingGenerate:
     async def _prove_choice(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> ChoiceProofs:
         try:
             with metrics.PROOF_LATENCY.time():
-                proofs = await self._fetch(call, tag, choice, token_ids)
+                found = await self._fetch(call, tag, choice, token_ids)
         except ProofUnavailable as error:
             reason = to_error(error)
         except Exception:
             RequestLogger(call.request_id).exception("fetching proofs failed")
             reason = ProofError(code="internal_error", message="fetching the proofs failed")
         else:
-            encoded = tuple(b64encode(proof).decode() for proof in proofs)
+            encoded = tuple(b64encode(proof).decode() for proof in found.proofs)
             # vLLM's own rule for n > 1 (vllm/v1/engine/parallel_sampling.py).
             seed = None if call.seed is None else call.seed + choice.index
             # Nothing in it is foreign, and validating every token id would cost the event loop more than all the rest.
             return ChoiceProofs.model_construct(
-                index=choice.index, token_ids=tuple(token_ids), proofs=encoded, seed=seed
+                index=choice.index,
+                token_ids=tuple(token_ids),
+                proofs=encoded,
+                seed=seed,
+                weights=spans_of(found),
             )
         return ChoiceProofs(index=choice.index, token_ids=tuple(token_ids), error=reason)
 
-    async def _fetch(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> list[bytes]:
+    async def _fetch(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> Proofs:
         if choice.finish_reason in ("abort", "error"):
             in_background(self._channel.discard(tag.nonce, [choice.index]))
             raise ProofUnavailable("aborted", "the generation was aborted before its end")
@@ -185,6 +190,12 @@ def without_tag(sampling_params: SamplingParams) -> SamplingParams:
     if params.extra_args and EXTRA_ARG in params.extra_args:
         params.extra_args = {key: value for key, value in params.extra_args.items() if key != EXTRA_ARG}
     return params
+
+
+def spans_of(proofs: Proofs) -> tuple[WeightSpan, ...] | None:
+    """Which weights made which tokens; None where it is those of the start throughout."""
+    spans = tuple(WeightSpan(version=version, start=start, end=end) for version, start, end in proofs.weights)
+    return spans or None
 
 
 def seeded(sampling_params: SamplingParams) -> SamplingParams:

@@ -64,6 +64,11 @@ def require_parameters(function: Any, reliance: Reliance) -> None:
         raise _unsupported(f"{reliance.name} takes {', '.join(found)}, not {', '.join(wanted)}")
 
 
+def takes(reliance: Reliance) -> bool:
+    """Whether a function of this vLLM has the parameters that are given to it by name where it has them."""
+    return {*reliance.keywords} <= {*inspect.signature(load(reliance)).parameters}
+
+
 def _find(module: str, name: str) -> Any:
     """None if there is no such module, or not in it."""
     try:

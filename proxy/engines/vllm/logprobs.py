@@ -29,7 +29,7 @@ LISTED: Final = ("top_logprobs", "prompt_logprobs")
 
 def lengthen(route: str, body: dict[str, Any]) -> Mapping[str, int]:
     """Ask for `MORE` of the likeliest tokens in the body; the fields that list them, with how many it asked for."""
-    option, asked = "logprobs" if route == "completion" else "top_logprobs", {}
+    option, asked = "logprobs" if route in ("completion", "generate") else "top_logprobs", {}
     for name, field_name in ((option, LISTED[0]), ("prompt_logprobs", LISTED[1])):
         count = body.get(name)
         # Of none there is no border, and of all there are no more.

@@ -41,9 +41,10 @@ def _install() -> None:
 
     from . import expansion, reliances
     from .guards import require
-    from .runners import v1, v2
+    from .runners import changes, v1, v2
 
     require(*reliances.WORKER, *reliances.CONFIGURATION, *reliances.HEAD)
+    changes.install()
     v1.install()
     # Without Triton, as on CPUs, vLLM falls back to the first runner.
     if HAS_TRITON:

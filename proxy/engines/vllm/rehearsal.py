@@ -66,6 +66,7 @@ HANDLERS: Final = {
     "completion": Handler("openai_serving_completion", reliances.COMPLETION, reliances.COMPLETION_REQUEST),
     "response": Handler("openai_serving_responses", reliances.RESPONSE, reliances.RESPONSE_REQUEST),
     "message": Handler("anthropic_serving_messages", reliances.MESSAGE, reliances.MESSAGE_REQUEST),
+    "generate": Handler("serving_tokens", reliances.TOKENS, reliances.TOKENS_REQUEST),
 }
 
 
@@ -184,8 +185,11 @@ class Rehearsal:
         asked = {name: value for name, value in body.items() if name not in DELIVERY}
         if route == "response":
             asked["store"] = False
-        limit = _shorten(asked, choices)
-        performance = Performance(asked=lengthen(route, asked))
+        options = asked
+        if route == "generate":
+            options = asked["sampling_params"] = {**body["sampling_params"]}
+        limit = _shorten(options, choices)
+        performance = Performance(asked=lengthen(route, options))
         if stream:
             asked |= {name: body[name] for name in ("stream", "stream_options") if name in body}
         try:

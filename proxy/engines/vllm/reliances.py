@@ -216,6 +216,16 @@ MESSAGE: Final = Reliance.on(
     parameters="self request raw_request",
 )
 MESSAGE_REQUEST: Final = Reliance.on("vllm.entrypoints.anthropic.protocol:AnthropicMessagesRequest", "rehearsal")
+TOKENS: Final = Reliance.on(
+    "vllm.entrypoints.scale_out.token_in_token_out.serving:ServingTokens.serve_tokens",
+    "rehearsal",
+    parameters="self request raw_request",
+)
+TOKENS_REQUEST: Final = Reliance.on(
+    "vllm.entrypoints.scale_out.token_in_token_out.protocol:GenerateRequest",
+    "rehearsal",
+    members="token_ids sampling_params",
+)
 ROUTES: Final = (
     SANITIZE_MESSAGE,
     CHAT_REQUEST,
@@ -223,12 +233,14 @@ ROUTES: Final = (
     COMPLETION_REQUEST,
     RESPONSE_REQUEST,
     MESSAGE_REQUEST,
+    TOKENS_REQUEST,
     Reliance.on(
         "vllm.entrypoints.generate.api_router:init_generate_state",
         "rehearsal",
         attributes="openai_serving_chat openai_serving_chat_batch openai_serving_completion openai_serving_responses "
         "anthropic_serving_messages",
     ),
+    Reliance.on("vllm.entrypoints.scale_out.factories:init_scale_out_state", "rehearsal", attributes="serving_tokens"),
     Reliance.on(
         "vllm.entrypoints.launchers.api_server.app_state:init_app_state "
         "vllm.entrypoints.openai.api_server:init_app_state",
@@ -245,6 +257,7 @@ ROUTES: Final = (
     COMPLETION,
     RESPONSE,
     MESSAGE,
+    TOKENS,
     Reliance.on(
         "vllm.envs:", "startup", members="VLLM_ENABLE_RESPONSES_API_STORE", without="no response is fetched later"
     ),
@@ -269,6 +282,12 @@ ENGINE_INPUT: Final = Reliance.on(
     "vllm.v1.engine.async_llm:AsyncLLM",
     "replay",
     attributes="input_processor renderer model_config get_supported_tasks",
+)
+WEIGHT_VERSION: Final = Reliance.on(
+    "vllm.v1.engine.output_processor:OutputProcessor.process_outputs",
+    "replay",
+    keywords="weight_version",
+    without="responses name no weights",
 )
 REPLAY: Final = (
     ENGINE_INPUT,
@@ -307,6 +326,7 @@ REPLAY: Final = (
         "replay",
         parameters="self engine_core_outputs",
     ),
+    WEIGHT_VERSION,
     Reliance.on(
         "vllm.v1.engine.output_processor:OutputProcessor", "replay", attributes="request_states", members="add_request"
     ),
@@ -368,13 +388,14 @@ CONSTRAINTS: Final = (
 CONFIGURATION: Final = (
     Reliance.on(
         "vllm.config:VllmConfig",
-        "worker startup head sampler runners/lifecycle runners/refused prefill constraints grammars",
-        members="model_config parallel_config scheduler_config speculative_config lora_config",
+        "worker startup head sampler runners/lifecycle runners/refused prefill constraints grammars weights",
+        members="model_config parallel_config scheduler_config speculative_config lora_config load_config",
     ),
     Reliance.on(
         "vllm.config:ModelConfig",
-        "worker head prefill startup constraints",
-        members="model dtype max_model_len logprobs_mode skip_tokenizer_init get_hidden_size get_vocab_size "
+        "worker head prefill startup constraints weights",
+        members="model revision hf_config dtype max_model_len logprobs_mode skip_tokenizer_init get_hidden_size "
+        "get_vocab_size "
         "get_diff_sampling_param try_get_generation_config",
     ),
     Reliance.on(
@@ -392,6 +413,7 @@ CONFIGURATION: Final = (
     Reliance.on("vllm.config:CompilationConfig", "mode", members="mode cudagraph_mode"),
     Reliance.on("vllm.config:CompilationMode", "mode", members="NONE"),
     Reliance.on("vllm.config:SchedulerConfig", "worker prefill", members="max_num_seqs policy"),
+    Reliance.on("vllm.config:LoadConfig", "weights", members="load_format download_dir"),
     Reliance.on("vllm.config:SpeculativeConfig", "worker", members="num_speculative_tokens"),
     Reliance.on(
         "vllm.config.speculative:",
@@ -529,6 +551,25 @@ OFFLINE: Final = (
     Reliance.on("vllm.outputs:CompletionOutput", "offline/calls", members="index token_ids finish_reason"),
 )
 
+# What happens between steps
+
+GPU_WORKER: Final = Reliance.on(
+    "vllm.v1.worker.gpu_worker:Worker", "runners/changes", members="sleep wake_up reload_weights"
+)
+CHANGES: Final = (
+    GPU_WORKER,
+    Reliance.on("vllm.v1.worker.gpu_worker:Worker.sleep", "runners/changes", parameters="self level"),
+    Reliance.on("vllm.v1.worker.gpu_worker:Worker.wake_up", "runners/changes", parameters="self tags"),
+    Reliance.on(
+        "vllm.v1.worker.gpu_worker:Worker",
+        "runners/changes",
+        members="start_weight_update update_weights finish_weight_update reset_weights",
+        without="weights are not replaced by them",
+    ),
+    Reliance.on("vllm.v1.worker.gpu_worker:Worker", "runners/changes", attributes="model_runner"),
+    Reliance.on("vllm.model_executor.models.llama:LlamaForCausalLM", "runners/changes", members="load_weights"),
+)
+
 # Model runner V1
 
 V1_RUNNER: Final = Reliance.on(
@@ -662,6 +703,7 @@ GROUPS: Final = {
     "A worker's process": WORKER,
     "Output head": HEAD,
     "Offline, without a server": OFFLINE,
+    "What happens between steps": CHANGES,
     "Model runner V1": RUNNER_V1,
     "Model runner V1 on CPUs": RUNNER_ON_CPUS,
     "Model runner V2": RUNNER_V2,

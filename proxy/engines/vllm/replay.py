@@ -24,7 +24,7 @@ from toploc.scheme import CHUNK_SIZE
 
 from ...verify.engine import Text
 from . import reliances
-from .guards import require_members
+from .guards import require_members, takes
 from .logprobs import LISTS, mark
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Replayer:
         require_members(engine, reliances.ENGINE_INPUT)
         self._engine: Any = engine
         self._context_length = int(engine.vllm_config.model_config.max_model_len)
+        # Responses name the weights that made them. What the operator calls them is not compared.
+        self._weights = {"weight_version": ""} if takes(reliances.WEIGHT_VERSION) else {}
 
     async def read(self, call: Call) -> Call:
         """The call with what vLLM's input processor makes of prompt and options.
@@ -137,7 +139,7 @@ class Replayer:
             offsets = [0]
             count = 0
             for output in _steps(child.request_id, token_ids, end, size, scores):  # 3
-                made = processor.process_outputs([output]).request_outputs
+                made = processor.process_outputs([output], **self._weights).request_outputs
                 count += len(output.new_token_ids)
                 ended = child.request_id not in processor.request_states
                 if count == len(token_ids) and not ended:

@@ -33,6 +33,7 @@ from .generate import ProvingGenerate
 from .prefill import PrefillEngine
 from .shutdown import end_requests_at_shutdown
 from .tracing import emit
+from .weights import first_weights
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -76,13 +77,15 @@ async def connect(engine_client: EngineClient, state: State, args: Namespace, se
     welcome = await handshake(channel)
     refuse_seeds(settings, welcome)
     names = args.served_model_name or [args.model]
+    weights = await asyncio.to_thread(first_weights, engine_client.vllm_config, settings.weights_digest)
     engine = engine_of(welcome)
     state.toploc = server = Server(  # 2
         settings=settings,
-        served=Served(names[0], welcome.dtype, welcome.rounded_from, welcome.sampler, engine),
+        served=Served(names[0], welcome.dtype, welcome.rounded_from, welcome.sampler, engine, weights.revision),
+        weights=weights,
         channel=channel,
         welcome=welcome,
-        signer=Signer.of(settings),
+        signer=Signer.of(settings, weights.sha256),
         later=Later() if getattr(vllm.envs, "VLLM_ENABLE_RESPONSES_API_STORE", False) else None,
         proofs=SqliteProofs(settings.proofs_file) if settings.proofs_file else MemoryProofs(),
         verifier=verifier_of(engine_client, state, channel, welcome, settings, names, engine),

@@ -39,20 +39,46 @@ if TYPE_CHECKING:
 
 
 class StepObserver:
-    """What the adapters call before and after a forward pass: tells recorder and prefills of it."""
+    """What the adapters call around a forward pass, and around what happens between two: tells recorder and prefills of
+    it."""
 
-    def __init__(self, recorder: Recorder, prefills: Prefills) -> None:
+    def __init__(self, recorder: Recorder, prefills: Prefills, examiner: Examiner) -> None:
         self._recorder = recorder
         self._prefills = prefills
+        self._examiner = examiner
+        self._weights_changed = False
+        self._sleeps = False
+
+    def weights_changing(self) -> None:
+        """Other weights are about to be loaded, or a part of them. Those of all parts until the next step are one
+        version."""
+        self._weights_changed = True
+        self._prefills.weights_changing()
+
+    def sleep(self) -> None:
+        """The model's memory, with the ring in it, is about to be unmapped."""
+        self._sleeps = True
+        self._examiner.sleep()
+        self._recorder.sleep()
+
+    def wake(self) -> None:
+        """It is there again, if it was gone."""
+        if self._sleeps:
+            self._sleeps = False
+            self._recorder.wake()
+            self._examiner.wake()
 
     def before_step(self, scheduler_output: SchedulerOutput) -> None:
         """Lets go of finished requests, then registers those sent for the first time, or again after preemption.
 
-        In this order, since an id may be in both lists.
+        In this order, since an id may be in both lists. Between the two come other weights, if any were loaded.
         """
         if scheduler_output.finished_req_ids:
             self._recorder.finished(scheduler_output.finished_req_ids)
             self._prefills.finished(scheduler_output.finished_req_ids)
+        if self._weights_changed:
+            self._weights_changed = False
+            self._recorder.weights_changed()
         for request in scheduler_output.scheduled_new_reqs:
             params = request.sampling_params
             if params is not None and params.extra_args:
@@ -114,7 +140,7 @@ def start_worker(
     address = worker_address(settings.channel, engine)
     service = Service(address, recorder, welcome, capture_ttl=settings.capture_ttl, examiner=examiner, connect=connect)
     service.start()
-    observer = StepObserver(recorder, prefills)
+    observer = StepObserver(recorder, prefills, examiner)
     # An engine in its caller's process ends before the process does.
     weakref.finalize(observer, service.stop).atexit = False
     return observer

@@ -123,6 +123,12 @@ def test_stream_carries_proofs() -> None:
     assert "content-length" not in response.headers
 
 
+@pytest.mark.parametrize("path", ["generative_scoring", "v1/decisions", "v1/systemone"])
+def test_tokens_that_nobody_sees_are_not_proven(path: str) -> None:
+    response = send("POST", f"/{path}", app=application(**{path: chat}), json={"items": []})
+    assert response.json() == {"body": '{"items":[]}', "in_context": False}
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
 def test_other_methods_are_left_alone(method: str) -> None:
     response = send(method, "/chat", json={"toploc": {"unknown": 1}})

@@ -60,7 +60,7 @@ def test_finalize(sockets: str) -> None:
         return reply(Proofs([PROOF]))
 
     with worker(sockets, answer):
-        assert run(sockets, LONG, lambda channel: channel.finalize("n", 3, (1, 2))) == [PROOF]
+        assert run(sockets, LONG, lambda channel: channel.finalize("n", 3, (1, 2))) == Proofs([PROOF])
 
 
 def test_hello_and_discard(sockets: str) -> None:
@@ -117,7 +117,7 @@ def test_garbage_does_not_end_the_channel(sockets: str, frames: list[bytes], cap
     """The right reply that follows garbage still arrives."""
     caplog.set_level(logging.CRITICAL, "vllm.toploc")
     with worker(sockets, lambda _: [frames, *reply(Proofs([PROOF]))]):
-        assert run(sockets, LONG, lambda channel: channel.finalize("n", 0, [1])) == [PROOF]
+        assert run(sockets, LONG, lambda channel: channel.finalize("n", 0, [1])) == Proofs([PROOF])
 
 
 @pytest.mark.parametrize("message", [Done(), WELCOME])
@@ -130,7 +130,7 @@ def test_replies_are_matched_in_any_order(sockets: str) -> None:
     """All requests first, then their replies backwards, twice each."""
     held: list[Finalize] = []
 
-    async def use(channel: Channel) -> list[list[bytes]]:
+    async def use(channel: Channel) -> list[Proofs]:
         return await asyncio.gather(*(channel.finalize("n", child, []) for child in range(20)))
 
     context = zmq.Context()
@@ -148,7 +148,7 @@ def test_replies_are_matched_in_any_order(sockets: str) -> None:
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        assert run(sockets, LONG, use) == [[bytes([child])] for child in range(20)]
+        assert run(sockets, LONG, use) == [Proofs([bytes([child])]) for child in range(20)]
     finally:
         thread.join()
         socket.close(linger=0)
@@ -164,19 +164,19 @@ def test_late_reply_is_not_taken_for_the_next_requests(sockets: str) -> None:
             return []
         return [[(0).to_bytes(8), encode(Proofs([b"late"]))], *reply(Proofs([PROOF]))]
 
-    async def use(channel: Channel) -> list[bytes]:
+    async def use(channel: Channel) -> Proofs:
         with pytest.raises(TimeoutError):
             await channel._workers[0].ask(Finalize("n", 0, []), SOON)
         return await channel.finalize("n", 1, [])
 
     with worker(sockets, answer):
-        assert run(sockets, LONG, use) == [PROOF]
+        assert run(sockets, LONG, use) == Proofs([PROOF])
 
 
 def test_the_engine_that_has_the_capture_answers(sockets: str) -> None:
     unknown = reply(Refusal("capture_unknown", ""))
     with worker(sockets, lambda _: unknown), worker(sockets, lambda _: reply(Proofs([PROOF])), engine=1):
-        assert run(sockets, LONG, lambda channel: channel.finalize("n", 0, [1]), engines=2) == [PROOF]
+        assert run(sockets, LONG, lambda channel: channel.finalize("n", 0, [1]), engines=2) == Proofs([PROOF])
 
 
 def test_the_reason_of_the_engine_that_has_the_capture_counts(sockets: str) -> None:
@@ -225,7 +225,7 @@ def test_cancelled_request_leaves_nothing(sockets: str) -> None:
 @pytest.mark.timeout(30)
 def test_a_dead_engine_does_not_hold_up_the_others_proofs(sockets: str) -> None:
     with worker(sockets, lambda _: reply(Proofs([PROOF]))):
-        assert run(sockets, 3600, lambda channel: channel.finalize("n", 0, [1]), engines=2) == [PROOF]
+        assert run(sockets, 3600, lambda channel: channel.finalize("n", 0, [1]), engines=2) == Proofs([PROOF])
 
 
 def test_slots(sockets: str) -> None:

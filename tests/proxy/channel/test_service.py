@@ -272,7 +272,7 @@ def test_several_clients_at_once(served: Served) -> None:
         channel = Channel.connect(served.directory, 1, HANG)
         try:
             got = await asyncio.gather(*(channel.finalize(tag.nonce, 0, inputs) for tag, inputs, _ in mine))
-            assert got == [proofs for *_, proofs in mine]
+            assert got == [Proofs(proofs) for *_, proofs in mine]
             with pytest.raises(ProofUnavailable, match="captured"):
                 await channel.finalize(mine[0][0].nonce, 0, mine[0][1])
         finally:
@@ -318,7 +318,11 @@ def test_messages_are_what_the_other_end_expects() -> None:
         "inputs": [2],
     }
     assert msgspec.msgpack.decode(encode(Discard("n", [1]))) == {"type": "discard", "nonce": "n", "children": [1]}
-    assert msgspec.msgpack.decode(encode(Proofs([b"\x00"]))) == {"type": "proofs", "proofs": [b"\x00"]}
+    assert msgspec.msgpack.decode(encode(Proofs([b"\x00"], [(0, 0, 1)]))) == {
+        "type": "proofs",
+        "proofs": [b"\x00"],
+        "weights": [[0, 0, 1]],
+    }
 
 
 def test_it_ends_with_an_engine_that_ends_before_its_process() -> None:

@@ -146,3 +146,31 @@ def test_no_scores_by_a_head_that_is_not_the_models(prefills: Prefills) -> None:
     assert not scored(7)
     layer.weight[0, 0] += 1  # as other weights that were loaded
     assert not scored(None)
+
+
+def test_weights_replaced_since_the_prefill(prefills: Prefills) -> None:
+    """Neither its rows nor its scores are of one model then: no verdict, rather than an accusation."""
+    examiner = Examiner(prefills, None, torch.device("cpu"))
+    stale, fresh = begin(prefills, "a"), None
+    prefills.record(step([("a", 0, PROMPT + ANSWER - 1)]))
+    prefills.weights_changing()
+    fresh = begin(prefills, "b")
+    prefills.record(step([("b", 0, PROMPT + ANSWER - 1)]))
+    replies = [examiner.examine(Examine(nonce, IDS[:PROMPT], IDS[PROMPT:], None, [])) for nonce in (stale, fresh)]
+    assert isinstance(replies[0], Refusal)
+    assert replies[0].code == "weights_changed"
+    assert isinstance(replies[1], Examined)
+
+
+def test_nothing_is_examined_while_the_engine_sleeps(prefills: Prefills) -> None:
+    examiner = Examiner(prefills, None, torch.device("cpu"))
+    for sleeps in (True, False):
+        nonce = begin(prefills, f"{sleeps}")
+        prefills.record(step([(f"{sleeps}", 0, PROMPT + ANSWER - 1)]))
+        if sleeps:
+            examiner.sleep()
+        else:
+            examiner.wake()
+        reply = examiner.examine(Examine(nonce, IDS[:PROMPT], IDS[PROMPT:], None, []))
+        assert isinstance(reply, Refusal if sleeps else Examined), reply
+    assert prefills._device_bytes == 0

@@ -10,7 +10,7 @@ Asked = dict[str, tuple[str, dict[str, Any]]]
 """Path and body of each recording, by its name. A body has no `model`, which is always the bundled one."""
 
 CHAT, BATCH, COMPLETIONS = "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions"
-RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
+RESPONSES, MESSAGES, TOKENS = "/v1/responses", "/v1/messages", "/inference/v1/generate"
 
 GREEDY = {"temperature": 0}
 SAMPLED = {"temperature": 1, "ignore_eos": True}

@@ -331,6 +331,19 @@ KINDS: dict[str, tuple[Callable[[Json, Json], Any], str]] = {
     "a system prompt": (lambda q, _: isinstance(q["system"], str), "message-text message-text-stream"),
     "a system prompt of blocks": (lambda q, _: len(q["system"]) == 2, "message-system-blocks"),
     "a question of blocks": (lambda q, _: len(q["messages"][0]["content"]) == 2, "message-blocks"),
+    "tokens for tokens": (
+        lambda q, r: q["token_ids"] and r["choices"][0]["token_ids"] == r[FIELD_NAME]["choices"][0]["token_ids"],
+        (
+            "generate-ids generate-ids-stream generate-logprobs generate-logprobs-stream generate-prompt-logprobs "
+            "generate-three-choices generate-three-choices-stream generate-text generate-text-stream "
+            "generate-stop-token generate-own-end"
+        ),
+    ),
+    "tokens with their text": (
+        lambda q, r: q["output_mode"] == r["output_mode"] == "text" and texts(r),
+        "generate-text generate-text-stream",
+    ),
+    "log-probabilities of the prompt's tokens": (lambda _, r: r["prompt_logprobs"], "generate-prompt-logprobs"),
     "usage at the end of a stream": (lambda q, r: q["stream_options"] and r["usage"], "chat-usage-stream"),
 }
 

@@ -18,7 +18,7 @@ from ....channel.client import in_background
 from ....channel.tag import EXTRA_ARG, Tag
 from ....log import logger
 from ..early import UNPROVEN, inputs_of
-from ..generate import UNPROVABLE_PROMPTS, seeded, without_tag
+from ..generate import UNPROVABLE_PROMPTS, seeded, spans_of, without_tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput
 
     from ....channel.client import Channel
+    from ....channel.messages import Proofs
     from .background import Background
 
 UNTAGGED = ProofError(code="unsupported_prompt", message="a request that is made beforehand cannot be tagged")
@@ -151,7 +152,7 @@ class Calls:
         if call.refusal is not None:
             return self._without(call, call.refusal)
         try:
-            proofs = await self._fetch(call, choice, inputs_of(prompt, generated))
+            found = await self._fetch(call, choice, inputs_of(prompt, generated))
         except ProofUnavailable as error:
             logger.warning("toploc: no proofs: %s: %s", error.code, error)
             return self._without(call, to_error(error))
@@ -161,8 +162,10 @@ class Calls:
         call.digest = call.digest or PromptDigest.of(prompt)
         # vLLM's own rule for n > 1 (vllm/v1/engine/parallel_sampling.py).
         seed = None if call.seed is None else call.seed + choice.index
-        encoded = tuple(b64encode(proof).decode() for proof in proofs)
-        made = ChoiceProofs.model_construct(index=0, token_ids=tuple(generated), proofs=encoded, seed=seed)
+        encoded = tuple(b64encode(proof).decode() for proof in found.proofs)
+        made = ChoiceProofs.model_construct(
+            index=0, token_ids=tuple(generated), proofs=encoded, seed=seed, weights=spans_of(found)
+        )
         return ToplocProofs(
             dtype=self._served.dtype,
             rounded_from=self._served.rounded_from,
@@ -173,7 +176,7 @@ class Calls:
             choices=(made,),
         )
 
-    async def _fetch(self, call: Call, choice: CompletionOutput, inputs: list[int]) -> list[bytes]:
+    async def _fetch(self, call: Call, choice: CompletionOutput, inputs: list[int]) -> Proofs:
         if choice.finish_reason in UNPROVEN:
             in_background(self._channel.discard(call.tag.nonce, [choice.index]))
             raise ProofUnavailable("aborted", "the generation was aborted before its end")

@@ -8,6 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from ....settings import Settings
+from .changes import watch_weights
 from .refused import refuse_configuration, refuse_model
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def wrap_lifecycle(runner_class: Any, name: str, check: Callable[[Any], None]) -
         if settings is not None and self.toploc_worker is None and _captures(self):
             check(self)
             self.toploc_worker = _start(self, settings, name)
+            watch_weights(self.get_model(), self.toploc_worker)
 
     runner_class.__init__ = refuse_or_initialize
     runner_class.load_model = load_model_and_take_memory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 from argparse import ArgumentTypeError
 from pathlib import Path
@@ -83,6 +84,14 @@ def add_options(parser: ArgumentParser) -> None:
         help="Public keys of the providers whose receipts count in verifications: what `toploc keygen` printed, or "
         "their GET /v1/toploc.",
     )
+    group.add_argument(
+        "--toploc-weights-digest",
+        type=_digest,
+        default="file",
+        metavar="HEX|file|off",
+        help="The digest of the weights that GET /v1/toploc and receipts name: this one, that of the model's files "
+        "(`toploc weights-digest`; the default), or none.",
+    )
     add_verify_options(group)
 
 
@@ -130,6 +139,12 @@ def _address(text: str) -> str:
     raise ArgumentTypeError(f"{text} is not tcp://HOST:PORT")
 
 
+def _digest(text: str) -> str:
+    if text in ("file", "off") or re.fullmatch("[0-9a-f]{64}", text):
+        return text
+    raise ArgumentTypeError(f"{text} is neither 64 digits of a SHA-256 in lower case, nor `file` or `off`")
+
+
 def settings_from(args: Namespace, channel: str) -> Settings:
     """Raises UnsupportedEngine if the side channel's secret cannot be used."""
     path = args.toploc_channel_secret
@@ -141,6 +156,7 @@ def settings_from(args: Namespace, channel: str) -> Settings:
         seed_requests=args.toploc_seed_requests,
         on_error=OnError(args.toploc_on_error),
         finalize_timeout=args.toploc_finalize_timeout,
+        weights_digest=args.toploc_weights_digest,
         role=Role(args.toploc_role),
         thresholds=_absolute(args.toploc_thresholds),
         copy_head=args.toploc_copy_head or args.toploc_role == Role.VERIFIER.value,

@@ -115,7 +115,7 @@ def test_proofs_are_there_when_they_are_needed(sockets: str) -> None:
         assert channel._workers[0]._socket.poll(20_000)
         with pytest.raises(StopIteration) as ended:
             channel.proofs(early.asked).send(None)
-        assert ended.value.value == [PROOF]
+        assert ended.value.value == Proofs([PROOF])
         front.early.forget(tag)
 
     assert run(sockets, use) == [Finalize(tag.nonce, 0, [7, 1, 2, 99])]
@@ -134,7 +134,7 @@ def test_choices_of_one_call(sockets: str) -> None:
         assert [early and early.inputs for early in found] == [[7, 0], None, [7, 2]]
         for early in found:
             if early is not None:
-                assert await front.early._channel.proofs(early.asked) == [PROOF]
+                assert await front.early._channel.proofs(early.asked) == Proofs([PROOF])
         front.early.forget(tag)
 
     assert [(request.child, request.inputs) for request in run(sockets, use)] == [(2, [7, 2]), (0, [7, 0])]

@@ -95,6 +95,17 @@ def settings(*arguments: str) -> Settings:
     return settings_from(parse("model", *arguments), "/channel")
 
 
+@pytest.mark.parametrize("text", ["file", "off", "0f" * 32])
+def test_digests_of_weights(text: str) -> None:
+    assert settings("--toploc-weights-digest", text).weights_digest == text
+
+
+@pytest.mark.parametrize("text", ["", "on", "0F" * 32, "0f" * 31])
+def test_digests_that_are_none(text: str) -> None:
+    with pytest.raises(SystemExit):
+        settings("--toploc-weights-digest", text)
+
+
 def test_defaults() -> None:
     found = settings()
     assert found.model_dump(exclude={"secret"}) == {
@@ -109,6 +120,7 @@ def test_defaults() -> None:
         "trusted_keys": None,
         "receipts": None,
         "proofs_file": None,
+        "weights_digest": "file",
         "role": Role.PROVER,
         "thresholds": None,
         "copy_head": False,
