@@ -30,6 +30,8 @@ def llm_by_flags(model: str, flags: Sequence[str]) -> LLM:
     that are none."""
     _, parser = make_parser()
     args = parser.parse_args(["serve", model, *flags])
+    # As `vllm serve` does with its first argument (vllm/entrypoints/cli/serve.py).
+    args.model = model
     engine = vars(EngineArgs.from_cli_args(args))
     return LLM(
         **{name: value for name, value in engine.items() if name != "disable_log_stats"},
