@@ -262,12 +262,6 @@ ROUTES: Final = (
         "vllm.envs:", "startup", members="VLLM_ENABLE_RESPONSES_API_STORE", without="no response is fetched later"
     ),
     Reliance.on(
-        "vllm.entrypoints.openai.responses.api_router:",
-        "proxy/answers/middleware",
-        texts="/v1/responses/{response_id}",
-        without="no response is fetched later",
-    ),
-    Reliance.on(
         "vllm.entrypoints.cohere.protocol:MessageEndEvent",
         "proxy/answers/responder",
         texts="message-end",

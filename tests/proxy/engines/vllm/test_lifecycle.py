@@ -11,7 +11,7 @@ import pytest
 import torch
 from toploc_proxy.engines.vllm.runners import lifecycle, refused
 from toploc_proxy.engines.vllm.runners.refused import refuse_configuration, refuse_model
-from toploc_proxy.settings import Settings
+from toploc_proxy.settings import ENVIRONMENT_VARIABLE, Settings
 from vllm.config import ModelConfig
 from vllm.models.deepseek_v41.decoder_replay_layers import DecoderReplayLayers
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
@@ -76,6 +76,8 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(lifecycle, "_take_memory", lambda *_: 0)
     monkeypatch.setattr(lifecycle, "_captures", lambda _: True)
     monkeypatch.setattr(lifecycle, "_start", lambda *_: "started")
+    monkeypatch.setattr(lifecycle, "watch_weights", lambda *_: None)
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, Settings(channel="/none", secret="s" * 32).model_dump_json())
 
     class Runner:
         def __init__(self, vllm_config: Any, device: str) -> None:
@@ -84,13 +86,16 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Any:
         def load_model(self) -> None:
             pass
 
+        def get_model(self) -> None:
+            pass
+
         def initialize_kv_cache(self, *_: Any, **__: Any) -> None:
             pass
 
     Runner.initialize_kv_cache.__signature__ = inspect.signature(  # type: ignore[attr-defined]
         GPUModelRunner.initialize_kv_cache
     )
-    lifecycle.wrap_lifecycle(Runner, Settings(channel="/none", secret="s" * 32), "v1", lambda _: None)
+    lifecycle.wrap_lifecycle(Runner, "v1", lambda _: None)
     return Runner
 
 

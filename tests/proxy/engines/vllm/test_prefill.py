@@ -26,5 +26,6 @@ def test_a_full_queue_is_told_from_other_errors(error: Exception, raised: type[E
 
     engine = PrefillEngine.__new__(PrefillEngine)
     engine._generate, engine._priority = generate, 0  # type: ignore[assignment]
+    call: Any = SimpleNamespace(lora_request=None, prompt={"type": "token", "prompt_token_ids": [1]})
     with pytest.raises(raised):
-        asyncio.run(engine.prefill("x", [1], SimpleNamespace(lora_request=None), {}))  # type: ignore[arg-type]
+        asyncio.run(engine.prefill("x", [1], call, {}))
