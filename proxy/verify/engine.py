@@ -137,8 +137,8 @@ class Engine(Protocol):
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool, /) -> str:
         """Their text. On any thread."""
 
-    def spells(self, text: str, /) -> bool:
-        """Whether a response says this of one token. On any thread."""
+    def spelled(self, text: str, /) -> int:
+        """Of how many tokens a response may say this. On any thread."""
 
     def adapters(self) -> Iterable[str]:
         """Names of the adapters that are loaded now."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -162,7 +161,7 @@ def a_masked_token_as_allowed(response: Json) -> None:
 FORGED_LOGPROBS = {
     "another chosen": (another_chosen, "rejected"),
     "a text that is no token": (a_text_that_is_no_token, "undecided"),
-    "an allowed token as masked": (an_allowed_token_as_masked, "rejected"),
+    "an allowed token as masked": (an_allowed_token_as_masked, "undecided"),
     "a masked token as allowed": (a_masked_token_as_allowed, "rejected"),
 }
 
@@ -198,7 +197,8 @@ def test_text_outside_of_what_the_request_leaves(api: Api, name: str) -> None:
     free = {"tools": TOOLS, "structured_outputs": {"choice": ["It is 42."]}} if "tools" in constraint else {}
     response = unsigned(api.chat(STORY, max_tokens=40, temperature=0, **free))
     if name == "bad words":
-        constraint["bad_words"] = re.findall("[a-z]{4,}", response["choices"][0]["message"]["content"])[1:2]
+        # Of a word in the middle vLLM may ban the spelling without a space before it alone.
+        constraint["bad_words"] = response["choices"][0]["message"]["content"].split()[:1]
     report = api.report(response, messages=STORY, max_tokens=40, temperature=0, **constraint)
     check = tokens_of(report)
     assert (report["verdict"], check["status"], check["reason"]) == ("rejected", "failed", "forbidden"), report

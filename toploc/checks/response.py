@@ -51,14 +51,15 @@ def check_response(rehearsed: Rehearsed, bounds: TokenBounds) -> Check:
     2. There was a rehearsal.
     3. No leaf says other than the rehearsed one.
     4. No log-probability lies further than `bounds.margin` from the verifier's, and no more lie further than
-       `bounds.near` than an honest answer's do, at `bounds.rate`, with a chance of 1e-3.
+       `bounds.near` than an honest answer's do, at `bounds.rate`, with a chance of 1e-3. The last two are
+       no finer than the defaults (`TokenBounds.of_logprobs`).
     5. No leaf is one that no server writes, and none is left out.
     6. Every leaf was rehearsed.
 
     Reasons: `cut_short`, `past_the_end`, `unrehearsed`, `response_differs`, `logprobs_differ`, `unknown_field`,
     `missing_field`, `not_bound`.
     """
-    return _of(rehearsed, bounds).model_copy(update={"choice": rehearsed.choice})
+    return _of(rehearsed, bounds.of_logprobs()).model_copy(update={"choice": rehearsed.choice})
 
 
 def _of(rehearsed: Rehearsed, bounds: TokenBounds) -> Check:

@@ -56,22 +56,24 @@ def entries_of(place: Sequence[Any] | dict[str, Any], *, has_marks: bool = False
 
 
 def with_masked(
-    claimed: Sequence[Entry], rehearsed: Sequence[Entry], spells: Callable[[str], bool]
+    claimed: Sequence[Entry], rehearsed: Sequence[Entry], spelled: Callable[[str], int]
 ) -> list[Entry] | None:
     """The rehearsed tokens, and beside them those of the claimed ones that a grammar masks too.
 
     A grammar may leave fewer tokens than are listed. The others are equal, so any of them may stand in the list: each
-    that the verifier's own list lacks has to be the text of some token. None if one is not, of which nothing is known.
+    that the verifier's own list lacks has to be the text of some token, of which it does not list all. None if one is
+    not, of which nothing is known. `spelled`: of how many tokens a text is.
     """
     if not any(logprob == MASKED for _, logprob in rehearsed):
         return [*rehearsed]
     there = Counter(token for token, _ in rehearsed)
-    missing = Counter(token for token, logprob in claimed if logprob == MASKED) - there
-    for token in missing:
+    missing = Counter(token for token, logprob in claimed if logprob == MASKED)
+    missing -= Counter(token for token, logprob in rehearsed if logprob == MASKED)
+    for token, count in missing.items():
         name, said = json.loads(token)
         text = said.get("token", name)
         as_bytes = list(text.encode("utf-8", errors="replace")) if isinstance(text, str) else None
-        if as_bytes is None or said.get("bytes") not in (None, as_bytes) or not spells(text):
+        if as_bytes is None or said.get("bytes") not in (None, as_bytes) or there[token] + count > spelled(text):
             return None
     return [*rehearsed, *((token, MASKED) for token in missing.elements())]
 

@@ -64,8 +64,8 @@ Kind = Literal["differs", "unknown", "missing"]
 Path = tuple[str | int, ...]
 
 
-def _spells_nothing(_: str) -> bool:
-    return False
+def _of_none(_: str) -> int:
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,13 @@ class Logprobs:
     """How log-probabilities are compared.
 
     `margin`: how far two may lie from each other. `asked`: the fields in which the rehearsed object lists `MORE` of the
-    likeliest tokens than were asked for, and that number. `spells`: whether a text is that of one token. `tokens`: in
+    likeliest tokens than were asked for, and that number. `spelled`: of how many tokens a text is. `tokens`: in
     the vocabulary. `of_one`: whether they are logarithms of probabilities, which sum up to one, or logits.
     """
 
     margin: float
     asked: Mapping[str, int] = field(default_factory=dict)
-    spells: Callable[[str], bool] = field(default=_spells_nothing, repr=False)
+    spelled: Callable[[str], int] = field(default=_of_none, repr=False)
     tokens: int | None = None
     of_one: bool = False
 
@@ -259,7 +259,7 @@ class _Walk:
         left, right = entries_of(claimed), entries_of(rehearsed, has_marks=True)
         noise = None
         if left is not None and right is not None and self.logprobs is not None:
-            right = with_masked(left, right, self.logprobs.spells)
+            right = with_masked(left, right, self.logprobs.spelled)
             if right is None:
                 _list(self.found.unbound, path)
                 return

@@ -38,6 +38,16 @@ class TokenBounds(BaseModel):
     token_chance: float = Field(default=4e-4, gt=0, le=1)
     provenance: str = "defaults, not calibrated for this model"
 
+    def of_logprobs(self) -> TokenBounds:
+        """For log-probabilities that a response reports: `near` and `rate` are no finer than the defaults.
+
+        Unlikely tokens have more noise than the likeliest, which bounds are calibrated on, and grammars, bad words and
+        allowed ids lead to text that is all unlikely. The bundled model's own bounds refused 46 of 228 honest answers
+        that list four tokens of each place, by log-probabilities 0.281 off at most (29 November 2026).
+        """
+        names = ("near", "rate")
+        return self.model_copy(update={name: max(getattr(self, name), getattr(DEFAULT, name)) for name in names})
+
     @model_validator(mode="before")
     @classmethod
     def _of_older_files(cls, value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -67,7 +68,7 @@ class PrefillEngine:
         self._generate = generate
         self._rehearsal = Rehearsal(state, engine)
         self._constraints = Constraints(config)
-        self._texts: frozenset[str] | None = None
+        self._texts: Counter[str] | None = None
         self.routes: Sequence[str] = self._rehearsal.routes
         self.reports = REPORTS.get(str(config.model_config.logprobs_mode))
         self._watermarks = watermarks(config)
@@ -77,12 +78,13 @@ class PrefillEngine:
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool, /) -> str:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
 
-    def spells(self, text: str, /) -> bool:
+    def spelled(self, text: str, /) -> int:
         if self._texts is None:
+            numbers = range(self.vocab_size)
+            texts = Counter(self.decode([token], False) for token in numbers)
             # Of a token that is a part of a character vLLM may say nothing (vllm/v1/engine/logprobs.py).
-            texts = {self.decode([token], False) for token in range(self.vocab_size)}
-            self._texts = frozenset((*texts, *(f"token_id:{token}" for token in range(self.vocab_size)), ""))
-        return text in self._texts
+            self._texts = texts + Counter({"": self.vocab_size}) + Counter(f"token_id:{token}" for token in numbers)
+        return self._texts[text]
 
     def adapters(self) -> Iterable[str]:
         return tuple(getattr(self._models, "lora_requests", ()))

@@ -250,6 +250,18 @@ def test_noise_of_log_probabilities() -> None:
     assert of(*[0.3] * 30, *[0.0] * 200) == ("failed", "logprobs_differ")
 
 
+def test_log_probabilities_have_the_defaults_noise_at_least() -> None:
+    """Of unlikely tokens, which no calibration has seen."""
+    comparison = compare({}, {})
+    comparison.noise += [0.2, 0.2, 0.2]
+    fine = TokenBounds(near=0.126, margin=0.4, rate=1e-4)
+    assert check_response(Rehearsed(comparison), fine).status == "passed"
+    comparison.noise += [1.1]
+    assert check_response(Rehearsed(comparison), fine).reason == "logprobs_differ"
+    wide = TokenBounds(near=2.0, margin=3.0, rate=0.1)
+    assert wide.of_logprobs() == wide
+
+
 def test_what_is_shown_of_a_difference_is_printable() -> None:
     found = check_response(Rehearsed(compare({"a": "\x1b[2J\u202e"}, {"a": "b"})), BOUNDS)
     assert found.message.isprintable()

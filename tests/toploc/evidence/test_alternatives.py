@@ -114,7 +114,7 @@ def spelled(*places: tuple[str, float]) -> list[dict[str, Any]]:
         (["x", "w"], True),
         (["drink this", "x"], None),
         (["x"], False),
-        (["b", "x"], False),  # which is left
+        (["b", "x"], None),  # which is left, and of one token
     ],
 )
 def test_tokens_that_a_grammar_masks_are_equal(is_list: bool, others: list[str], same: bool | None) -> None:
@@ -126,7 +126,7 @@ def test_tokens_that_a_grammar_masks_are_equal(is_list: bool, others: list[str],
     left, right = entries_of(place), entries_of(own)
     assert left is not None
     assert right is not None
-    longer = with_masked(left, right, {*"abvwxyz"}.__contains__)
+    longer = with_masked(left, right, "abvwxyz".count)
     assert (longer is None) == (same is None)
     if longer is not None:
         # Of an object, in which masked tokens may share a text, fewer may be listed.
@@ -134,10 +134,23 @@ def test_tokens_that_a_grammar_masks_are_equal(is_list: bool, others: list[str],
         assert found == (same or (not is_list and others == ["x"]))
 
 
+def test_masked_tokens_of_one_text() -> None:
+    """As parts of characters are: one of them may be left, and others not."""
+    rehearsed = [("a", -0.5), ("\ufffd", -0.9), ("x", MASKED), ("y", MASKED)]
+    claimed = [("a", -0.5), ("\ufffd", -0.9), ("\ufffd", MASKED), ("\ufffd", MASKED)]
+    left, right = entries_of(spelled(*claimed)), entries_of(spelled(*rehearsed))
+    assert left is not None
+    assert right is not None
+    longer = with_masked(left, right, lambda _: 3)
+    assert longer is not None
+    assert agree(left, longer, 4, MARGIN, is_list=True) is not None
+    assert with_masked(left, right, lambda _: 2) is None
+
+
 def test_masked_tokens_where_nothing_is_masked() -> None:
     """Then the verifier's list has tokens that are likelier, and left out."""
     claimed = [*listed("t0", "t1"), ("new", MASKED)]
-    longer = with_masked(claimed, LIKELY, lambda _: True)
+    longer = with_masked(claimed, LIKELY, lambda _: 9)
     assert longer == LIKELY
     assert agree(claimed, longer, 3, MARGIN, is_list=True) is None
 
@@ -147,7 +160,7 @@ def test_bytes_of_a_masked_token_are_its_texts() -> None:
     claimed = entries_of([{"token": "y", "logprob": MASKED, "bytes": [1]}])
     assert claimed is not None
     assert rehearsed is not None
-    assert with_masked(claimed, rehearsed, lambda _: True) is None
+    assert with_masked(claimed, rehearsed, lambda _: 9) is None
     assert json.loads(claimed[0][0])[1]["bytes"] == [1]
 
 
