@@ -10,7 +10,7 @@ from typing import Final
 
 from ..reliance import Reliance
 
-TESTED: Final = {"0.26.0": "on GPUs", "0.32.0": "on CPUs"}
+TESTED: Final = {"0.26.0": "on GPUs", "0.32.0": "on CPUs", "0.33.0": "on GPUs"}
 """Versions of vLLM that the tests were run with. Others have to look the same to the adapters."""
 
 # Command line
