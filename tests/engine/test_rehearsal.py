@@ -232,7 +232,9 @@ def changed(parent: Any, name: str | int) -> None:
     value = parent[name]
     if isinstance(value, bool):
         parent[name] = not value
-    elif isinstance(value, int | float):
+    elif isinstance(value, int):
+        parent[name] = value * 10**6 + 7  # a rank is bound up to the noise of what it ranks
+    elif isinstance(value, float):
         parent[name] = value + 7
     else:
         parent[name] = f"{value}x"
