@@ -143,6 +143,7 @@ class Responder:
             await self._pass_on(head)
             return
         headers = [(name, value) for name, value in head["headers"] if name.lower() not in BODY_HEADERS]
+        self.close()
         await self._send({**head, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
         await self._send({**message, "body": body})
 
@@ -164,6 +165,7 @@ class Responder:
         body = b"".join(self._extend(event) for event in self._events.feed(data))
         if not more:
             body += self._events.flush()
+            self.close()
         if body or not more:
             await self._send({**message, "body": body})
 
@@ -222,10 +224,13 @@ class Responder:
         return self._delivered[1]
 
     def close(self) -> None:
-        """Has the proofs of what was delivered kept. For whenever the response is over, or its client has gone."""
+        """Has the proofs of what is delivered kept, once. For whenever the response is over, or its client has gone.
+
+        Before its last bytes are sent: whoever has them may ask for the proofs at once.
+        """
         if self._store is None or self._delivered is None:
             return
-        response_id, field = self._delivered
+        (response_id, field), self._delivered = self._delivered, None
         # Of many choices each event but the last has one.
         self._store.add(response_id, self._proofs().to_json() if len(self._ended) > TOGETHER else field)
 

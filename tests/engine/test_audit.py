@@ -9,13 +9,16 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from toploc_client import OpenAI
 from toploc_proxy.local_server import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from conftest import Api
     from toploc_proxy.local_server import LocalServer
 
 NAME = "toploc-mini"
@@ -89,3 +92,32 @@ def test_answers_that_are_all_accepted(evidence: Path, verifier: LocalServer, tm
     honest.write_text("\n".join(evidence.read_text("utf-8").splitlines()[:12]), "utf-8")
     done = audit(honest, "--verifier", f"{verifier.url}/v1", "--out", tmp_path / "report")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_rollouts_in_parquet(server: LocalServer, api: Api, tmp_path: Path) -> None:
+    """As a trainer keeps them: ids and proofs, no text and no reason to end."""
+    rows = []
+    for place in range(12):
+        options: dict[str, Any] = {"temperature": float(place % 2), "max_tokens": 20 + place}
+        prompt = [300, 301, 302 + place]
+        proofs = api.post("/v1/completions", prompt=prompt, **options)["toploc_proofs"]
+        ids = proofs["choices"][0]["token_ids"]
+        said = {"proofs": json.dumps(proofs), "sampling_params": json.dumps(options)}
+        rows.append({"prompt": prompt, "ids": ids, **said})
+    rows.append({**rows[0], "ids": [*rows[0]["ids"][:-1], 7]})
+    rows.append({**rows[0], "prompt": rows[1]["prompt"]})
+    rows.append({**rows[0], "sampling_params": '{"temperature": 0, "max_tokens": 400}'})
+    folder = tmp_path / "rollouts"
+    folder.mkdir()
+    parquet.write_table(pa.Table.from_pylist(rows), folder / "step-1.parquet")
+    columns = "prompt_token_ids=prompt,token_ids=ids"
+    done = audit(folder, "--verifier", server.url, "--out", tmp_path / "report", "--columns", columns)
+    assert done.returncode == 1, done.stderr
+    verdicts = parquet.read_table(tmp_path / "report" / "verdicts" / "step-1.parquet").to_pylist()
+    assert [row["row"] for row in verdicts] == list(range(15))
+    assert [row["verdict"] for row in verdicts] == ["accepted"] * 12 + ["rejected"] * 3, verdicts
+    assert [row["reasons"].split(";")[0] for row in verdicts[12:]] == [
+        "response: response_differs",
+        "prompt: prompt_digest",
+        "response: cut_short",
+    ]

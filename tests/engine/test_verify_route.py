@@ -76,6 +76,10 @@ def test_both_backends_come_to_the_same_verdicts(http: httpx.Client, reference: 
             assert (found["verdict"], expected[name]["verdict"]) == ("accepted", "undecided")
             continue
         assert found["verdict"] == expected[name]["verdict"], (name, found)
+        if name == "structured":  # and follow a grammar
+            assert ("tokens", 0, "passed", None) in outcomes(found)
+            assert ("tokens", 0, "skipped", "options") in outcomes(expected[name])
+            continue
         assert outcomes(found) == outcomes(expected[name]), name
     assert {name for name in reports if reports[name]["verdict"] == "rejected"} == ALTERED
     worst = differences(reports, expected)
