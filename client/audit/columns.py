@@ -99,6 +99,10 @@ class Columns:
         options = self.sampling_params or {} if options is None else _object(options, found, "sampling_params")
         index = values.get("choice") or 0
         proofs = _of_choice(_object(values["proofs"], found, "proofs"), index)
+        # A receipt is of the request's own bytes, which rows do not have: held against this one, it would accuse.
+        for one in proofs.get("choices") or ():
+            if isinstance(one, dict):
+                one.pop("receipt", None)
         if index and isinstance(options.get("seed"), int):
             options = {**options, "seed": options["seed"] + index}  # vllm/v1/engine/parallel_sampling.py
         choice = {"index": 0, "token_ids": values["token_ids"]}

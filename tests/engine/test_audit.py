@@ -98,15 +98,15 @@ def test_rollouts_in_parquet(server: LocalServer, api: Api, tmp_path: Path) -> N
     """As a trainer keeps them: ids and proofs, no text and no reason to end."""
     rows = []
     for place in range(12):
-        options: dict[str, Any] = {"temperature": float(place % 2), "max_tokens": 20 + place}
-        prompt = [300, 301, 302 + place]
+        options: dict[str, Any] = {"temperature": float(place % 2), "max_tokens": 20 + place, "ignore_eos": True}
+        prompt = [*range(300, 340), 350 + place]
         proofs = api.post("/v1/completions", prompt=prompt, **options)["toploc_proofs"]
         ids = proofs["choices"][0]["token_ids"]
         said = {"proofs": json.dumps(proofs), "sampling_params": json.dumps(options)}
         rows.append({"prompt": prompt, "ids": ids, **said})
     rows.append({**rows[0], "ids": [*rows[0]["ids"][:-1], 7]})
     rows.append({**rows[0], "prompt": rows[1]["prompt"]})
-    rows.append({**rows[0], "sampling_params": '{"temperature": 0, "max_tokens": 400}'})
+    rows.append({**rows[0], "sampling_params": '{"temperature": 0, "max_tokens": 400, "ignore_eos": true}'})
     folder = tmp_path / "rollouts"
     folder.mkdir()
     parquet.write_table(pa.Table.from_pylist(rows), folder / "step-1.parquet")
