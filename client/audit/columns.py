@@ -99,10 +99,6 @@ class Columns:
         options = self.sampling_params or {} if options is None else _object(options, found, "sampling_params")
         index = values.get("choice") or 0
         proofs = _of_choice(_object(values["proofs"], found, "proofs"), index)
-        # A receipt is of the request's own bytes, which rows do not have: held against this one, it would accuse.
-        for one in proofs.get("choices") or ():
-            if isinstance(one, dict):
-                one.pop("receipt", None)
         if index and isinstance(options.get("seed"), int):
             options = {**options, "seed": options["seed"] + index}  # vllm/v1/engine/parallel_sampling.py
         choice = {"index": 0, "token_ids": values["token_ids"]}
@@ -157,11 +153,19 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _of_choice(proofs: dict[str, Any], index: int) -> dict[str, Any]:
-    """Of one choice alone, numbered 0; as they are, where they have no other."""
+    """Of one choice alone, numbered 0; of all, where they have none of this number.
+
+    Without receipts: these are of the request's own bytes, which rows do not have, and held against others they accuse.
+    """
     choices: Sequence[Any] = proofs.get("choices") or ()
-    if len(choices) <= 1 and index == 0:
+    if len(choices) > 1 or index:
+        kept = [choice for choice in choices if isinstance(choice, dict) and choice.get("index") == index]
+        kept = kept or ([choices[0]] if len(choices) == 1 else [])
+        choices = [{**choice, "index": 0} for choice in kept] or choices
+    if not choices:
         return proofs
-    kept = [choice for choice in choices if isinstance(choice, dict) and choice.get("index") == index]
-    if not kept and len(choices) == 1:
-        kept = [choices[0]]
-    return {**proofs, "choices": [{**choice, "index": 0} for choice in kept]} if kept else proofs
+    return {**proofs, "choices": [_without(choice, "receipt") for choice in choices]}
+
+
+def _without(value: Any, name: str) -> Any:
+    return {key: item for key, item in value.items() if key != name} if isinstance(value, dict) else value

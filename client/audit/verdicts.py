@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -78,7 +79,5 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
         ) from None
     schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in FIELDS.items()])
     with parquet.ParquetWriter(path, schema) as writer:
-        held = [row for _, row in zip(range(BATCH), rows, strict=False)]
-        while held:
+        while held := list(islice(rows, BATCH)):
             writer.write_table(pa.Table.from_pylist(held, schema))
-            held = [row for _, row in zip(range(BATCH), rows, strict=False)]

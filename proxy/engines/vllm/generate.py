@@ -24,12 +24,12 @@ from ...channel.client import in_background
 from ...channel.tag import EXTRA_ARG, Tag
 from ...log import RequestLogger
 from ...tracing import PROOFS, REQUEST_ID, Spans
-from .early import EarlyQuestions, inputs_of
+from .early import UNPROVEN, EarlyQuestions, inputs_of
 from .media import media_of
 from .rehearsal import rehearsed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.sampling_params import SamplingParams
@@ -90,12 +90,8 @@ class ProvingGenerate:
             metrics.ANSWERS.labels(call.refusal.code).inc()
             return self._generate(prompt, without_tag(sampling_params), *args, **kwargs)
         tag = Tag.new(children=sampling_params.n)
-        tagged = without_tag(sampling_params)
-        tagged.extra_args = {**(tagged.extra_args or {}), EXTRA_ARG: tag.seal(self._secret)}
-        if tagged.temperature >= GREEDY_BELOW:
-            if self._seed_requests and tagged.seed is None:
-                tagged = seeded(tagged)
-            call.seed = tagged.seed if context.served.sampler else None
+        tagged = with_tag(sampling_params, tag, self._secret, seed_requests=self._seed_requests)
+        call.seed = seed_of(tagged, context.served.sampler)
         delta = tagged.output_kind is RequestOutputKind.DELTA
         return self._prove(self._generate(prompt, tagged, *args, **kwargs), context, call, tag, delta=delta)
 
@@ -155,21 +151,11 @@ class ProvingGenerate:
             RequestLogger(call.request_id).exception("fetching proofs failed")
             reason = ProofError(code="internal_error", message="fetching the proofs failed")
         else:
-            encoded = tuple(b64encode(proof).decode() for proof in found.proofs)
-            # vLLM's own rule for n > 1 (vllm/v1/engine/parallel_sampling.py).
-            seed = None if call.seed is None else call.seed + choice.index
-            # Nothing in it is foreign, and validating every token id would cost the event loop more than all the rest.
-            return ChoiceProofs.model_construct(
-                index=choice.index,
-                token_ids=tuple(token_ids),
-                proofs=encoded,
-                seed=seed,
-                weights=spans_of(found),
-            )
+            return choice_proofs(choice.index, token_ids, found, seed_of_choice(call.seed, choice.index))
         return ChoiceProofs(index=choice.index, token_ids=tuple(token_ids), error=reason)
 
     async def _fetch(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> Proofs:
-        if choice.finish_reason in ("abort", "error"):
+        if choice.finish_reason in UNPROVEN:
             in_background(self._channel.discard(tag.nonce, [choice.index]))
             raise ProofUnavailable("aborted", "the generation was aborted before its end")
         inputs = inputs_of(call.prompt_token_ids, token_ids)
@@ -192,10 +178,35 @@ def without_tag(sampling_params: SamplingParams) -> SamplingParams:
     return params
 
 
-def spans_of(proofs: Proofs) -> tuple[WeightSpan, ...] | None:
-    """Which weights made which tokens; None where it is those of the start throughout."""
-    spans = tuple(WeightSpan(version=version, start=start, end=end) for version, start, end in proofs.weights)
-    return spans or None
+def with_tag(sampling_params: SamplingParams, tag: Tag, secret: str, *, seed_requests: bool) -> SamplingParams:
+    """A copy that has the worker capture the answer, and a seed of ours if it samples without one and is to have it."""
+    params = without_tag(sampling_params)
+    params.extra_args = {**(params.extra_args or {}), EXTRA_ARG: tag.seal(secret)}
+    if seed_requests and params.seed is None and params.temperature >= GREEDY_BELOW:
+        return seeded(params)
+    return params
+
+
+def seed_of(sampling_params: SamplingParams, sampler: str | None) -> int | None:
+    """With which the first choice is drawn, if it is drawn and the sampler can be replayed."""
+    return sampling_params.seed if sampler and sampling_params.temperature >= GREEDY_BELOW else None
+
+
+def seed_of_choice(seed: int | None, index: int) -> int | None:
+    """By vLLM's own rule for n > 1 (vllm/v1/engine/parallel_sampling.py)."""
+    return None if seed is None else seed + index
+
+
+def choice_proofs(index: int, token_ids: Sequence[int], found: Proofs, seed: int | None) -> ChoiceProofs:
+    """Nothing in it is foreign, and validating every token id would cost the event loop more than all the rest."""
+    spans = tuple(WeightSpan(version=version, start=start, end=end) for version, start, end in found.weights)
+    return ChoiceProofs.model_construct(
+        index=index,
+        token_ids=tuple(token_ids),
+        proofs=tuple(b64encode(proof).decode() for proof in found.proofs),
+        seed=seed,
+        weights=spans or None,
+    )
 
 
 def seeded(sampling_params: SamplingParams) -> SamplingParams:

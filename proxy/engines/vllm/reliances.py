@@ -532,7 +532,7 @@ OFFLINE: Final = (
     Reliance.on(
         "vllm.sampling_params:SamplingParams",
         "offline/calls offline/engine offline/rollout offline/verification",
-        members="n seed temperature output_kind extra_args",
+        members="n seed output_kind",
     ),
     Reliance.on(
         "vllm.sampling_params:RequestOutputKind", "offline/calls offline/verification", members="DELTA FINAL_ONLY"

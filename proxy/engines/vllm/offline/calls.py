@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from toploc.errors import ProofUnavailable
-from toploc.protocol import ChoiceProofs, PromptDigest, ProofError, ToplocProofs
-from toploc.tokens.sampling import GREEDY_BELOW
+from toploc.protocol import PromptDigest, ProofError, ToplocProofs
 
 from ....answers.context import Served, to_error
 from ....channel.client import in_background
-from ....channel.tag import EXTRA_ARG, Tag
+from ....channel.tag import Tag
 from ....log import logger
 from ..early import UNPROVEN, inputs_of
-from ..generate import UNPROVABLE_PROMPTS, seeded, spans_of, without_tag
+from ..generate import UNPROVABLE_PROMPTS, choice_proofs, seed_of, seed_of_choice, with_tag, without_tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -82,15 +80,11 @@ class Calls:
         refusal = _refusal(prompt)
         call = Call(lora_request.lora_name if lora_request else self._served.model, params.n, refusal)
         self._calls[request_id] = call
-        tagged = without_tag(params)
         if refusal is not None:
-            return tagged
+            return without_tag(params)
         call.tag = Tag.new(children=params.n)
-        tagged.extra_args = {**(tagged.extra_args or {}), EXTRA_ARG: call.tag.seal(self._secret)}
-        if tagged.temperature >= GREEDY_BELOW:
-            if self._seed_requests and tagged.seed is None:
-                tagged = seeded(tagged)
-            call.seed = tagged.seed if self._served.sampler else None
+        tagged = with_tag(params, call.tag, self._secret, seed_requests=self._seed_requests)
+        call.seed = seed_of(tagged, self._served.sampler)
         if tagged.output_kind is RequestOutputKind.DELTA:
             call.deltas = [[] for _ in range(params.n)]
         return tagged
@@ -160,12 +154,7 @@ class Calls:
             call.left -= 1
             self._held -= 1
         call.digest = call.digest or PromptDigest.of(prompt)
-        # vLLM's own rule for n > 1 (vllm/v1/engine/parallel_sampling.py).
-        seed = None if call.seed is None else call.seed + choice.index
-        encoded = tuple(b64encode(proof).decode() for proof in found.proofs)
-        made = ChoiceProofs.model_construct(
-            index=0, token_ids=tuple(generated), proofs=encoded, seed=seed, weights=spans_of(found)
-        )
+        seed = seed_of_choice(call.seed, choice.index)
         return ToplocProofs(
             dtype=self._served.dtype,
             rounded_from=self._served.rounded_from,
@@ -173,7 +162,7 @@ class Calls:
             engine=self._served.engine,
             sampler=self._served.sampler if seed is not None else None,
             prompt=call.digest,
-            choices=(made,),
+            choices=(choice_proofs(0, generated, found, seed),),
         )
 
     async def _fetch(self, call: Call, choice: CompletionOutput, inputs: list[int]) -> Proofs:
