@@ -2,7 +2,7 @@
 
 import sys
 
-from toploc_proxy.engines.vllm.guards import load
+from toploc_proxy.engines.guards import load
 from toploc_proxy.engines.vllm.reliances import CLI_ENV_SETUP
 from vllm.entrypoints.cli.serve import ServeSubcommand
 from vllm.utils.argparse_utils import FlexibleArgumentParser

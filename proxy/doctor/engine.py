@@ -117,7 +117,7 @@ def _device() -> Finding:
 
 
 def _adapters() -> Finding:
-    from ..engines.vllm.guards import require
+    from ..engines.guards import require
     from ..engines.vllm.plugin import register
     from ..engines.vllm.reliances import API_SERVER
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ...channel.tag import EXTRA_ARG
 from ...log import logger
+from ..guards import require_members, require_parameters
 from . import reliances
-from .guards import require_members, require_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from toploc.errors import UnsupportedEngine
 
 from ...log import logger
+from ..guards import load, require_parameters
 from . import reliances
-from .guards import load, require_parameters
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ from vllm.v1.request import Request
 
 from toploc.errors import ToplocError
 
+from ..guards import load, require_members
 from . import reliances
-from .guards import load, require_members
 
 if TYPE_CHECKING:
     import numpy as np

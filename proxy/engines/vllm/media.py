@@ -19,8 +19,8 @@ from vllm.multimodal.media import MediaConnector, MediaWithBytes
 
 from toploc.protocol import Media
 
+from ..guards import require_members
 from . import reliances
-from .guards import require_members
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -39,8 +39,8 @@ def _install() -> None:
     from vllm.platforms import current_platform
     from vllm.triton_utils import HAS_TRITON
 
+    from ..guards import require
     from . import expansion, reliances
-    from .guards import require
     from .runners import changes, v1, v2
 
     require(*reliances.WORKER, *reliances.CONFIGURATION, *reliances.HEAD)

@@ -22,9 +22,9 @@ from toploc.evidence.assembly import Assembly
 
 from ...asgi.sse import EventSplitter, event_json
 from ...verify.engine import Performance, Scored
+from ..guards import load, method
 from . import reliances
 from .call import Call
-from .guards import load, method
 from .logprobs import LISTED, LISTS, lengthen, unknown
 from .media import Reading, reading
 from .replay import TOKENS_AT_ONCE, Replayer, Unended

@@ -434,7 +434,7 @@ CONFIGURATION: Final = (
 # A worker's process
 
 WORKER: Final = (
-    Reliance.on("vllm:__version__", "worker guards proxy/doctor/engine"),
+    Reliance.on("vllm:__version__", "worker proxy/doctor/engine"),
     Reliance.on("vllm._version:__version__", "version", without="`toploc --version` does not name vLLM's"),
     Reliance.on("vllm.triton_utils:HAS_TRITON", "plugin"),
     Reliance.on("vllm.platforms:current_platform", "serve/refusals plugin mode proxy/doctor/engine"),

@@ -23,8 +23,8 @@ from vllm.v1.request import Request
 from toploc.scheme import CHUNK_SIZE
 
 from ...verify.engine import Text
+from ..guards import require_members, takes
 from . import reliances
-from .guards import require_members, takes
 from .logprobs import LISTS, mark
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import torch
 from toploc.tokens.noise import SAMPLERS
 
 from ...log import logger
+from ..guards import load
 from . import reliances
-from .guards import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from ..guards import require_members
 from . import reliances
-from .guards import require_members
 
 if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient

@@ -17,8 +17,8 @@ from ....answers.context import Served
 from ....channel.addresses import channel_directory
 from ....channel.client import Channel
 from ....settings import Settings
+from ...guards import require
 from .. import reliances
-from ..guards import require
 from ..serve.refusals import refuse_unsupported
 from .background import Background
 from .engine import ProvingEngine

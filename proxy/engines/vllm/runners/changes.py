@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Final
 
+from ...guards import load
 from .. import reliances
-from ..guards import load
 
 if TYPE_CHECKING:
     from ..worker import StepObserver

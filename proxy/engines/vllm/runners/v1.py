@@ -11,8 +11,8 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from ....capture.step import Step
+from ...guards import load, require, require_members
 from .. import reliances
-from ..guards import load, require, require_members
 from .lifecycle import wrap_lifecycle
 
 if TYPE_CHECKING:

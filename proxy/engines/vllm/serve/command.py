@@ -11,8 +11,8 @@ from toploc.errors import UnsupportedEngine
 
 from ....channel.addresses import channel_directory
 from ....channel.relay import Relay
+from ...guards import load, require
 from .. import reliances
-from ..guards import load, require
 from .options import add_options, settings_from
 from .plugins import RAY_COPIES, plugin_allow_list, ray_copies, require_plugins
 from .refusals import check_signing, refuse_unsupported

@@ -1,16 +1,19 @@
-"""What is asked of the vLLM that is found, by the list in `reliances.py`: a changed vLLM is refused, and never proven
-wrongly."""
+"""What is asked of the engine that is found, by the list in its `reliances.py`: a changed one is refused, and never
+proven wrongly."""
 
 from __future__ import annotations
 
 import inspect
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from toploc.errors import UnsupportedEngine
 
 if TYPE_CHECKING:
-    from ..reliance import Reliance
+    from .reliance import Reliance
+
+NAMES: Final = {"vllm": "vLLM", "sglang": "SGLang"}
+"""Of engines, by their packages."""
 
 
 def load(reliance: Reliance) -> Any:
@@ -23,13 +26,13 @@ def load(reliance: Reliance) -> Any:
         found = _find(module, reliance.name)
         if found is not None:
             return found
-    raise _unsupported(f"there is no {reliance.name} in {' or '.join(reliance.modules)}")
+    raise _unsupported(reliance, f"there is no {reliance.name} in {' or '.join(reliance.modules)}")
 
 
 def method(instance: object, reliance: Reliance) -> Any:
     """The object's method of this name. Raises UnsupportedEngine."""
     name = reliance.name.rpartition(".")[2]
-    _refuse([] if hasattr(instance, name) else [name], type(instance).__name__)
+    _refuse(reliance, [] if hasattr(instance, name) else [name], type(instance).__name__)
     return getattr(instance, name)
 
 
@@ -46,13 +49,13 @@ def require(*reliances: Reliance) -> None:
         if reliance.parameters or reliance.keywords:
             require_parameters(found, reliance)
         missing = [name for name in reliance.members if not _has(found, name)]
-        _refuse(missing, reliance.name or reliance.modules[0])
+        _refuse(reliance, missing, reliance.name or reliance.modules[0])
 
 
 def require_members(instance: object, reliance: Reliance) -> None:
     """The object has what is used of its class, also what only objects have. Raises UnsupportedEngine."""
     names = *reliance.members, *reliance.attributes
-    _refuse([name for name in names if not hasattr(instance, name)], reliance.name)
+    _refuse(reliance, [name for name in names if not hasattr(instance, name)], reliance.name)
 
 
 def require_parameters(function: Any, reliance: Reliance) -> None:
@@ -61,11 +64,11 @@ def require_parameters(function: Any, reliance: Reliance) -> None:
     wanted = [name for name in reliance.parameters if name != "self"]
     if found[: len(wanted)] != wanted or not {*reliance.keywords} <= {*found}:
         wanted += reliance.keywords
-        raise _unsupported(f"{reliance.name} takes {', '.join(found)}, not {', '.join(wanted)}")
+        raise _unsupported(reliance, f"{reliance.name} takes {', '.join(found)}, not {', '.join(wanted)}")
 
 
 def takes(reliance: Reliance) -> bool:
-    """Whether a function of this vLLM has the parameters that are given to it by name where it has them."""
+    """Whether a function of this engine has the parameters that are given to it by name where it has them."""
     return {*reliance.keywords} <= {*inspect.signature(load(reliance)).parameters}
 
 
@@ -74,8 +77,10 @@ def _find(module: str, name: str) -> Any:
     try:
         found: Any = import_module(module)
     except ModuleNotFoundError as error:
-        # That vLLM is missing, or a package that it needs, is another matter.
-        if not (error.name or "").startswith("vllm.") or not f"{module}.".startswith(f"{error.name}."):
+        # That the engine is missing, or a package that it needs, is another matter.
+        if not (error.name or "").startswith(f"{module.partition('.')[0]}.") or not f"{module}.".startswith(
+            f"{error.name}."
+        ):
             raise
         return None
     for part in filter(None, name.split(".")):
@@ -90,16 +95,17 @@ def _has(owner: Any, name: str) -> bool:
     )
 
 
-def _refuse(missing: list[str], where: str) -> None:
+def _refuse(reliance: Reliance, missing: list[str], where: str) -> None:
     if missing:
-        raise _unsupported(f"{where} has no {', '.join(missing)}")
+        raise _unsupported(reliance, f"{where} has no {', '.join(missing)}")
 
 
-def _unsupported(what: str) -> UnsupportedEngine:
-    # Not with this module: `toploc serve` sets variables first, which vLLM reads when it is imported.
-    import vllm
-
+def _unsupported(reliance: Reliance, what: str) -> UnsupportedEngine:
+    package = reliance.modules[0].partition(".")[0]
+    # Not with this module: commands set variables first, which an engine reads when it is imported.
+    version = getattr(import_module(package), "__version__", "")
+    name = NAMES[package]
     return UnsupportedEngine(
-        f"toploc: vLLM {vllm.__version__} is not one this version knows: {what}. Install a vLLM that "
-        "docs/operations.md lists, or serve without proofs"
+        f"toploc: {name} {version} is not one this version knows: {what}. Install one that docs/operations.md lists, "
+        "or serve without proofs"
     )

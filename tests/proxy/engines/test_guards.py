@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from reliance_table import listed
+from toploc_proxy.engines.guards import load, method, require, require_members, require_parameters
 from toploc_proxy.engines.reliance import Reliance
-from toploc_proxy.engines.vllm.guards import load, method, require, require_members, require_parameters
 from vllm.sampling_params import SamplingParams
 
 from toploc.errors import UnsupportedEngine
