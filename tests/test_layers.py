@@ -40,7 +40,7 @@ LAYERS = {
         "answers",
         "verify",
         "server",
-        "routes",
+        "routes options",
         "engines",
         "offline",
         "doctor experiment batch",

@@ -11,11 +11,12 @@ from toploc.errors import UnsupportedEngine
 
 from ....channel.addresses import channel_directory
 from ....channel.relay import Relay
+from ....options import check_files
 from ...guards import load, require
 from .. import reliances
 from .options import add_options, settings_from
 from .plugins import RAY_COPIES, plugin_allow_list, ray_copies, require_plugins
-from .refusals import check_signing, refuse_unsupported
+from .refusals import refuse_unsupported
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
     args = parser.parse_args(["serve", *arguments])
     _configure_logging(args)
     refuse_unsupported(args)
-    check_signing(args)
+    check_files(args)
     require(*reliances.API_SERVER)
     serve.validate(args)
     with channel_directory() as channel:

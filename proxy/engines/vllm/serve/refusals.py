@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from toploc.errors import InvalidKey, UnsupportedEngine
-from toploc.receipts.keys import load_signing_keys, load_trusted_keys
+from toploc.errors import UnsupportedEngine
 
-from ....log import logger
 from ....settings import Role
 from ..plugin import RUST_FRONT_END
 from ..runners.refused import PROCESSED, lossy, lossy_acceptance
@@ -26,26 +23,6 @@ OWN_FRONT_ENDS: Final = (
 )
 """Options with which a front end has the engines of its own node alone (vllm/config/parallel.py,
 `local_engines_only`)."""
-
-
-def check_signing(args: Namespace) -> None:
-    """Raises InvalidKey or StoreError for files that cannot be used, before anything is loaded."""
-    from ....stores.proofs import check_proofs
-    from ....stores.receipts import check_store
-
-    paths = args.toploc_signing_key
-    if args.toploc_receipts and not paths:
-        raise InvalidKey("toploc: --toploc-receipts needs --toploc-signing-key")
-    if paths:
-        load_signing_keys(paths)
-        if Path(paths[0]).stat().st_mode & 0o077:
-            logger.warning("toploc: %s can be read by others than its user", paths[0])
-    if args.toploc_receipts:
-        check_store(args.toploc_receipts)
-    if args.toploc_proofs:
-        check_proofs(args.toploc_proofs)
-    if args.toploc_trusted_keys:
-        load_trusted_keys(args.toploc_trusted_keys)
 
 
 def refuse_unsupported(args: Namespace) -> None:

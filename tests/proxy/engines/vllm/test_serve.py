@@ -17,7 +17,8 @@ from toploc_proxy.channel.addresses import channel_directory
 from toploc_proxy.engines.vllm.serve import command, plugins
 from toploc_proxy.engines.vllm.serve.options import add_options, settings_from
 from toploc_proxy.engines.vllm.serve.plugins import plugin_allow_list, ray_copies
-from toploc_proxy.engines.vllm.serve.refusals import check_signing, refuse_unsupported
+from toploc_proxy.engines.vllm.serve.refusals import refuse_unsupported
+from toploc_proxy.options import check_files
 from toploc_proxy.settings import ENVIRONMENT_VARIABLE, OnError, Role, Settings
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
@@ -154,12 +155,12 @@ def test_keys_are_looked_at_before_anything_is_loaded(tmp_path: Path, caplog: py
     key, old, store = (str(tmp_path / name) for name in ("key.pem", "old.json", "receipts.db"))
     Path(old).write_text(SigningKey.create(Path(key)).public.model_dump_json())
     signing = ["--toploc-signing-key", key, "--toploc-signing-key", old]
-    check_signing(parse("model"))
+    check_files(parse("model"))
     with caplog.at_level("WARNING", "vllm.toploc"):
-        check_signing(parse("model", *signing, "--toploc-receipts", store, "--toploc-trusted-keys", old))
+        check_files(parse("model", *signing, "--toploc-receipts", store, "--toploc-trusted-keys", old))
         assert "can be read" not in caplog.text
         Path(key).chmod(0o644)
-        check_signing(parse("model", *signing))
+        check_files(parse("model", *signing))
         assert "can be read by others" in caplog.text
     assert settings(*signing, "--toploc-receipts", "x").signing_keys == (key, old)
     assert settings(*signing, "--toploc-receipts", "x").receipts == str(Path.cwd() / "x")
@@ -173,7 +174,7 @@ def test_keys_are_looked_at_before_anything_is_loaded(tmp_path: Path, caplog: py
         ["--toploc-trusted-keys", store],
     ):
         with pytest.raises(ToplocError) as caught:
-            check_signing(parse("model", *arguments))
+            check_files(parse("model", *arguments))
         assert "\n" not in str(caught.value)
 
 
