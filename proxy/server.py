@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Weights(Protocol):
-    """Those that an engine was started with (`engines.vllm.weights`)."""
+    """Those that an engine was started with (`weights.FirstWeights`)."""
 
     @property
     def sha256(self) -> str | None:

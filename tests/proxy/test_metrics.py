@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import prometheus_client
 from scripted import reply, worker
-from toploc_proxy import metrics
+from toploc_proxy import application, metrics
 from toploc_proxy.channel.client import Channel
 from toploc_proxy.channel.messages import Slots
-from toploc_proxy.engines.vllm import startup
 
 if TYPE_CHECKING:
     import pytest
@@ -39,11 +38,11 @@ class Workers:
 
 
 def test_slots_are_watched_through_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(startup, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(application, "POLL_SECONDS", 0.0)
 
     async def watch() -> None:
         workers = Workers([{0: Slots(36, 5), 1: Slots(36, 7)}, TimeoutError(), {0: Slots(36, 0), 1: Slots(36, 1)}])
-        task = asyncio.create_task(startup.watch_slots(workers))
+        task = asyncio.create_task(application.watch_slots(workers))
         await workers.empty.wait()
         task.cancel()
 
@@ -59,7 +58,7 @@ def test_slots_are_those_of_the_engines_by_their_numbers(sockets: str) -> None:
 
     async def watch() -> None:
         channel = Channel.connect(sockets, 1, timeout=20, first=5)
-        task = asyncio.create_task(startup.watch_slots(channel))
+        task = asyncio.create_task(application.watch_slots(channel))
         try:
             async with asyncio.timeout(20):
                 while 'toploc:slots{engine="5"} 17.0' not in prometheus_client.generate_latest().decode():

@@ -10,6 +10,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from ...answers.proving import inputs_of
 from ...channel.tag import EXTRA_ARG
 from ...log import logger
 from ..guards import require_members, require_parameters
@@ -137,8 +138,3 @@ class EarlyQuestions:
             except Exception:
                 # They are asked for when they are needed.
                 logger.exception("toploc: asking early for proofs failed")
-
-
-def inputs_of(prompt: Sequence[int], token_ids: Sequence[int]) -> list[int]:
-    """What went in where these tokens came out: each is the answer to the one before it."""
-    return [*prompt[-1:], *token_ids[:-1]][: len(token_ids)]

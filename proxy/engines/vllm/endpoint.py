@@ -26,7 +26,7 @@ class ToplocEndpoint:
         """Raises ImportError if a package that is needed is missing."""
         settings = Settings.from_environ()
         if settings is not None:
-            from .startup import attach
+            from ...application import attach
 
             attach(app, settings)
 

@@ -8,31 +8,32 @@ from __future__ import annotations
 
 import copy
 import secrets
-from base64 import b64encode
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 from vllm.sampling_params import RequestOutputKind
 
 from toploc.errors import ProofUnavailable
-from toploc.protocol import ChoiceProofs, ProofError, WeightSpan
+from toploc.protocol import ProofError
 from toploc.tokens.sampling import GREEDY_BELOW
 
 from ... import metrics
-from ...answers.context import Call, RequestContext, current, to_error
+from ...answers.context import Call, RequestContext, current
+from ...answers.proving import inputs_of, prove_choice
 from ...channel.client import in_background
 from ...channel.tag import EXTRA_ARG, Tag
-from ...log import RequestLogger
-from ...tracing import PROOFS, REQUEST_ID, Spans
-from .early import UNPROVEN, EarlyQuestions, inputs_of
+from ...tracing import Spans
+from .early import UNPROVEN, EarlyQuestions
 from .media import media_of
 from .rehearsal import rehearsed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable
 
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.sampling_params import SamplingParams
+
+    from toploc.protocol import ChoiceProofs
 
     from ...channel.client import Channel
     from ...channel.messages import Proofs
@@ -43,9 +44,6 @@ UNPROVABLE_PROMPTS: Final = {
     "multimodal": "media that came as embeddings, under a `uuid` of the request's, or past the chat routes",
 }
 """Kinds of prompts (vllm/inputs) that a verifier cannot rebuild from a request and token ids."""
-
-CLIENTS_OWN: Final = frozenset({"aborted", "no_output"})
-"""Outcomes that clients bring about, any number of them, and that nobody has to look into."""
 
 
 class ProvingGenerate:
@@ -127,32 +125,10 @@ class ProvingGenerate:
                 in_background(self._channel.discard(tag.nonce, unclaimed))
 
     async def _finish(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> ChoiceProofs:
-        """The choice's proofs, or why there are none: whatever goes wrong here, the text is delivered."""
-        with self._spans.span(PROOFS, call.trace_headers) as span:
-            span["toploc.asked_early"] = int(self._early.is_asked(tag, choice.index))
-            proven = await self._prove_choice(call, tag, choice, token_ids)
-            outcome = "proven" if proven.error is None else proven.error.code
-            span |= {REQUEST_ID: call.request_id, "toploc.choice": choice.index, "toploc.tokens": len(token_ids)}
-            span |= {"toploc.proofs": len(proven.proofs or ()), "toploc.outcome": outcome}
-        metrics.ANSWERS.labels(outcome).inc()
-        metrics.PROOFS.inc(len(proven.proofs or ()))
-        if proven.error is not None and proven.error.code not in CLIENTS_OWN:
-            fields = {"choice": choice.index, "outcome": outcome}
-            RequestLogger(call.request_id).warning("no proofs: %s: %s", outcome, proven.error.message, extra=fields)
-        return proven
-
-    async def _prove_choice(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> ChoiceProofs:
-        try:
-            with metrics.PROOF_LATENCY.time():
-                found = await self._fetch(call, tag, choice, token_ids)
-        except ProofUnavailable as error:
-            reason = to_error(error)
-        except Exception:
-            RequestLogger(call.request_id).exception("fetching proofs failed")
-            reason = ProofError(code="internal_error", message="fetching the proofs failed")
-        else:
-            return choice_proofs(choice.index, token_ids, found, seed_of_choice(call.seed, choice.index))
-        return ChoiceProofs(index=choice.index, token_ids=tuple(token_ids), error=reason)
+        index = choice.index
+        fetched = self._fetch(call, tag, choice, token_ids)
+        seed, early = seed_of_choice(call.seed, index), self._early.is_asked(tag, index)
+        return await prove_choice(self._spans, call, index, token_ids, fetched, seed=seed, asked_early=early)
 
     async def _fetch(self, call: Call, tag: Tag, choice: CompletionOutput, token_ids: list[int]) -> Proofs:
         if choice.finish_reason in UNPROVEN:
@@ -195,18 +171,6 @@ def seed_of(sampling_params: SamplingParams, sampler: str | None) -> int | None:
 def seed_of_choice(seed: int | None, index: int) -> int | None:
     """By vLLM's own rule for n > 1 (vllm/v1/engine/parallel_sampling.py)."""
     return None if seed is None else seed + index
-
-
-def choice_proofs(index: int, token_ids: Sequence[int], found: Proofs, seed: int | None) -> ChoiceProofs:
-    """Nothing in it is foreign, and validating every token id would cost the event loop more than all the rest."""
-    spans = tuple(WeightSpan(version=version, start=start, end=end) for version, start, end in found.weights)
-    return ChoiceProofs.model_construct(
-        index=index,
-        token_ids=tuple(token_ids),
-        proofs=tuple(b64encode(proof).decode() for proof in found.proofs),
-        seed=seed,
-        weights=spans or None,
-    )
 
 
 def seeded(sampling_params: SamplingParams) -> SamplingParams:

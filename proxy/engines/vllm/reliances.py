@@ -452,11 +452,13 @@ WORKER: Final = (
     ),
     Reliance.on(
         "vllm.v1.core.sched.output:SchedulerOutput",
-        "worker runners/v1 runners/v2",
+        "runners/requests runners/v1 runners/v2",
         members="scheduled_new_reqs finished_req_ids",
     ),
     Reliance.on(
-        "vllm.v1.core.sched.output:NewRequestData", "worker", members="req_id prompt_token_ids sampling_params"
+        "vllm.v1.core.sched.output:NewRequestData",
+        "runners/requests",
+        members="req_id prompt_token_ids sampling_params",
     ),
 )
 

@@ -12,11 +12,12 @@ from toploc.errors import ProofUnavailable
 from toploc.protocol import PromptDigest, ProofError, ToplocProofs
 
 from ....answers.context import Served, to_error
+from ....answers.proving import choice_proofs, inputs_of
 from ....channel.client import in_background
 from ....channel.tag import Tag
 from ....log import logger
-from ..early import UNPROVEN, inputs_of
-from ..generate import UNPROVABLE_PROMPTS, choice_proofs, seed_of, seed_of_choice, with_tag, without_tag
+from ..early import UNPROVEN
+from ..generate import UNPROVABLE_PROMPTS, seed_of, seed_of_choice, with_tag, without_tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -95,8 +95,8 @@ class LLM(vllm.LLM):  # type: ignore[misc]
     def _connect(self, stack: ExitStack) -> None:
         """Every worker says who it is, and the engine proves from here on. `stack` ends what is begun."""
         # Not before the engine is up: vLLM 0.32 on CPUs trips over llvmlite, which these load (runners/lifecycle.py).
+        from ....application import engine_of, refuse_seeds
         from ....verify.verifier import EngineVerifier
-        from ..startup import engine_of, refuse_seeds
         from .calls import Calls
         from .verification import Verification
 
@@ -107,7 +107,7 @@ class LLM(vllm.LLM):  # type: ignore[misc]
         channel, welcome = background.run(_open(settings))
         stack.callback(lambda: background.run(_close(channel)))
         refuse_seeds(settings, welcome)
-        described = engine_of(welcome)
+        described = engine_of("vllm", welcome)
         name = _name_of(config.model_config)
         served = Served(name, welcome.dtype, welcome.rounded_from, welcome.sampler, described)
         calls = Calls(background, channel, served, settings.secret, welcome.slots, seed_requests=settings.seed_requests)
@@ -148,7 +148,7 @@ class LLM(vllm.LLM):  # type: ignore[misc]
 
 
 async def _open(settings: Settings) -> tuple[Channel, Welcome]:
-    from ..startup import handshake
+    from ....application import handshake
 
     channel = Channel.connect(settings.channel, 1, settings.finalize_timeout)
     try:

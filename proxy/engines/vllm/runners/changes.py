@@ -12,7 +12,7 @@ from ...guards import load
 from .. import reliances
 
 if TYPE_CHECKING:
-    from ..worker import StepObserver
+    from ....worker import Observer
 
 LOADING: Final = ("reload_weights", "start_weight_update", "update_weights", "finish_weight_update", "reset_weights")
 """Methods of a worker after which other weights answer. Older versions of vLLM have some of them."""
@@ -31,7 +31,7 @@ def install() -> None:
     worker_class.wake_up = _waking(worker_class.wake_up)
 
 
-def watch_weights(model: Any, observer: StepObserver) -> None:
+def watch_weights(model: Any, observer: Observer) -> None:
     """Has a model's own `load_weights` tell of it: extensions of workers call that, and none of the methods above."""
     load_weights = getattr(model, "load_weights", None)
     if load_weights is None:
@@ -45,9 +45,9 @@ def watch_weights(model: Any, observer: StepObserver) -> None:
     model.load_weights = load_weights_and_tell
 
 
-def _observer(worker: Any) -> StepObserver | None:
+def _observer(worker: Any) -> Observer | None:
     """None of one that captures nothing, or is not up yet."""
-    observer: StepObserver | None = getattr(getattr(worker, "model_runner", None), "toploc_worker", None)
+    observer: Observer | None = getattr(getattr(worker, "model_runner", None), "toploc_worker", None)
     return observer
 
 

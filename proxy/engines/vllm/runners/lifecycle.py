@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from vllm.config import VllmConfig
 
-    from ..worker import StepObserver
+    from ....worker import Observer
 
 
 def wrap_lifecycle(runner_class: Any, name: str, check: Callable[[Any], None]) -> None:
@@ -107,12 +107,13 @@ def _take_memory(runner: Any) -> int:
     return taken
 
 
-def _start(runner: Any, settings: Settings, name: str) -> StepObserver:
+def _start(runner: Any, settings: Settings, name: str) -> Observer:
+    from ....worker import start_worker
     from ..mode import mode_of
     from ..sampler import name_sampler
-    from ..worker import start_worker
+    from ..worker import describe
 
     config, device = runner.vllm_config, runner.device
     sampler = name_sampler(runner, name, config, device)
-    ring, head, mode = runner.toploc_ring, runner.toploc_head, mode_of(runner)
-    return start_worker(settings, config, name, ring, device, head, sampler, mode)
+    described = describe(config, name, sampler, mode_of(runner))
+    return start_worker(settings, described, runner.toploc_ring, device, runner.toploc_head)

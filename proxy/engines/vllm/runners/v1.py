@@ -14,6 +14,7 @@ from ....capture.step import Step
 from ...guards import load, require, require_members
 from .. import reliances
 from .lifecycle import wrap_lifecycle
+from .requests import before_step
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
@@ -34,7 +35,7 @@ def install() -> None:
     def execute_model_and_record(self: Any, scheduler_output: SchedulerOutput, *args: Any, **kwargs: Any) -> Any:
         worker = self.toploc_worker
         if worker is not None:
-            worker.before_step(scheduler_output)
+            before_step(worker, scheduler_output)
         output = execute_model(self, scheduler_output, *args, **kwargs)
         if worker is not None and output is None and self.execute_model_state is not None:
             worker.record(_step(self))

@@ -14,6 +14,7 @@ from ....capture.step import Step
 from ...guards import load, require
 from .. import reliances
 from .lifecycle import wrap_lifecycle
+from .requests import before_step
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,7 @@ def install() -> None:
     @functools.wraps(execute_model)
     def execute_model_and_register(self: Any, scheduler_output: SchedulerOutput, *args: Any, **kwargs: Any) -> Any:
         if self.toploc_worker is not None:
-            self.toploc_worker.before_step(scheduler_output)
+            before_step(self.toploc_worker, scheduler_output)
         return execute_model(self, scheduler_output, *args, **kwargs)
 
     @functools.wraps(sample)

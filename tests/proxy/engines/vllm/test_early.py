@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from scripted import PROOF, reply, worker
+from toploc_proxy.answers.proving import inputs_of
 from toploc_proxy.channel.client import Channel
 from toploc_proxy.channel.messages import Finalize, Proofs
 from toploc_proxy.channel.tag import EXTRA_ARG, Tag
-from toploc_proxy.engines.vllm.early import EarlyQuestions, inputs_of
+from toploc_proxy.engines.vllm.early import EarlyQuestions
 from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest, FinishReason
 

@@ -11,16 +11,16 @@ import msgspec
 import pytest
 import torch
 from fastapi import FastAPI
+from toploc_proxy import application
 from toploc_proxy.answers.middleware import ProofMiddleware
+from toploc_proxy.application import handshake
 from toploc_proxy.capture.host_ring import HostRing
 from toploc_proxy.capture.recorder import Recorder
 from toploc_proxy.channel.addresses import worker_address
 from toploc_proxy.channel.client import Channel
 from toploc_proxy.channel.messages import PROTOCOL, Welcome
 from toploc_proxy.channel.service import Service
-from toploc_proxy.engines.vllm import startup
 from toploc_proxy.engines.vllm.endpoint import ToplocEndpoint
-from toploc_proxy.engines.vllm.startup import handshake
 from toploc_proxy.settings import ENVIRONMENT_VARIABLE, Settings
 
 from toploc.errors import UnsupportedEngine
@@ -65,7 +65,7 @@ def test_workers_disagree(sockets: str, change: dict[str, object], message: str)
 
 
 def test_missing_worker(sockets: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(startup, "HANDSHAKE_TIMEOUT", 0.2)
+    monkeypatch.setattr(application, "HANDSHAKE_TIMEOUT", 0.2)
     with pytest.raises(UnsupportedEngine, match="does not answer"):
         greet(sockets, WELCOME, engines=2)
 
