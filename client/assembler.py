@@ -74,6 +74,11 @@ class Assembler:
         return proven and bool(self.done) and self.done >= self._begun
 
     @property
+    def whole(self) -> bool:
+        """Whether it has ended, and every choice that has begun before it."""
+        return self.ended and bool(self.done) and self.done >= self._begun
+
+    @property
     def unproven(self) -> bool:
         """Whether a choice has ended without its field."""
         return len(self.fields) < len(self.done) and self.fields.junk is None

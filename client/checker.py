@@ -10,15 +10,16 @@ import threading
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from toploc.errors import MalformedEvidence, ToplocError
 from toploc.evidence.file import EvidenceFile
-from toploc.foreign import printable, quote
-from toploc.protocol import FIELD_NAME, ToplocProofs
+from toploc.foreign import printable
+from toploc.protocol import FIELD_NAME
 from toploc.report import Check
 
 from . import share
+from .answer import Answer
 from .asked import Asked
 from .background import Background
 from .errors import MissingProofs, RejectedResponse, UnacceptedResponse, UndecidedResponse
@@ -26,25 +27,23 @@ from .exchange import Exchange, Memory
 from .judgement import Judgement
 from .log import logger
 from .replays import Replays
-from .routes import is_answer
 from .seeds import NONE, held, withheld
 from .verifiers import NamedVerifier
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator
 
+    from .kept import Fetch, FetchAsync, Kept
     from .options import Options
     from .routes import Sent
-
-SAYS_NOTHING: Final = frozenset(("queued", "in_progress", "failed", "cancelled"))
-"""What a response without output says of itself that has none yet, or never."""
 
 
 @dataclass
 class Counts:
     """How answers of a client fared. `undecided` could not be judged. `unchecked` were not chosen, or have no proofs,
     or were left before these came; an answer that is proven in part is counted there too. `spooled` wait in a file;
-    `lost` could neither be checked nor be written there."""
+    `lost` could neither be checked nor be written there. `fetched` had their proofs come by another request, and are
+    counted by their verdict too."""
 
     accepted: int = 0
     rejected: int = 0
@@ -52,6 +51,7 @@ class Counts:
     unchecked: int = 0
     spooled: int = 0
     lost: int = 0
+    fetched: int = 0
 
 
 class Checker:
@@ -87,7 +87,8 @@ class Checker:
     @property
     def idle(self) -> bool:
         """Whether nothing is to be done with answers."""
-        return not (self._evidence or self.verifies or self.options.require_proofs)
+        options = self.options
+        return not (self._evidence or self.verifies or options.require_proofs or options.fetch_proofs)
 
     def with_changes(self, changes: dict[str, Any]) -> Checker:
         changed = Checker(self.options.with_changes(changes), self)
@@ -100,56 +101,39 @@ class Checker:
         server does not know (the seed) and cannot choose alone (number, request and response)."""
         return share.chosen(self.options.audit_rate, self.seed, f"{number}:{sha256(exchange.evidence).hexdigest()}")
 
-    def finish(
-        self,
-        exchange: Exchange | None,
-        response: Any,
-        proofs: ToplocProofs | None,
-        sent: Sent | None = None,
-        seen: Sequence[Check] = (),
-    ) -> None:
-        """Does what the options say with an answer that is whole, of which `seen` is known already.
+    def finish(self, answer: Answer, fetch: Fetch | None = None) -> None:
+        """Does what the options say with an answer that is whole. `fetch` asks its server for proofs that did not come.
 
         Raises UnacceptedResponse.
         """
-        given = self._begin(exchange, response, proofs, sent, seen)
+        if fetch is not None and (name := self._fetchable(answer)) is not None:
+            answer = self._receive(answer, fetch(name))
+        given = self._begin(answer)
         if given is not None:
             if self.options.when == "inline":
-                self._react(given.exchange, response, self._judge(given))
+                self._react(given.exchange, answer.response, self._judge(given))
             else:
-                self._submit(given, response)
+                self._submit(given, answer.response)
 
-    async def finish_async(
-        self,
-        exchange: Exchange | None,
-        response: Any,
-        proofs: ToplocProofs | None,
-        sent: Sent | None = None,
-        seen: Sequence[Check] = (),
-    ) -> None:
+    async def finish_async(self, answer: Answer, fetch: FetchAsync | None = None) -> None:
         """See `finish`. A function of `on_reject` or `on_undecided` may be a coroutine function."""
-        given = self._begin(exchange, response, proofs, sent, seen)
+        if fetch is not None and (name := self._fetchable(answer)) is not None:
+            answer = self._receive(answer, await fetch(name))
+        given = self._begin(answer)
         if given is not None:
             if self.options.when == "inline":
-                pending = self._react(given.exchange, response, await self._judge_async(given))
+                pending = self._react(given.exchange, answer.response, await self._judge_async(given))
                 if inspect.isawaitable(pending):
                     await pending
             else:
-                self._submit(given, response)
+                self._submit(given, answer.response)
 
-    def leave(
-        self,
-        exchange: Exchange | None,
-        response: Any,
-        proofs: ToplocProofs | None,
-        sent: Sent | None = None,
-        seen: Sequence[Check] = (),
-    ) -> None:
+    def leave(self, answer: Answer) -> None:
         """Checks in the background an answer that nobody waits for: of a stream that was left after its proofs."""
         try:
-            given = self._begin(exchange, response, proofs, sent, seen)
+            given = self._begin(answer)
             if given is not None:
-                self._submit(given, response)
+                self._submit(given, answer.response)
         except ToplocError as error:
             self._warn(str(error))
 
@@ -162,14 +146,20 @@ class Checker:
         if self.verifies:
             self._warn(f"an answer was not checked: {why}")
 
-    def judge(self, exchange: Exchange) -> Judgement:
+    def judge(self, exchange: Exchange, fetch: Fetch) -> Judgement:
         """Raises ToplocError where there is no verifier."""
         self._require_verifiers()
+        answer = Answer(exchange, None, exchange.proofs)
+        if self.options.fetch_proofs is not False and (name := answer.fetchable) is not None:
+            exchange = self._receive(answer, fetch(name)).exchange or exchange
         return self._judge(_Given(exchange, tuple(self._receipts(exchange))))
 
-    async def judge_async(self, exchange: Exchange) -> Judgement:
+    async def judge_async(self, exchange: Exchange, fetch: FetchAsync) -> Judgement:
         """See `judge`; all verifiers are asked at once."""
         self._require_verifiers()
+        answer = Answer(exchange, None, exchange.proofs)
+        if self.options.fetch_proofs is not False and (name := answer.fetchable) is not None:
+            exchange = self._receive(answer, await fetch(name)).exchange or exchange
         return await self._judge_async(_Given(exchange, tuple(self._receipts(exchange))))
 
     def _judge(self, given: _Given) -> Judgement:
@@ -196,14 +186,15 @@ class Checker:
         await asyncio.to_thread(self.close)
         await asyncio.gather(*(named.close_async() for named in self._verifiers))
 
-    def _begin(
-        self,
-        exchange: Exchange | None,
-        response: Any,
-        proofs: ToplocProofs | None,
-        sent: Sent | None,
-        seen: Sequence[Check],
-    ) -> _Given | None:
+    def _fetchable(self, answer: Answer) -> str | None:
+        return answer.fetchable if self.options.fetches_proofs and not answer.says_nothing else None
+
+    def _receive(self, answer: Answer, kept: Kept) -> Answer:
+        if not kept.problem:
+            self._count("fetched")
+        return answer.with_kept(kept)
+
+    def _begin(self, answer: Answer) -> _Given | None:
         """What is to be judged of an answer, None if nothing is. What comes before:
 
         1. A reply that says nothing, of a response in the background, is let pass. Requests are kept for responses that
@@ -215,57 +206,67 @@ class Checker:
            rejected.
         5. It is drawn.
         """
-        parsed: Mapping[str, Any] = {} if exchange is None else exchange.parsed()
-        if sent is not None and exchange is not None:
-            self.keep(parsed.get("id"), sent)
-            if _says_nothing(parsed):  # 1
+        if answer.sent is not None and answer.exchange is not None:  # 1
+            self.keep(answer.parsed.get("id"), answer.sent)
+            if answer.says_nothing:
                 return None
-            if sent.kind is None:
-                if not is_answer(parsed):
-                    return None
-                sent = replace(sent, body=self._asked.get(sent.fetches or str(parsed.get("id"))) or b"")
-                exchange = Exchange(sent.body or b"null", exchange.response)
-        if exchange is not None:  # 2
-            self.memory.remember(response, exchange)
-            if self._evidence is not None:
-                try:
-                    self._evidence.append_json(exchange.evidence)
-                except ToplocError as error:  # a full disk is no reason to lose an answer
-                    logger.error("toploc: %s", printable(str(error)))
-        has_field = FIELD_NAME in parsed
-        own = [*seen]  # 3
-        if exchange is not None and (proofs is not None or has_field or self._keys):
-            own += [] if any(check.reason == "unfinished" for check in seen) else _against(sent, parsed)
-            own += _another(sent, parsed)
-            if sent is None or sent.kind is not None:  # what is fetched may be fetched again
-                own += self._replays.checks(exchange, proofs, sent.at if sent is not None else None)
-            own += self._receipts(exchange)
-        if sent is not None and proofs is not None and self.sampler not in (None, "", NONE):
-            own += [] if held(sent.parsed(), proofs) else [withheld(str(self.sampler))]
-        found = any(check.status in ("failed", "undecided") or _no_receipt(check) for check in own)
-        given = None if exchange is None else _Given(exchange, tuple(own), _unproven(proofs))
-        if found:
-            return given or _Given(Exchange.read(sent.body if sent is not None else b"", b""), tuple(own))
-        malformed = proofs is None and has_field and bool(self._verifiers)
-        if not malformed and (proofs is None or proofs.choices is None):  # 4
-            given_reason = proofs.error if proofs is not None else None
-            why = _why(sent, exchange, has_field) if given_reason is None else given_reason.message
-            if self.options.requires_proofs:
-                raise MissingProofs(response, given_reason.code if given_reason is not None else None, why)
-            self.unchecked(response, why)
+            answer = answer.asked_by(self._asked)
+        self._store(answer)  # 2
+        own = tuple(self._found(answer))  # 3
+        given = None if answer.exchange is None else _Given(answer.exchange, own, answer.unproven)
+        if any(check.status in ("failed", "undecided") or _no_receipt(check) for check in own):
+            return given or _Given(Exchange.read(answer.sent.body if answer.sent is not None else b"", b""), own)
+        malformed = answer.proofs is None and answer.has_field and bool(self._verifiers)
+        if not malformed and not self._proven(answer):  # 4
             return None
         if given is None or not self.verifies:
             self._count("unchecked")
             return None
         if given.unproven and self._verifiers:
-            if self.options.require_proofs:
-                reason = next(c.error for c in (proofs and proofs.choices) or () if c.error is not None)
-                raise MissingProofs(response, reason.code, f"choice {given.unproven[0]}: {reason.message}")
-            self.unchecked(response, f"choices {', '.join(map(str, given.unproven))} have no proofs", raises=False)
+            self._partly(answer)
         if not self._verifiers or malformed or self.chosen(next(self._numbers), given.exchange):  # 5
             return given
         self._count("unchecked")
         return None
+
+    def _store(self, answer: Answer) -> None:
+        if answer.exchange is None:
+            return
+        self.memory.remember(answer.response, answer.exchange)
+        if self._evidence is not None:
+            try:
+                self._evidence.append_json(answer.exchange.evidence)
+            except ToplocError as error:  # a full disk is no reason to lose an answer
+                logger.error("toploc: %s", printable(str(error)))
+
+    def _found(self, answer: Answer) -> Iterator[Check]:
+        yield from answer.seen
+        if answer.exchange is not None and (answer.proofs is not None or answer.has_field or self._keys):
+            yield from answer.contradictions(self._replays)
+            yield from self._receipts(answer.exchange)
+        seeded = answer.sent is None or answer.proofs is None or held(answer.sent.parsed(), answer.proofs)
+        if not seeded and self.sampler not in (None, "", NONE):
+            yield withheld(str(self.sampler))
+
+    def _proven(self, answer: Answer) -> bool:
+        """Whether there are any proofs; counts an answer without. Raises MissingProofs."""
+        if answer.proofs is not None and answer.proofs.choices is not None:
+            return True
+        error = answer.proofs.error if answer.proofs is not None else None
+        why = answer.why_unproven() if error is None else error.message
+        if self.options.requires_proofs:
+            raise MissingProofs(answer.response, error.code if error is not None else None, why)
+        self.unchecked(answer.response, why)
+        return False
+
+    def _partly(self, answer: Answer) -> None:
+        """Counts an answer of which some choices have no proofs. Raises MissingProofs where all have to have them."""
+        if self.options.require_proofs:
+            choices = (answer.proofs.choices or ()) if answer.proofs is not None else ()
+            reason = next(choice.error for choice in choices if choice.error is not None)
+            raise MissingProofs(answer.response, reason.code, f"choice {answer.unproven[0]}: {reason.message}")
+        lacking = ", ".join(map(str, answer.unproven))
+        self.unchecked(answer.response, f"choices {lacking} have no proofs", raises=False)
 
     def keep(self, name: object, sent: Sent) -> None:
         """The request of a response that may be fetched later, by its id."""
@@ -374,47 +375,5 @@ class _Given:
         return replace(self.exchange, response=json.dumps(response).encode()).evidence
 
 
-def _against(sent: Sent | None, response: Mapping[str, Any]) -> list[Check]:
-    """Whether the answer has the choices that were asked for."""
-    asked = None if sent is None else sent.choices
-    if asked is None:
-        return []
-    choices = response.get("choices")
-    indices = [c.get("index") if isinstance(c, dict) else None for c in choices] if isinstance(choices, list) else []
-    if sorted(i for i in indices if type(i) is int) == [*range(asked)] and len(indices) == asked:
-        return []
-    message = f"{asked} choices were asked for, and their numbers are {quote(', '.join(map(str, indices)) or 'none')}"
-    return [Check(name="response", status="failed", reason="choices", message=message)]
-
-
-def _another(sent: Sent | None, response: Mapping[str, Any]) -> list[Check]:
-    """Whether the response that was fetched is the one that was to be."""
-    if sent is None or sent.fetches in (None, response.get("id")):
-        return []
-    message = f"another response than the one that was fetched: {quote(str(response.get('id')))}"
-    return [Check(name="response", status="failed", reason="replayed", message=message)]
-
-
-def _unproven(proofs: ToplocProofs | None) -> tuple[int, ...]:
-    choices = (proofs.choices or ()) if proofs is not None else ()
-    lacking = tuple(choice.index for choice in choices if choice.error is not None)
-    return lacking if len(lacking) < len(choices) else ()
-
-
 def _no_receipt(check: Check) -> bool:
     return check.name == "receipt" and check.status != "passed"
-
-
-def _says_nothing(response: Mapping[str, Any]) -> bool:
-    """Of a response that the server works on still, or that came to nothing."""
-    return response.get("status") in SAYS_NOTHING and not response.get("output")
-
-
-def _why(sent: Sent | None, exchange: Exchange | None, has_field: bool) -> str:
-    if has_field:
-        return "what stands in their place is malformed"
-    if sent is not None and sent.kind is None:
-        return "it was fetched, and its server gave none; they are not kept for ever, nor at all by other servers"
-    if exchange is None:
-        return "the stream did not come to its end"
-    return "the server sent none; is it `toploc serve`?"

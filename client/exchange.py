@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from pydantic import BaseModel, ValidationError
@@ -72,6 +72,10 @@ class Exchange:
             return ToplocProofs.model_validate(self.parsed()[FIELD_NAME])
         except (ValidationError, LookupError, RecursionError):
             return None
+
+    def with_field(self, field: Any) -> Exchange:
+        """With the proofs in the response, which has none."""
+        return replace(self, response=json.dumps({**self.parsed(), FIELD_NAME: field}).encode())
 
     def parsed(self) -> Mapping[str, Any]:
         """The response; empty if it is no object."""

@@ -51,6 +51,7 @@ class Options:
     on_reject: OnReject | None = None
     on_undecided: OnReject | None = None
     require_proofs: bool | None = None
+    fetch_proofs: bool | None = None
     trusted_keys: str | os.PathLike[str] | Iterable[PublicKey] = ()
     evidence: str | os.PathLike[str] | None = None
     spool: str | os.PathLike[str] | None = None
@@ -70,8 +71,9 @@ class Options:
                 raise ToplocError(f"{name}: expected raise, warn or a function, got {reaction!r}")
             if self.when == "background" and reaction == "raise":
                 raise ToplocError(f"{name}: nobody is there to catch it in the background; give warn or a function")
-        if self.require_proofs not in (None, True, False):
-            raise ToplocError(f"require_proofs: expected True, False or None, got {self.require_proofs!r}")
+        for name in ("require_proofs", "fetch_proofs"):
+            if (given := getattr(self, name)) not in (None, True, False):
+                raise ToplocError(f"{name}: expected True, False or None, got {given!r}")
         if not (isinstance(self.draw_seeds, bool | str) or callable(self.draw_seeds)):
             raise ToplocError(f"draw_seeds: expected True, False, a text or a function, got {self.draw_seeds!r}")
         if not isinstance(self.queue_size, int) or self.queue_size < 1:
@@ -88,6 +90,12 @@ class Options:
     def requires_proofs(self) -> bool:
         """Whether an answer without proofs is refused: unless told otherwise, where somebody is there to check them."""
         return bool(self.verifiers) if self.require_proofs is None else self.require_proofs
+
+    @property
+    def fetches_proofs(self) -> bool:
+        """Whether a server is asked for the proofs that did not come with an answer: unless told otherwise, where
+        without them it would be refused."""
+        return self.requires_proofs or self.trusted_keys != () if self.fetch_proofs is None else self.fetch_proofs
 
     def reaction(self, verdict: ReportVerdict) -> OnReject:
         """To an answer that was not accepted."""

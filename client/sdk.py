@@ -11,10 +11,12 @@ import openai
 from openai._models import construct_type
 from openai._streaming import extract_stream_chunk_type
 
+from .answer import Answer
 from .checker import Checker, Counts
 from .exchange import Exchange, typed
 from .foreign import BROKEN, guarded
 from .helpers import AsyncProvenCompletions, AsyncProvenResponses, ProvenCompletions, ProvenResponses
+from .kept import fetch, fetch_async
 from .options import NAMES, Options
 from .routes import EXTENSION, kind_of, sent_of, sent_with
 from .seeds import NONE, PATIENCE, draw, sampler_in, wanted
@@ -27,9 +29,8 @@ if TYPE_CHECKING:
     from openai.resources.chat import AsyncChat, Chat
     from openai.resources.responses import AsyncResponses, Responses
 
-    from toploc.protocol import ToplocProofs
-
     from .judgement import Judgement
+    from .kept import Kept
     from .routes import Sent
 
 
@@ -37,6 +38,7 @@ class _Checked:
     """What both clients share. `_process_response` is the SDK's one place that every reply passes, raw ones too."""
 
     _toploc: Checker
+    _fetch: Any
 
     def __init__(self, *, _toploc: Checker | None = None, **options: Any) -> None:
         own = _own(options)
@@ -111,7 +113,7 @@ class _Checked:
                     return value
 
                 streams = is_stream(response, reply["stream"])
-                Tap(response, sent, checker, streams=streams, parse=construct)
+                Tap(response, sent, checker, streams=streams, parse=construct, fetch=self._fetch)
             if reply["stream"]:
                 return None
         before = options.post_parser
@@ -146,9 +148,13 @@ class OpenAI(_Checked, openai.OpenAI):
     def verify(self, request: Any, response: Any = None) -> Judgement:
         """What the verifiers say: of a request and its response, or of an object that this client gave alone.
 
-        `request` is what the SDK was called with or the body itself. Raises ToplocError where there is no verifier.
+        `request` is what the SDK was called with or the body itself. A response without proofs is looked up with this
+        client's server. Raises ToplocError where there is no verifier.
         """
-        return self._toploc.judge(self._exchange(request, response))
+        return self._toploc.judge(self._exchange(request, response), self._fetch)
+
+    def _fetch(self, response_id: str) -> Kept:
+        return fetch(self, response_id)
 
     def close(self) -> None:
         self._toploc.close()
@@ -175,9 +181,7 @@ class OpenAI(_Checked, openai.OpenAI):
             return super()._process_response(**reply)
         with guarded(reply["response"]):
             value = super()._process_response(**reply)
-        exchange = Exchange.read(sent.body, reply["response"].content)
-        proofs = _proofs(value, exchange)
-        self._toploc.finish(exchange, value, proofs, sent)
+        self._toploc.finish(_answer(value, sent, reply["response"]), self._fetch)
         return value
 
 
@@ -196,7 +200,10 @@ class AsyncOpenAI(_Checked, openai.AsyncOpenAI):
 
     async def verify(self, request: Any, response: Any = None) -> Judgement:
         """See `OpenAI.verify`."""
-        return await self._toploc.judge_async(self._exchange(request, response))
+        return await self._toploc.judge_async(self._exchange(request, response), self._fetch)
+
+    async def _fetch(self, response_id: str) -> Kept:
+        return await fetch_async(self, response_id)
 
     async def close(self) -> None:
         await self._toploc.close_async()
@@ -223,9 +230,7 @@ class AsyncOpenAI(_Checked, openai.AsyncOpenAI):
             return await super()._process_response(**reply)
         with guarded(reply["response"]):
             value = await super()._process_response(**reply)
-        exchange = Exchange.read(sent.body, reply["response"].content)
-        proofs = _proofs(value, exchange)
-        await self._toploc.finish_async(exchange, value, proofs, sent)
+        await self._toploc.finish_async(_answer(value, sent, reply["response"]), self._fetch)
         return value
 
 
@@ -239,6 +244,8 @@ def _own(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options.pop(name) for name in NAMES if name in options}
 
 
-def _proofs(value: Any, exchange: Exchange) -> ToplocProofs | None:
+def _answer(value: Any, sent: Sent, response: Any) -> Answer:
     """Of an object of the SDK, or of a raw response, which is not parsed before its user does."""
-    return typed(value) if hasattr(value, "__pydantic_extra__") else exchange.proofs
+    exchange = Exchange.read(sent.body, response.content)
+    proofs = typed(value) if hasattr(value, "__pydantic_extra__") else exchange.proofs
+    return Answer(exchange, value, proofs, sent)

@@ -31,6 +31,11 @@ class _Proven(Generic[T]):
         """Of all choices that have ended so far; the whole answer's after the last event."""
         return None if self._fields is None else self._fields.merged
 
+    def give_proofs(self, proofs: ToplocProofs) -> None:
+        """Those of the whole answer, which did not come with its events."""
+        self._fields = Fields()
+        self._fields.add(proofs, ())
+
     def _note(self, event: Any) -> None:
         """Has an event's field typed. Of thousands of events in a stream all but one are mere text."""
         # Not getattr: where there is none, pydantic takes as long to say so as the SDK for half an event.

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openai._streaming import SSEDecoder
 
-from .assembler import Assembler, whole
+from .answer import Answer
+from .assembler import MAX_CHARACTERS, Assembler, whole
 from .exchange import Exchange
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ ATTRIBUTE: Final = "_toploc_tap"
 class Tap:
     """What is read of one reply is checked before its last part is handed on.
 
-    1. A part that ends a choice without its proofs is not handed on where proofs are required.
+    1. A part that ends a choice without its proofs is not handed on where proofs are required. Where its server may be
+       asked for them, it waits for the end with all that follow it, since they are kept once the answer is over.
     2. The part with the event that ends the stream is handed on after the check. So is the end of what is no stream.
     3. What is left after its proofs came is checked in the background.
     4. What is left before, or read below `iter_bytes`, is counted as unchecked, and the log says so.
@@ -40,10 +42,13 @@ class Tap:
         *,
         streams: bool,
         parse: Callable[[Exchange], Any],
+        fetch: Any,
     ) -> None:
         self.owner: Any = None
         """What the application holds: the SDK's stream, once there is one."""
         self._response, self._sent, self._checker, self._parse = response, sent, checker, parse
+        self._fetch = fetch
+        self._late = bytearray()
         self._parts = bytearray()
         self._events = _Events() if streams else None
         self._assembler = Assembler(sent)
@@ -60,28 +65,34 @@ class Tap:
         try:
             for part in self._iter(chunk_size):
                 if self._take(part):
-                    self._checker.finish(**self._answer())
-                yield part
-                self._read = True
+                    self._checker.finish(self._answer(), self._fetch)
+                if ready := self._ready(part):
+                    yield ready
+                    self._read = True
         except GeneratorExit:
             self._left()
             raise
         if self._ends():
-            self._checker.finish(**self._answer())
+            self._checker.finish(self._answer(), self._fetch)
+        if self._late:
+            yield self._ready(b"")
 
     async def _bytes_async(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
         self._inside = True
         try:
             async for part in self._aiter(chunk_size):
                 if self._take(part):
-                    await self._checker.finish_async(**self._answer())
-                yield part
-                self._read = True
+                    await self._checker.finish_async(self._answer(), self._fetch)
+                if ready := self._ready(part):
+                    yield ready
+                    self._read = True
         except GeneratorExit:
             self._left()
             raise
         if self._ends():
-            await self._checker.finish_async(**self._answer())
+            await self._checker.finish_async(self._answer(), self._fetch)
+        if self._late:
+            yield self._ready(b"")
 
     def _below(self, chunk_size: int | None = None) -> Iterator[bytes]:
         self._refuse()
@@ -109,9 +120,33 @@ class Tap:
             self._checker.keep(self._assembler.response_id, self._sent)
         if self._over:
             return bool(self._assembler.problems) and self._again()
+        if self._waits:
+            return False
         if self._assembler.unproven and self._checker.options.requires_proofs and not self._assembler.ended:
             return self._ends()
         return self._assembler.ended and self._ends()
+
+    @property
+    def _waits(self) -> bool:
+        """Whether what has come is kept until the end. Not of a stream that says what is wrong with it, nor of one
+        without end."""
+        return (
+            self._checker.options.fetches_proofs
+            and not (self._over or self._assembler.fields.count or self._assembler.problems)
+            and self._assembler.unproven
+            and len(self._late) <= MAX_CHARACTERS
+        )
+
+    def _ready(self, part: bytes) -> bytes:
+        """What may be handed on of all that has come."""
+        if self._waits:
+            self._late += part
+            return b""
+        if not self._late:
+            return part
+        ready = bytes(self._late + part)
+        self._late.clear()
+        return ready
 
     def _ends(self) -> bool:
         """Whether this is the first time that it ends."""
@@ -132,25 +167,24 @@ class Tap:
             return
         self._over = True
         if self._events is not None and self._assembler.settled:
-            self._checker.leave(**self._answer())
+            self._checker.leave(self._answer())
         else:
             self._checker.unchecked(self._held(None), "it was left before its proofs came", raises=False)
 
-    def _answer(self) -> dict[str, Any]:
+    def _answer(self) -> Answer:
         if self._events is None:
             exchange = Exchange.read(self._sent.body, bytes(self._parts))
-            value = self._parse(exchange)
-            return {"exchange": exchange, "response": self._held(value), "proofs": exchange.proofs, "sent": self._sent}
+            return Answer(exchange, self._held(self._parse(exchange)), exchange.proofs, self._sent)
         response = self._assembler.response()
-        put_together = None if response is None else Exchange(self._sent.body, whole(response))
-        proofs = self._assembler.fields.merged if response is not None else None
-        return {
-            "exchange": put_together,
-            "response": self._held(None),
-            "proofs": None if self._assembler.fields.junk is not None else proofs,
-            "sent": self._sent,
-            "seen": tuple(self._assembler.problems),
-        }
+        fields = self._assembler.fields
+        return Answer(
+            None if response is None else Exchange(self._sent.body, whole(response)),
+            self._held(None),
+            None if fields.junk is not None or response is None else fields.merged,
+            self._sent,
+            seen=tuple(self._assembler.problems),
+            whole=self._assembler.whole,
+        )
 
     def _held(self, value: Any) -> Any:
         if self.owner is not None:

@@ -50,8 +50,8 @@ LAYERS = {
     "toploc_client": [
         "log share fields merging items asked",
         "judgement exchange routes",
-        "errors options replays",
-        "assembler background foreign seeds verifiers",
+        "errors kept options replays",
+        "answer assembler background foreign seeds verifiers",
         "checker",
         "tap",
         "helpers streams",

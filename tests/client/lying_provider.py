@@ -36,12 +36,13 @@ class Body(httpx2.SyncByteStream, httpx2.AsyncByteStream):
     """A stream's bytes, an event at a time; `read` counts those that somebody took."""
 
     def __init__(self, parts: list[bytes]) -> None:
-        self.parts, self.read = parts, 0
+        self.parts, self.read, self.over = parts, 0, False
 
     def __iter__(self) -> Iterator[bytes]:
         for part in self.parts:
             self.read += 1
             yield part
+        self.over = True
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for part in self:
@@ -75,6 +76,13 @@ class LyingProvider(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
         self.fresh = False
         """Whether each answer has an id of its own."""
         self.asked: list[dict[str, Any]] = []
+        self.keeps = False
+        """Whether the last answer's honest field is to be had by its id, once the answer was sent to its end."""
+        self.kept: Callable[[dict[str, Any]], Any] = lambda _: None
+        """Of such a reply, in place; or another, or a whole response, in its stead."""
+        self.looked_up: list[str] = []
+        """Paths of requests for kept proofs."""
+        self._body: Body | None = None
 
     @property
     def field(self) -> dict[str, Any]:
@@ -92,6 +100,8 @@ class LyingProvider(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
         request.read()
         if request.url.path == "/v1/toploc":
             return httpx2.Response(200, json={"scheme": "toploc-gf65497", "sampler": self.sampler})
+        if request.url.path.startswith("/v1/toploc/"):
+            return self._look_up(request.url.path)
         if self.redirect is not None and request.url.path != "/v1/elsewhere":
             return httpx2.Response(self.redirect, headers={"location": "/v1/elsewhere"})
         body = json.loads(request.content) if request.content else {}
@@ -113,14 +123,22 @@ class LyingProvider(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
         query = request.url.params
         if not (body.get("stream") or query.get("stream") == "true"):
             headers = {"content-type": "application/json"}
-            return httpx2.Response(200, headers=headers, stream=Body([json.dumps(response).encode()]))
+            self._body = Body([json.dumps(response).encode()])
+            return httpx2.Response(200, headers=headers, stream=self._body)
         made = events_of(response, cumulates=self.cumulates)[int(query.get("starting_after", -1)) + 1 :]
         made = self.events(made) or made
         parts = [event if isinstance(event, bytes) else sse(event) for event in made]
         headers = {"content-type": "text/event-stream"}
-        return httpx2.Response(
-            200, headers=headers, stream=Body([*parts, *([b"data: [DONE]\n\n"] if self.done else [])])
-        )
+        self._body = Body([*parts, *([b"data: [DONE]\n\n"] if self.done else [])])
+        return httpx2.Response(200, headers=headers, stream=self._body)
+
+    def _look_up(self, path: str) -> httpx2.Response:
+        self.looked_up.append(path)
+        if not (self.keeps and self._body is not None and self._body.over):
+            return httpx2.Response(404, json={"error": {"message": "none here", "code": "proofs_unknown"}})
+        reply: Any = {"id": path.rpartition("/")[2], "toploc_proofs": self.field}
+        reply = self.kept(reply) or reply
+        return reply if isinstance(reply, httpx2.Response) else httpx2.Response(200, json=reply)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         content = await request.aread()

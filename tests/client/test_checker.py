@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from toploc_client import Judgement, MissingProofs, Options, RejectedResponse, Report, Verifier
+from toploc_client.answer import Answer
 from toploc_client.checker import Checker
 from toploc_client.exchange import Exchange
 
@@ -32,7 +33,7 @@ def exchange(receipt: Any = None) -> Exchange:
 
 
 def finish(checker: Checker, given: Exchange) -> None:
-    checker.finish(given, Response(), given.proofs)
+    checker.finish(Answer(given, Response(), given.proofs))
 
 
 @pytest.fixture

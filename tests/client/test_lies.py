@@ -417,7 +417,7 @@ def test_one_choice_that_the_server_could_not_prove(
 
 def test_what_is_fetched_has_no_proofs(asked: Asked) -> None:
     provider = LyingProvider("response-items")
-    client = provider.client(verifier=asked)
+    client = provider.client(verifier=asked, fetch_proofs=False)
     provider.change = lambda response: response.pop("toploc_proofs") and None
     with pytest.raises(MissingProofs, match="fetched"):
         client.responses.retrieve("resp_1")
