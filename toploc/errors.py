@@ -15,10 +15,10 @@
         └── MissingProofs       that has nothing to check
 
 Errors that one folder alone raises and catches stand where they are raised, under the same root: `TooFewAnswers`
-(calibration), `TooMany` and `TooLarge` (the verify route), `Unrenderable` and `UnknownOutput` (rehearsal), and
-`StoreError`. What never leaves its folder is no error of ours but a way out of a function: `Again` (replies of a
-verifier), `Unended` (replay), `_Failed` (responder), `Disagreement` (events of
-a stream).
+(calibration), `TooMany`, `TooLarge` and `Busy` (the verify route), `Unrenderable`, `UnknownOutput` and `Unfollowed`
+(rehearsal), `TooManyMasks` (tokens), `UnreadableWeights` (their digest), and `StoreError`. What never leaves its folder
+is no error of ours but a way out of a function: `Again` (replies of a verifier), `Unended` (replay), `_Failed`
+(responder), `Disagreement` (events of a stream).
 """
 
 from __future__ import annotations

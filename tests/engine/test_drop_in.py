@@ -22,6 +22,7 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "flag", "schema": {"enu
 CHAT, COMPLETIONS, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"
 GREEDY = {"temperature": 0}
 
+# No figures of several prompts: computed in one step or in two, as they come, their sums are rounded otherwise.
 ANSWERS: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": (CHAT, {"messages": QUESTION, **GREEDY}),
     "chat cut short, with ids": (CHAT, {"messages": STORY, "max_tokens": 40, "return_token_ids": True, **GREEDY}),
@@ -42,14 +43,17 @@ ANSWERS: dict[str, tuple[str, dict[str, Any]]] = {
     "completion": (COMPLETIONS, {"prompt": "one two three four", "max_tokens": 20, **GREEDY}),
     "completions with echo": (
         COMPLETIONS,
-        {"prompt": ["one two", "three four"], "max_tokens": 9, "echo": True, "logprobs": 2, **GREEDY},
+        {"prompt": ["one two", "three four"], "max_tokens": 9, "echo": True, **GREEDY},
     ),
     "response": (RESPONSES, {"input": "What is 17 + 25?", "instructions": "Answer briefly.", **GREEDY}),
     "response with a tool": (RESPONSES, {"input": QUESTION, "tools": FLAT_TOOLS, **GREEDY}),
     "response cut short": (RESPONSES, {"input": STORY, "max_output_tokens": 33, **GREEDY}),
     "message": (MESSAGES, {"messages": QUESTION, "system": "Answer briefly.", "max_tokens": 50, **GREEDY}),
-    "completion with echo": (COMPLETIONS, {"prompt": "one two", "max_tokens": 9, "echo": True, **GREEDY}),
-    "scores": ("/generative_scoring", {"query": "one", "items": ["two", "six"], "label_token_ids": [5, 6]}),
+    "completion with echo": (
+        COMPLETIONS,
+        {"prompt": "one two", "max_tokens": 9, "echo": True, "logprobs": 2, **GREEDY},
+    ),
+    "scores": ("/generative_scoring", {"query": "one", "items": ["two"], "label_token_ids": [5, 6]}),
     "invocation": ("/invocations", {"messages": QUESTION, **GREEDY}),
 }
 SEVERAL = ("two choices with a seed", "batch of chats", "completions with echo")
