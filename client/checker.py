@@ -345,7 +345,15 @@ class Checker:
         except (MalformedEvidence, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             return [Check(name="receipt", status="undecided", reason="malformed", message=str(error))]
         return [
-            Check(name="receipt", status=r.status, choice=r.choice, reason=r.reason, message=r.message) for r in results
+            Check(
+                name="receipt",
+                status=r.status,
+                choice=r.choice,
+                reason=r.reason,
+                message=r.message,
+                figures={"uncovered": [*r.uncovered]} if r.uncovered else {},
+            )
+            for r in results
         ]
 
     def _require_verifiers(self) -> None:

@@ -18,7 +18,7 @@ FOLDERS = {"toploc": "toploc", "toploc_proxy": "proxy", "toploc_client": "client
 LAYERS = {
     "toploc": [
         "errors foreign scheme utils",
-        "arguments engine kernels pooling",
+        "arguments engine kernels leaves pooling",
         "thresholds protocol weights",
         "proofs tokens",
         "poly report receipts",

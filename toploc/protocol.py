@@ -122,6 +122,12 @@ class Statement(_Frozen):
     seed: str | None = Field(default=None, pattern="^-?[0-9]{1,19}$", description="as text: RFC 8785 has no int64")
     finish_reason: str | None = None
     output_sha256: Sha256 | None = Field(default=None, description="text, reasoning and tool calls, as delivered")
+    leaves_sha256: Sha256 | None = Field(default=None, description="of all that the response says, less what is free")
+    leaves_of: tuple[Annotated[str, Field(max_length=100)], ...] | None = Field(
+        default=None,
+        max_length=100,
+        description="the response's fields that `leaves_sha256` is of, where others may come later in a stream",
+    )
 
 
 class Receipt(_Frozen):

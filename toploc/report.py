@@ -128,21 +128,30 @@ def _without_error(check: Any) -> Any:
 
 
 def coverage_of(checks: Iterable[Check]) -> str:
-    """In one line: which checks were done, which weakly, and which not and why."""
+    """In one line: which checks were done, of what not, which weakly, and which not and why."""
     worst: dict[str, Check] = {}
+    uncovered: dict[str, dict[str, None]] = {}
     for check in checks:
+        left_out = check.figures.get("uncovered") if check.status == "passed" else None
+        if isinstance(left_out, list):
+            uncovered.setdefault(check.name, {}).update((str(part), None) for part in left_out)
         before = worst.get(check.name)
         if before is None or ORDER.index(check.status) < ORDER.index(before.status):
             worst[check.name] = check
     parts = []
     for label, statuses in (("checked", ("passed", "failed")), ("weakly", ("weak",))):
-        names = [name for name, check in worst.items() if check.status in statuses]
+        names = [_but(name, uncovered.get(name, {})) for name, check in worst.items() if check.status in statuses]
         if names:
             parts.append(f"{label}: {', '.join(names)}")
     rest = [f"{n} ({c.reason})" for n, c in worst.items() if c.status in ("skipped", "undecided")]
     if rest:
         parts.append(f"not checked: {', '.join(rest)}")
     return "; ".join(parts)
+
+
+def _but(name: str, uncovered: Iterable[str]) -> str:
+    listed = ", ".join(map(printable, uncovered))
+    return f"{name} (but not of {listed})" if listed else name
 
 
 def _passed(checks: tuple[Check, ...], name: str) -> bool:

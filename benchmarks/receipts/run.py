@@ -46,13 +46,13 @@ def event(token: int, finish: str | None = None) -> bytes:
 
 
 def microseconds(function: Callable[[], Any], repeats: int = 15, number: int = 100) -> float:
-    """The median of repeats, each a mean."""
+    """Of the processor. The median of repeats, each a mean."""
     times = []
     for _ in range(repeats):
-        begin = time.perf_counter()
+        begin = time.process_time()
         for _ in range(number):
             function()
-        times.append((time.perf_counter() - begin) / number * 1e6)
+        times.append((time.process_time() - begin) / number * 1e6)
     return statistics.median(times)
 
 
@@ -64,15 +64,20 @@ def main() -> None:
     chat = {"model": "m", "messages": [{"role": "user", "content": "word " * 400}] * 6, "temperature": 0.7}
     body = json.dumps(chat).encode()
     ids = json.dumps({"model": "m", "prompt": list(range(100_000))}).encode()
-    message = {"index": 0, "message": {"content": "word " * TOKENS}, "finish_reason": "stop"}
-    response = {"id": "chatcmpl-806250e4a06a6a72", "created": 1, "choices": [message]}
+    message = {"index": 0, "message": {"role": "assistant", "content": "word " * TOKENS}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 128, "completion_tokens": TOKENS, "total_tokens": 128 + TOKENS}
+    response = {"id": "chatcmpl-806250e4a06a6a72", "object": "chat.completion", "created": 1, "choices": [message]}
+    response["usage"] = usage
+    likeliest = [{"token": f" word{i}", "logprob": -1.25 * i, "bytes": list(b" word0")} for i in range(5)]
+    listed = {"content": [{**likeliest[0], "top_logprobs": likeliest}] * TOKENS}
+    with_logprobs = {**response, "choices": [{**message, "logprobs": listed}]}
     proofs = field(TOKENS)
     events = [event(i) for i in range(TOKENS)]
 
     digests = {"request_sha256": request_digest(body), "request_body_sha256": body_sha256(body)}
 
-    def sign() -> ToplocProofs:
-        return issue(KEY, proofs, response, shown=lambda _: message, issued_at=1, **digests)
+    def sign(response: dict[str, Any]) -> ToplocProofs:
+        return issue(KEY, proofs, response, issued_at=1, **digests)
 
     def verify() -> None:
         [result] = verify_receipt(chat, signed, [KEY.public])
@@ -83,13 +88,14 @@ def main() -> None:
         for data in events[:-1]:
             delivered.keep(data)
         if read:
-            delivered.choice(0)
+            delivered.response(0)
 
-    signed = {**response, "toploc_proofs": json.loads(sign().to_json())}
+    signed = {**response, "toploc_proofs": json.loads(sign(response).to_json())}
     kept = microseconds(lambda: stream(read=False)) / TOKENS
     rows = {
         "Ed25519 signature alone": microseconds(lambda: KEY.sign(b"x" * 800)),
-        f"receipt of a choice of {TOKENS} tokens, without the request": microseconds(sign),
+        f"receipt of a choice of {TOKENS} tokens, without the request": microseconds(lambda: sign(response)),
+        "the same with the five likeliest of each (in a thread)": microseconds(lambda: sign(with_logprobs), 5, 3),
         f"digests of a chat request, {len(body):,} bytes": microseconds(lambda: both(body)),
         f"digests of 100,000 token ids, {len(ids):,} bytes (in a thread)": microseconds(lambda: both(ids), 3, 1),
         "stream: passing a token's event": kept,

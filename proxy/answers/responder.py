@@ -135,7 +135,7 @@ class Responder:
             await send_error(self._send, 500, failure.message, None, failure.code)
             return
         if self._signature is not None:
-            proofs = self._signature.sign_body(proofs, body)
+            proofs = await self._signature.sign_body(proofs, body, is_kept=said.object == "response")
         try:
             body = add_field(body, FIELD_NAME, self._field(said.id or said.request_id, proofs))
         except ValueError:
@@ -162,28 +162,28 @@ class Responder:
             return
         if self._signature is not None:
             await self._signature.prepare()
-        body = b"".join(self._extend(event) for event in self._events.feed(data))
+        body = b"".join([await self._extend(event) for event in self._events.feed(data)])
         if not more:
             body += self._events.flush()
             self.close()
         if body or not more:
             await self._send({**message, "body": body})
 
-    def _extend(self, event: bytes) -> bytes:
+    async def _extend(self, event: bytes) -> bytes:
         """The event, with the field if it ends a choice; as it came if it cannot be read."""
         if self._later is not None:
             self._keep_for_later(_head_of(event_json(event) or b"", within="response").id)
         if MAY_END_CHOICE.search(event) is None or (document := event_json(event)) is None:
             return event
         try:
-            return event.replace(document, self._extend_json(document), 1)
+            return event.replace(document, await self._extend_json(document), 1)
         except _Failed as failed:
             return _error_event(event, failed.error)
         except (ValueError, RecursionError):
             self._log.warning("an event whose JSON does not parse cannot carry proofs")
             return event
 
-    def _extend_json(self, document: bytes) -> bytes:
+    async def _extend_json(self, document: bytes) -> bytes:
         """Raises _Failed if the answer is to fail, ValueError or RecursionError if the document cannot be read."""
         index: int | None = None
         within: str | None = None
@@ -203,7 +203,7 @@ class Responder:
         if (failure := self._failure(proofs)) is not None:
             raise _Failed(failure)
         if self._signature is not None:
-            proofs = self._signature.sign_event(proofs, head, index)
+            proofs = await self._signature.sign_event(proofs, head, index)
         if index is not None and index not in self._ended and (proofs.error is None or proofs.error.code != UNKNOWN):
             self._ended.append(index)
         field = self._field(str(head.get("id") or head.get("request_id", "")), proofs)

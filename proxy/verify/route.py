@@ -13,8 +13,8 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from toploc.errors import MalformedEvidence
-from toploc.evidence.leaves import FREE
 from toploc.evidence.strict_json import load_json
+from toploc.leaves import FREE
 from toploc.scheme import MAX_ITEMS
 
 from ..asgi.errors import error_body

@@ -15,7 +15,6 @@ from toploc_client.options import Options
 
 from toploc.protocol import ToplocProofs
 from toploc.receipts.keys import SigningKey
-from toploc.receipts.output import shown_in
 from toploc.receipts.receipt import issue
 from toploc.receipts.request import body_sha256, request_digest
 
@@ -42,7 +41,6 @@ def test_a_large_seed(tmp_path: Path, seed: int, carried: bool) -> None:
         response,
         request_sha256=request_digest(body),
         request_body_sha256=body_sha256(body),
-        shown=lambda index: shown_in(response, index),
         issued_at=1795500000,
     )
     answer = json.dumps({**response, "toploc_proofs": json.loads(signed.to_json())}).encode()

@@ -48,8 +48,7 @@ def test_a_receipt_that_is_older_than_the_request(tmp_path: Any) -> None:
     greedy = recorded("greedy")
     key = SigningKey.create(tmp_path / "key.pem")
     proofs = ToplocProofs.model_validate(greedy["response"]["toploc_proofs"])
-    shown = greedy["response"]["choices"][0]
-    signed = issue(key, proofs, greedy["response"], request_sha256=None, shown=lambda _: shown, issued_at=1_000_000)
+    signed = issue(key, proofs, greedy["response"], request_sha256=None, issued_at=1_000_000)
     given = exchange(toploc_proofs=signed.model_dump(mode="json", exclude_none=True))
     assert found(Replays(), given, sent_at=1_000_000 + CLOCKS - 1) == []
     assert found(Replays(), given, sent_at=1_000_000 + CLOCKS + 1) == [("undecided", "issued_before_request")]

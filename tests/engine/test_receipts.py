@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 
 from models import corpus
 from toploc.checks.receipt import check_receipt
+from toploc.evidence.assembly import Assembly
 from toploc.evidence.parse import parse_evidence
 from toploc.receipts.keys import parse_keys
 from toploc.receipts.receipt import verify_receipt
@@ -38,7 +40,16 @@ CHATS: dict[str, dict[str, Any]] = {
 }
 
 
-def streamed(client: openai.OpenAI, request: dict[str, Any]) -> dict[str, Any]:
+def assembled(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """A stream as it came over the wire, with the last of its fields."""
+    assembly, fields = Assembly(), []
+    for event in events:
+        fields += [field] if (field := event.pop("toploc_proofs", None)) is not None else []
+        assembly.add(event)
+    return {**(assembly.response() or {}), "toploc_proofs": fields[-1] if fields else None}
+
+
+def snapshot(client: openai.OpenAI, request: dict[str, Any]) -> dict[str, Any]:
     """A chat completion put together by the SDK, and its field by hand: the last has all choices."""
     known = {"messages", "tools", "stop", "max_tokens", "temperature", "n", "logprobs"}
     extra = {name: value for name, value in request.items() if name not in {*known, "model", "stream"}}
@@ -55,18 +66,33 @@ def streamed(client: openai.OpenAI, request: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", CHATS)
-def test_chats(client: openai.OpenAI, api: Api, signing: Signing, kind: str, stream: bool) -> None:
-    request = {"model": NAME, **CHATS[kind], **({"stream": True} if stream else {})}
-    if stream:
-        response = streamed(client, request)
-    else:
-        response = api.chat(CHATS[kind]["messages"], **{k: v for k, v in CHATS[kind].items() if k != "messages"})
+def test_chats(api: Api, signing: Signing, kind: str, stream: bool) -> None:
+    usage = {"stream": True, "stream_options": {"include_usage": True}}
+    request = {"model": NAME, **CHATS[kind], **(usage if stream else {})}
+    path = "/v1/chat/completions"
+    response = assembled(api.stream(path, **request)) if stream else api.post(path, **request)
     results = verify_receipt(request, response, [signing[1]])
     assert [result.reason for result in results] == [None] * CHATS[kind].get("n", 1)
     assert all(result.statement.output_sha256 for result in results)
-    for choice in response["choices"]:
+    assert {result.uncovered for result in results} == {("usage",) if stream else ()}
+    changed = copy.deepcopy(response)
+    for choice in changed["choices"]:
         choice["message"]["content"] = (choice["message"]["content"] or "") + "x"
-    assert {result.reason for result in verify_receipt(request, response, [signing[1]])} == {"output_differs"}
+    assert {result.reason for result in verify_receipt(request, changed, [signing[1]])} == {"output_differs"}
+    for choice in response["choices"]:
+        choice["stop_reason"] = "something else"
+    assert {result.reason for result in verify_receipt(request, response, [signing[1]])} == {"leaves_differ"}
+
+
+@pytest.mark.parametrize("kind", ["plain", "tools", "stop string", "choices"])
+def test_what_the_sdk_puts_together(client: openai.OpenAI, signing: Signing, kind: str) -> None:
+    """Its snapshot of a stream drops the reason to stop, so it is only a part of what was signed."""
+    request = {"model": NAME, **CHATS[kind], "stream": True}
+    response = snapshot(client, request)
+    part = verify_receipt(request, response, [signing[1]], partial=True)
+    assert {(result.reason, result.uncovered) for result in part} == {(None, ("leaves",))}
+    whole = {result.reason for result in verify_receipt(request, response, [signing[1]])}
+    assert whole == ({"leaves_differ"} if kind == "stop string" else {None})
 
 
 def test_several_prompts(api: Api, signing: Signing) -> None:
@@ -78,14 +104,9 @@ def test_several_prompts(api: Api, signing: Signing) -> None:
     checks = check_receipt(parse_evidence(text), [signing[1]])
     assert [(check.status, check.choice) for check in checks] == [("passed", i) for i in range(4)]
     events = api.stream("/v1/completions", **body, echo=True)
-    fields = [event["toploc_proofs"] for event in events if "toploc_proofs" in event]
-    texts = ["".join(c["text"] for e in events for c in e["choices"] if c["index"] == i) for i in range(4)]
-    for choice in fields[-1]["choices"]:
-        field = {**fields[-1], "prompt": choice.get("prompt", fields[-1]["prompt"]), "choices": [choice]}
-        shown = {"index": choice["index"], "text": texts[choice["index"]], "finish_reason": "length"}
-        answer = {**events[0], "choices": [shown], "toploc_proofs": field}
-        result = verify_receipt({**request, "echo": True, "stream": True}, answer, [signing[1]])[0]
-        assert (result.reason, bool(result.statement.output_sha256)) == (None, True)
+    response = assembled(events)
+    results = verify_receipt({**request, "echo": True, "stream": True}, response, [signing[1]])
+    assert [(r.reason, bool(r.statement.output_sha256), r.uncovered) for r in results] == [(None, True, ())] * 4
 
 
 TOOLS = list(corpus.TOOLS.values())
@@ -102,26 +123,6 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def message_of(events: list[dict[str, Any]]) -> dict[str, Any]:
-    """A message put together from its events, as its SDK does."""
-    message: dict[str, Any] = dict(events[0]["message"])
-    blocks: list[dict[str, Any]] = []
-    for event in events:
-        delta = event.get("delta", {})
-        if event["type"] == "content_block_start":
-            blocks.append({**event["content_block"], "partial": ""})
-        elif event["type"] == "content_block_delta" and delta["type"] == "text_delta":
-            blocks[event["index"]]["text"] += delta["text"]
-        elif event["type"] == "content_block_delta":
-            blocks[event["index"]]["partial"] += delta["partial_json"]
-        elif event["type"] == "message_delta":
-            message |= {"stop_reason": delta["stop_reason"], "toploc_proofs": event["toploc_proofs"]}
-    for block in blocks:
-        if block["type"] == "tool_use":
-            block["input"] = json.loads(block["partial"])
-    return {**message, "content": blocks}
-
-
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_routes(api: Api, signing: Signing, kind: str, stream: bool) -> None:
@@ -130,10 +131,10 @@ def test_other_routes(api: Api, signing: Signing, kind: str, stream: bool) -> No
         response = api.post(path, **body)
     else:
         events = api.stream(path, **body)
-        response = events[-1]["response"] if path == "/v1/responses" else message_of(events)
+        response = events[-1]["response"] if path == "/v1/responses" else assembled(events)
     request = {"model": NAME, **body, **({"stream": True} if stream else {})}
     [result] = verify_receipt(request, response, [signing[1]])
-    assert (result.reason, bool(result.statement.output_sha256)) == (None, True)
+    assert (result.reason, bool(result.statement.output_sha256), result.uncovered) == (None, True, ())
     assert result.statement.response_id == response["id"]
     shown = json.dumps(response.get("output", response.get("content")))
     assert ("add" in shown) == ("tool" in kind)

@@ -12,7 +12,7 @@ from toploc_client.assembler import Assembler
 from toploc_client.routes import Sent
 
 from models import corpus
-from toploc.evidence.leaves import FREE, pattern_of
+from toploc.leaves import FREE, pattern_of
 from toploc.protocol import FIELD_NAME
 
 if TYPE_CHECKING:

@@ -29,11 +29,14 @@ def check_receipt(evidence: Evidence, keys: Collection[PublicKey], others: Colle
     """
     trusted: list[JsonValue] = [*sorted(key.key_id for key in keys)]
     checks = []
-    for result in check_receipts(*evidence.source, evidence.proofs, keys, evidence.body):
+    results = check_receipts(*evidence.source, evidence.proofs, keys, evidence.body, partial=evidence.partial)
+    for result in results:
         stated = result.statement
         figures: dict[str, JsonValue] = {}
         if stated is not None:
             figures = {"key_id": stated.key_id, "issued_at": stated.issued_at}
+        if result.uncovered:
+            figures["uncovered"] = [*result.uncovered]
         status, reason, message = result.status, result.reason, result.message
         if status == "passed" and result.request == "canonical" and _failed(others, result.choice):
             status, reason = "skipped", "request_unknown"

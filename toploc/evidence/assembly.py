@@ -1,4 +1,7 @@
-"""The response that a stream's events add up to: each event costs what it carries, however long the stream."""
+"""The response that a stream's events add up to: what a receipt of a stream is about, and a rehearsal compares.
+
+Each event costs what it carries, however long the stream.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ BLOCKS: Final = {"text_delta": "text", "thinking_delta": "thinking", "signature_
 """Of what kind of change to a message's block which field is text to be put together."""
 
 
-UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError)
+UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What events raise that are none of a server's."""
 
 
@@ -52,13 +55,14 @@ class Assembly:
         elif not str(kind).startswith("response."):
             self._add_part(str(kind), event)
 
-    def response(self) -> Json | None:
-        """None if the events make none."""
+    def response(self, choice: int | None = None) -> Json | None:
+        """With all choices, or that one; None if the events make none."""
         if self._response is None:
             return None
         made = {**self._response}
         if self._choices:
-            made["choices"] = [_written(choice) for _, choice in sorted(self._choices.items())]
+            listed = sorted(self._choices) if choice is None else [choice] if choice in self._choices else []
+            made["choices"] = [_written(self._choices[index]) for index in listed]
         if self._blocks:
             made["content"] = [_block(block) for _, block in sorted(self._blocks.items())]
         return made

@@ -1,7 +1,6 @@
 """Two JSON objects compared leaf by leaf: the response that a client was given, and the one that a verifier rehearsed.
 
-Nothing in here knows an engine or a route. A leaf is a number, a text or a truth value; `null`, an absent field and an
-empty list say the same.
+Nothing in here knows an engine or a route; `toploc/leaves.py` says what a leaf is.
 """
 
 from __future__ import annotations
@@ -10,40 +9,11 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from ..leaves import Path, is_free, leaves, pattern_of, spelled
 from .alternatives import MORE, agree, entries_of, ranks_fit, with_masked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-
-FREE: Final[Mapping[str, str]] = {
-    "id": "drawn at random for each response",
-    "request_id": "drawn at random for each response",
-    "choices[].message.tool_calls[].id": "drawn at random for each call",
-    "output[].id": "drawn at random for each item",
-    "output[].call_id": "drawn at random for each call",
-    "content[].id": "drawn at random for each call",
-    "content[].signature": "drawn at random for each block",
-    "created": "the server's clock",
-    "created_at": "the server's clock",
-    "completed_at": "the server's clock",
-    "choices[].weight_versions[].version": "what the operator calls the weights",
-    "system_fingerprint": "names the server's version and options",
-    "service_tier": "names what the answer is billed as",
-    "model": "held by the check `model`",
-    "max_output_tokens": "where the request leaves it open, the length of the server's context",
-    "usage.prompt_tokens_details.cached_tokens": "what the server's cache held",
-    "usage.prompt_tokens_details.created_cache_tokens": "what the server's cache held",
-    "usage.input_tokens_details.cached_tokens": "what the server's cache held",
-    "usage.input_tokens_details.cache_write_tokens": "what the server's cache held",
-    "usage.input_tokens_details.cached_tokens_per_turn[]": "what the server's cache held",
-    "usage.cache_read_input_tokens": "what the server's cache held",
-    "usage.cache_creation_input_tokens": "what the server's cache held",
-    "metrics.*": "how long the server took",
-}
-"""Leaves that no rehearsal can know, each with the reason. `[]` is any place in a list, `.*` any number below."""
-
-FREE_CHARACTERS: Final = 256
-"""Of a free text. Stops a whole answer in an id."""
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 SHOWN: Final = 100
 """Characters of a value that a difference repeats."""
@@ -61,7 +31,6 @@ ABSENT: Final = object()
 """In place of a value that is not there."""
 
 Kind = Literal["differs", "unknown", "missing"]
-Path = tuple[str | int, ...]
 
 
 def _of_none(_: str) -> int:
@@ -285,39 +254,15 @@ def _names_token(entry: Mapping[str, Any]) -> bool:
     return isinstance(entry.get("token"), str) or isinstance(entry.get("token_id"), int)
 
 
-def is_free(path: Path, value: object) -> bool:
-    """Whether the leaf is one that nothing is held against, whatever it says."""
-    if isinstance(value, dict | list) or (isinstance(value, str) and len(value) > FREE_CHARACTERS):
-        return False
-    pattern = pattern_of(path)
-    if pattern in FREE:
-        return True
-    return not isinstance(value, str) and any(
-        name.endswith(".*") and pattern.startswith(name.removesuffix("*")) for name in FREE
-    )
-
-
 def _is_all_free(found: Comparison | None, path: Path, value: object) -> bool:
     """Whether a value that one of the two lacks has free leaves, and no others. A list has a length, which is not."""
-    leaves = [(below, leaf) for below, leaf in _leaves(path, value) if leaf is not None]
-    free = bool(leaves) and all(is_free(below, leaf) for below, leaf in leaves)
-    free = free and not any(isinstance(part, int) for below, _ in leaves for part in below[len(path) :])
+    said = [(below, leaf) for below, leaf in leaves(path, value) if leaf is not None]
+    free = bool(said) and all(is_free(below, leaf) for below, leaf in said)
+    free = free and not any(isinstance(part, int) for below, _ in said for part in below[len(path) :])
     if free and found is not None:
-        for below, _ in leaves:
+        for below, _ in said:
             _list(found.free, below)
     return free
-
-
-def _leaves(path: Path, value: object) -> Iterator[tuple[Path, object]]:
-    """An empty object or list is a leaf of its own."""
-    if isinstance(value, dict) and value:
-        for name, item in value.items():
-            yield from _leaves((*path, name), item)
-    elif isinstance(value, list) and value:
-        for place, item in enumerate(value):
-            yield from _leaves((*path, place), item)
-    else:
-        yield path, value
 
 
 def _first_leaf(path: Path, claimed: object, rehearsed: object) -> tuple[Path, object, object]:
@@ -325,27 +270,14 @@ def _first_leaf(path: Path, claimed: object, rehearsed: object) -> tuple[Path, o
     if not isinstance(claimed, dict | list) and not isinstance(rehearsed, dict | list):
         return path, claimed, rehearsed
     if isinstance(claimed, dict | list):
-        below, leaf = next(_leaves(path, claimed))
+        below, leaf = next(leaves(path, claimed))
         return below, leaf, None if isinstance(rehearsed, dict | list) else rehearsed
-    below, leaf = next(_leaves(path, rehearsed))
+    below, leaf = next(leaves(path, rehearsed))
     return below, claimed, leaf
 
 
 def _says_nothing(value: object) -> bool:
     return value is None or value is ABSENT or value == []
-
-
-def pattern_of(path: Path) -> str:
-    return "".join("[]" if isinstance(part, int) else _name(part) for part in path).removeprefix(".")
-
-
-def spelled(path: Path) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else _name(part) for part in path).removeprefix(".")
-
-
-def _name(name: str) -> str:
-    """A field named `[]` is no place in a list, and `a.b` is not b in a."""
-    return f".{name[:SHOWN]}" if name.isidentifier() else f".{json.dumps(name[:SHOWN])}"
 
 
 def _list(patterns: dict[str, None], path: Path) -> None:

@@ -14,15 +14,20 @@ import rfc8785
 from pydantic import ValidationError
 
 from ..errors import MalformedEvidence
+from ..foreign import quote
 from ..protocol import FIELD_NAME, ChoiceProofs, PromptDigest, Receipt, Statement, ToplocProofs, token_ids_sha256
 from .output import foreign_in, output_of, route_of, shown_in, tokens_in
 from .request import body_sha256, digest, is_bendable, says, spellings_sha256
+from .signed import fields_in, leaves_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from .keys import PublicKey, SigningKey
 
+
+MAX_UNCOVERED: Final = 20
+"""Fields that a result names. Stops responses of thousands from filling reports."""
 
 Known = Literal["exact", "canonical", "another", "unknown"]
 """What is known of a request: that it is the one that was signed, or one of its canonical form."""
@@ -36,14 +41,14 @@ def issue(
     request_sha256: str | None,
     request_body_sha256: str | None = None,
     weights_sha256: str | None = None,
-    shown: Callable[[int], Mapping[str, Any]],
+    fields: Sequence[str] | None = None,
     issued_at: int,
 ) -> ToplocProofs:
     """The field with a receipt in each choice that has proofs.
 
-    `response`: its `id`, and its time if it has one. `request_sha256`, `request_body_sha256`: `request_digest` and
-    `body_sha256` of the body as it came. `weights_sha256`: of the weights that the server was started with, for
-    answers that no others made. `shown`: what was delivered of a choice, as `shown_in` has it.
+    `response`: as it was delivered. `request_sha256`, `request_body_sha256`: `request_digest` and `body_sha256` of the
+    body as it came. `weights_sha256`: of the weights that the server was started with, for answers that no others made.
+    `fields`: those of the response that are known, None if all are; no leaves are signed where none is.
     """
     signed = []
     for choice in proofs.choices or ():
@@ -57,7 +62,8 @@ def issue(
             request_sha256=request_sha256,
             request_body_sha256=request_body_sha256,
             weights_sha256=None if choice.weights else weights_sha256,
-            **_stated(proofs, choice, prompt, response, shown(choice.index)),
+            **_stated(proofs, choice, prompt, response),
+            **_leaves(response, choice.index, fields),
         )
         receipt = Receipt(statement=statement, signature=key.sign(canonical(statement)))
         signed.append(choice.model_copy(update={"receipt": receipt}))
@@ -69,6 +75,8 @@ class ReceiptResult:
     """Whether one choice has a valid receipt. `reason` is None if so; `docs/receipts.md` lists the others.
 
     `request`, if so: `exact`, or `canonical` where others of the same canonical form may lead to other answers.
+    `uncovered`: the response's fields that say something the receipt does not cover; `leaves` for all that is no text,
+    reasoning or tool call, `output` for these.
     """
 
     choice: int | None
@@ -77,16 +85,23 @@ class ReceiptResult:
     message: str
     statement: Statement | None = None
     request: Known = "unknown"
+    uncovered: tuple[str, ...] = ()
 
 
 def verify_receipt(
-    request: Mapping[str, Any], response: Mapping[str, Any], keys: Iterable[PublicKey], body: bytes | None = None
+    request: Mapping[str, Any],
+    response: Mapping[str, Any],
+    keys: Iterable[PublicKey],
+    body: bytes | None = None,
+    *,
+    partial: bool = False,
 ) -> tuple[ReceiptResult, ...]:
     """Hold the receipts in a response against it, against its request, and against the keys that are trusted.
 
     `request` is the JSON body as it was sent, and `body` its bytes, where they were kept; `response` is the object that
-    came back or was put together from a stream's events. One result for each choice with tokens; one for the whole
-    where there are none. Raises MalformedEvidence, if `toploc_proofs` does not parse.
+    came back or was put together from a stream's events (`toploc.evidence.assembly`). A `partial` one is what was kept
+    of it: fields beside text, reasoning and tool calls are not held against it. One result for each choice with tokens;
+    one for the whole where there are none. Raises MalformedEvidence, if `toploc_proofs` does not parse.
     """
     sent = response.get(FIELD_NAME)
     if sent is None:
@@ -95,7 +110,7 @@ def verify_receipt(
         proofs = ToplocProofs.model_validate_json(json.dumps(sent), strict=True)
     except (ValidationError, TypeError, ValueError, RecursionError):
         raise MalformedEvidence(f"response.{FIELD_NAME}", "not a field of version 1") from None
-    return check_receipts(request, response, proofs, keys, body)
+    return check_receipts(request, response, proofs, keys, body, partial=partial)
 
 
 def check_receipts(
@@ -104,6 +119,8 @@ def check_receipts(
     proofs: ToplocProofs,
     keys: Iterable[PublicKey],
     body: bytes | None = None,
+    *,
+    partial: bool = False,
 ) -> tuple[ReceiptResult, ...]:
     """See `verify_receipt`; of each choice:
 
@@ -113,8 +130,9 @@ def check_receipts(
     4. The statement is about this request: see `_Asked.is_of`.
     5. The response says nothing in the place of another route, where a receipt does not look: see `foreign_in`.
     6. The statement is about this response, prompt, these tokens, proofs and, where it says so, output. Without trusted
-       keys 4 to 7 alone are checked.
+       keys 4 to 8 alone are checked.
     7. What the response itself gives for tokens are those of the statement.
+    8. Where the statement says so, the response has the leaves that were signed, and no others.
     """
     trusted = {key.key_id: key for key in keys}
     if not proofs.choices:
@@ -134,10 +152,12 @@ def check_receipts(
         if problem is None:
             problem = _of_another_route(request, response, choice.index)  # 5
         if problem is None:
-            actual = _stated(proofs, choice, prompt, response, shown_in(response, choice.index))
+            actual = _stated(proofs, choice, prompt, response)
             problem = _another_answer(statement, actual, prompt, response)  # 6
         if problem is None:
             problem = _other_tokens(response, choice, prompt)  # 7
+        if problem is None and not partial:
+            problem = _other_leaves(statement, response)  # 8
         if problem is not None:
             results.append(ReceiptResult(choice.index, "failed", *problem, statement))
         elif known == "unknown":
@@ -147,9 +167,10 @@ def check_receipts(
             message = f"for this answer, but no keys are trusted; signed with {statement.key_id}"
             results.append(ReceiptResult(choice.index, "skipped", "no_trusted_keys", message, statement))
         else:
-            covered = "" if statement.output_sha256 else "; its text is bound by the token ids alone"
-            message = f"signed with key {key.key_id}{covered}"
-            results.append(ReceiptResult(choice.index, "passed", None, message, statement, known))
+            uncovered = _uncovered(statement, response, partial=partial)
+            beside = f", but for: {', '.join(map(quote, uncovered))}" if uncovered else ", every field that is not free"
+            message = f"signed with key {key.key_id}{beside}"
+            results.append(ReceiptResult(choice.index, "passed", None, message, statement, known, uncovered))
     return tuple(results)
 
 
@@ -230,6 +251,32 @@ def _other_tokens(response: Mapping[str, Any], choice: ChoiceProofs, prompt: Pro
     return None
 
 
+def _other_leaves(statement: Statement, response: Mapping[str, Any]) -> tuple[str, str] | None:
+    if statement.leaves_sha256 is None:
+        return None
+    if leaves_sha256(response, statement.choice, statement.leaves_of) == statement.leaves_sha256:
+        return None
+    return "leaves_differ", "a field of the response is not as it was signed, was added, or was left out"
+
+
+def _uncovered(statement: Statement, response: Mapping[str, Any], *, partial: bool) -> tuple[str, ...]:
+    """See `ReceiptResult`."""
+    if statement.leaves_sha256 is None or partial:
+        return ("leaves",) if statement.output_sha256 is not None else ("leaves", "output")
+    known = statement.leaves_of
+    if known is None:
+        return ()
+    return tuple(name for name in fields_in(response, statement.choice) if name not in known)[:MAX_UNCOVERED]
+
+
+def _leaves(response: Mapping[str, Any], choice: int, fields: Sequence[str] | None) -> dict[str, Any]:
+    """What a statement says of a response's leaves."""
+    if fields is not None and not fields:
+        return {}
+    made = leaves_sha256(response, choice, fields)
+    return {"leaves_sha256": made, "leaves_of": None if fields is None or made is None else tuple(sorted(fields))}
+
+
 def _sha256_of(token_ids: Any) -> str | None:
     """None of what are no token ids."""
     try:
@@ -248,10 +295,10 @@ def _stated(
     choice: ChoiceProofs,
     prompt: PromptDigest,
     response: Mapping[str, Any],
-    shown: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything that a statement says but who signed what request, and when."""
+    """Everything that a statement says but who signed what request, when, and which leaves."""
     response_id = response.get("id", response.get("request_id"))
+    shown = shown_in(response, choice.index)
     output = output_of(shown)
     return {
         "response_id": response_id if isinstance(response_id, str) else "",

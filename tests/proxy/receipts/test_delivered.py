@@ -14,11 +14,13 @@ from openai.types.chat import ChatCompletionChunk
 from toploc_proxy.receipts import delivered
 from toploc_proxy.receipts.delivered import Delivered
 
-from toploc.receipts.output import output_of
+from toploc.receipts.output import output_of, shown_in
+from toploc.receipts.signed import leaves_sha256
 
 
 def chunk(index: int = 0, finish: str | None = None, **delta: Any) -> bytes:
-    choice = {"index": index, "delta": delta, "finish_reason": finish}
+    beside = {name: delta.pop(name) for name in ("stop_reason", "token_ids") if name in delta}
+    choice = {"index": index, "delta": delta, "finish_reason": finish, **beside}
     document = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
     return b"data: " + json.dumps(document).encode() + b"\n\n"
 
@@ -53,6 +55,11 @@ FIRST = {
 }
 
 
+def shown(parts: Delivered, index: int) -> tuple[Any, str | None]:
+    said = shown_in(parts.response(index) or {}, index)
+    return output_of(said), said.get("finish_reason")
+
+
 @given(st.lists(st.integers(0, len(b"".join(STREAM))), max_size=8), st.integers(1, 4))
 def test_however_it_is_cut(cuts: list[int], fold: int) -> None:
     data = b"".join(STREAM)
@@ -61,10 +68,9 @@ def test_however_it_is_cut(cuts: list[int], fold: int) -> None:
         patch.setattr(delivered, "FOLD", fold)
         for start, end in pairwise([0, *sorted(cuts), len(data)]):
             parts.keep(data[start:end])
-    assert output_of(parts.choice(0)) == FIRST
-    assert parts.choice(0)["finish_reason"] == "tool_calls"
-    assert output_of(parts.choice(1)) == {"text": "zwölf 🙂"}
-    assert parts.choice(2) == {}
+    assert shown(parts, 0) == (FIRST, "tool_calls")
+    assert shown(parts, 1) == ({"text": "zwölf 🙂"}, "stop")
+    assert shown(parts, 2) == (None, None)
 
 
 def test_other_line_ends_and_fields() -> None:
@@ -73,29 +79,34 @@ def test_other_line_ends_and_fields() -> None:
         data = b"id: 7\r\n" + event.replace(b"\n", b"\r\n")
         parts.keep(data[:-3])
         parts.keep(data[-3:])
-    assert output_of(parts.choice(0)) == FIRST
+    assert shown(parts, 0) == (FIRST, "tool_calls")
 
 
 def test_as_the_sdk_does_it() -> None:
+    """But for what its snapshot drops, and for texts of reasoning, which it takes for none of its own."""
     state = ChatCompletionStreamState()
-    for event in STREAM:
+    events = [*STREAM[:-2], chunk(finish="tool_calls", stop_reason=7, token_ids=[5]), STREAM[-1]]
+    for event in events:
         if event.startswith(b"data: {"):
             state.handle_chunk(ChatCompletionChunk.model_validate_json(event.removeprefix(b"data: ")))
     parts = Delivered()
-    parts.keep(b"".join(STREAM))
-    for choice in state.get_final_completion().model_dump()["choices"]:
-        own = parts.choice(choice["index"])
-        if choice["index"] == 1:
-            assert output_of(choice) == output_of(own)
-        assert choice["finish_reason"] == own["finish_reason"]
-        assert output_of(choice)["text"] == output_of(own)["text"]
-        assert output_of(choice).get("tool_calls") == output_of(own).get("tool_calls")
+    parts.keep(b"".join(events))
+    ours, snapshot = parts.response(None), state.current_completion_snapshot.model_dump()
+    assert ours is not None
+    dropped = {(0, "stop_reason"): 7, (0, "token_ids"): [5]}
+    assert {
+        (c["index"], name): c[name] for c in ours["choices"] for name in c if name in ("stop_reason", "token_ids")
+    } == dropped
+    for index, name in dropped:
+        del ours["choices"][index][name]
+    for index in (0, 1):
+        assert leaves_sha256(ours, index) == leaves_sha256(snapshot, index)
 
 
 def test_messages() -> None:
     parts = Delivered()
     for event in (
-        {"type": "message_start", "message": {"id": "m", "content": [], "stop_reason": None}},
+        {"type": "message_start", "message": {"id": "m", "type": "message", "content": [], "stop_reason": None}},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
         {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "Hm."}},
         {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}},
@@ -112,27 +123,24 @@ def test_messages() -> None:
     ):
         parts.keep(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
     calls = [{"id": "x", "name": "add", "arguments": {"a": 1}}]
-    assert output_of(parts.choice(0)) == {"text": "42", "reasoning": "Hm.", "tool_calls": calls}
-    assert parts.choice(0)["finish_reason"] == "tool_use"
+    assert shown(parts, 0) == ({"text": "42", "reasoning": "Hm.", "tool_calls": calls}, "tool_use")
 
 
 def test_completions() -> None:
     parts = Delivered()
     for text, reason in (("a", None), ("", None), ("b", "stop")):
         choice = {"index": 0, "text": text, "finish_reason": reason}
-        parts.keep(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n")
-    assert output_of(parts.choice(0)) == {"text": "ab"}
+        parts.keep(b"data: " + json.dumps({"object": "text_completion", "choices": [choice]}).encode() + b"\n\n")
+    assert shown(parts, 0) == ({"text": "ab"}, "stop")
 
 
 @pytest.mark.parametrize(
     "event",
     [
-        b'data: {"type": "response.created"}\n\n',
         b"data: {broken\n\n",
         b'data: {"choices": [{}]}\n\n',
         b'data: {"choices": 5}\n\n',
-        b'data: {"choices": [{"index": 0, "delta": {"content": 5}}]}\n\n',
-        b'data: {"choices": [{"index": 0, "delta": []}]}\n\n',
+        b'data: {"choices": [{"index": 0, "delta": [5]}]}\n\n',
     ],
 )
 def test_events_of_another_kind_are_not_vouched_for(event: bytes) -> None:
@@ -140,6 +148,6 @@ def test_events_of_another_kind_are_not_vouched_for(event: bytes) -> None:
     parts.keep(chunk(content="a"))
     parts.keep(event)
     parts.keep(chunk(content="b"))
-    assert parts.choice(0) == {}
+    assert parts.response(0) is None
     parts.keep(event)
     assert parts._kept == []

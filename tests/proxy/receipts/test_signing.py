@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -26,9 +27,10 @@ from toploc_proxy.settings import OnError, Settings
 from toploc_proxy.stores.receipts import MemoryStore, SqliteStore
 
 from toploc.errors import InvalidKey
+from toploc.evidence.assembly import Assembly
 from toploc.protocol import ChoiceProofs, ProofError
 from toploc.receipts.keys import SigningKey, parse_keys
-from toploc.receipts.receipt import verify_receipt
+from toploc.receipts.receipt import issue, verify_receipt
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -67,15 +69,19 @@ async def chat(request: Request) -> Any:
 
     def event(index: int, delta: Any, finish: str | None = None) -> str:
         choice = {"index": index, "delta": delta, "finish_reason": finish}
-        return f"data: {json.dumps({**HEAD, 'choices': [choice]})}\n\n"
+        return f"data: {json.dumps({**HEAD, 'object': 'chat.completion.chunk', 'choices': [choice]})}\n\n"
 
     async def events() -> AsyncIterator[str]:
         for place in range(max(map(len, TEXTS[:n]))):
             for i in range(n):
-                yield event(i, {"content": TEXTS[i][place : place + 1]})
+                role = {"role": "assistant"} if place == 0 else {}
+                yield event(i, {**role, "content": TEXTS[i][place : place + 1]})
         generate(n)
         for i in range(n):
             yield event(i, {}, "stop")
+        if body.get("stream_options"):
+            used = {**HEAD, "object": "chat.completion.chunk", "choices": [], "usage": {"total_tokens": 9}}
+            yield f"data: {json.dumps(used)}\n\n"
         yield "data: [DONE]\n\n"
 
     return StreamingResponse(events(), media_type="text/event-stream")
@@ -83,10 +89,14 @@ async def chat(request: Request) -> Any:
 
 async def messages(request: Request) -> Any:
     async def events() -> AsyncIterator[str]:
-        yield f'event: message_start\ndata: {{"type": "message_start", "message": {{"id": "{HEAD["id"]}"}}}}\n\n'
+        message = {"id": HEAD["id"], "type": "message", "content": [], "usage": {"input_tokens": 3}}
+        yield f"event: message_start\ndata: {json.dumps({'type': 'message_start', 'message': message})}\n\n"
         generate(1)
+        block = {"type": "text", "text": ""}
+        yield f"data: {json.dumps({'type': 'content_block_start', 'index': 0, 'content_block': block})}\n\n"
         yield 'data: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "42"}}\n\n'
-        yield 'event: message_delta\ndata: {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}\n\n'
+        ended = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}}
+        yield f"event: message_delta\ndata: {json.dumps(ended)}\n\n"
 
     return StreamingResponse(events(), media_type="text/event-stream")
 
@@ -122,22 +132,14 @@ def ask(app: FastAPI, body: Any, path: str = "/chat") -> httpx.Response:
 def reassembled(text: str) -> dict[str, Any]:
     """A chat completion from the events of a stream, as a client puts it together."""
     events = [json.loads(line[6:]) for line in text.split("\n") if line.startswith("data: {")]
-    contents: dict[int, str] = {}
-    fields = []
+    fields = [event.pop("toploc_proofs") for event in events if "toploc_proofs" in event]
+    assembly = Assembly()
     for event in events:
-        [choice] = event["choices"]
-        contents[choice["index"]] = contents.get(choice["index"], "") + (choice["delta"].get("content") or "")
-        if "toploc_proofs" in event:
-            fields.append(event["toploc_proofs"])
-    choices = [
-        {"index": i, "message": {"content": text, "tool_calls": None}, "finish_reason": "stop"}
-        for i, text in contents.items()
-    ]
+        assembly.add(event)
     by_index = [{choice["index"]: choice for choice in field["choices"]} for field in fields]
     # Signed once, however often it is sent.
     assert all(later | earlier == later for earlier, later in pairwise(by_index))
-    field = {**fields[-1], "choices": list(by_index[-1].values())}
-    return {**HEAD, "object": "chat.completion", "choices": choices, "toploc_proofs": field}
+    return {**(assembly.response() or {}), "toploc_proofs": {**fields[-1], "choices": list(by_index[-1].values())}}
 
 
 def reasons(request: Any, response: Any, keys: Any = (KEY.public,)) -> list[str | None]:
@@ -167,10 +169,52 @@ def test_streams_of_other_routes_carry_the_responses_id(signer: Signer) -> None:
         "type": "message",
         "content": [{"type": "text", "text": "42"}],
         "stop_reason": "end_turn",
+        "usage": {"input_tokens": 3, "output_tokens": 2},
     }
     whole["toploc_proofs"] = event["toploc_proofs"]
-    result = verify_receipt({"max_tokens": 1}, whole, [KEY.public])[0]
-    assert (result.reason, bool(result.statement.output_sha256)) == (None, True)
+    [result] = verify_receipt({"max_tokens": 1}, whole, [KEY.public])
+    assert (result.reason, result.uncovered, bool(result.statement.output_sha256)) == (None, (), True)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_what_comes_after_the_last_choice_is_named(signer: Signer, n: int) -> None:
+    request = {"n": n, "stream": True, "stream_options": {"include_usage": True}}
+    response = reassembled(ask(application(signer), request).text)
+    assert response["usage"] == {"total_tokens": 9}
+    results = verify_receipt(request, response, [KEY.public])
+    assert [(result.reason, result.uncovered) for result in results] == [(None, ("usage",))] * n
+    response["choices"][0]["message"]["role"] = "user"
+    assert reasons(request, response) == ["leaves_differ", None][:n]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_large_answer_is_signed_elsewhere(signer: Signer, stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set()
+
+    def noting(*given: Any, **named: Any) -> Any:
+        threads.add(threading.current_thread() is threading.main_thread())
+        return issue(*given, **named)
+
+    monkeypatch.setattr(signing, "issue", noting)
+    for name in ("INLINE", "INLINE_STREAM"):
+        monkeypatch.setattr(signing, name, 100)
+    request = {"stream": stream, "n": 2}
+    answer = ask(application(signer), request)
+    response = reassembled(answer.text) if stream else answer.json()
+    assert reasons(request, response) == [None, None]
+    assert threads == {False}
+
+
+def test_a_stream_that_cannot_be_read_is_signed_by_its_tokens(signer: Signer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(*_: Any) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(Assembly, "add", unreadable)
+    answer = ask(application(signer), {"stream": True})
+    monkeypatch.undo()
+    response = reassembled(answer.text)
+    [result] = verify_receipt({"stream": True}, response, [KEY.public])
+    assert (result.reason, result.uncovered) == (None, ("leaves", "output"))
 
 
 def test_a_choice_without_proofs_is_not_signed(signer: Signer) -> None:

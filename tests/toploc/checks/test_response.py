@@ -12,7 +12,6 @@ from toploc.checks.response import Ended, Rehearsed, check_response
 from toploc.evidence.leaves import compare
 from toploc.protocol import ToplocProofs
 from toploc.receipts.keys import SigningKey
-from toploc.receipts.output import shown_in
 from toploc.receipts.receipt import digest, issue
 from toploc.thresholds.bounds import Thresholds
 from toploc.thresholds.tokens import TokenBounds
@@ -278,7 +277,6 @@ def test_a_client_cannot_frame_who_signed_an_answer(prefill: TransformersPrefill
         ToplocProofs.model_validate_json(json.dumps(response["toploc_proofs"])),
         response,
         request_sha256=digest(evidence["request"]),
-        shown=lambda index: shown_in(response, index),
         issued_at=1795492617,
     )
     response["toploc_proofs"] = json.loads(field.to_json())

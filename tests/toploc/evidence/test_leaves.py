@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from toploc.evidence.leaves import FREE, Logprobs, compare, pattern_of
+from toploc.evidence.leaves import Logprobs, compare
+from toploc.leaves import FREE, pattern_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

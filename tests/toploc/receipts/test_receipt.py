@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import json
 from base64 import b64decode, b64encode
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -20,11 +19,15 @@ from pydantic import ValidationError
 from toploc.checks.receipt import check_receipt
 from toploc.errors import MalformedEvidence
 from toploc.evidence.parse import read_evidence
+from toploc.leaves import is_free
 from toploc.protocol import ToplocProofs
 from toploc.receipts.keys import PublicKey, SigningKey
 from toploc.receipts.output import output_of, shown_in
 from toploc.receipts.receipt import canonical, issue, verify_receipt
 from toploc.receipts.request import digest, request_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT = Path(__file__).parents[3]
 VECTORS = json.loads((ROOT / "docs" / "receipt-vectors.json").read_text("utf-8"))
@@ -33,22 +36,24 @@ OTHER = SigningKey.of(Ed25519PrivateKey.from_private_bytes(bytes(32)))
 NAMES = ["greedy-short", "tool-call", "completion", "two-choices", "greedy-ids", "completion-many"]
 
 
-def signed(name: str, key: SigningKey = KEY) -> tuple[dict[str, Any], dict[str, Any]]:
+def signed(name: str, fields: Sequence[str] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Recorded request and response, with receipts as a server adds them."""
     evidence = json.loads((ROOT / "tests" / "toploc" / "evidence" / f"{name}.json").read_text("utf-8"))
     request, response = evidence["request"], evidence["response"]
     signed = issue(
-        key,
+        KEY,
         ToplocProofs.model_validate(response["toploc_proofs"]),
         response,
         request_sha256=request_digest(json.dumps(request).encode()),
-        shown=partial(shown_in, response),
+        fields=fields,
         issued_at=VECTORS["issued_at"],
     )
     return request, {**response, "toploc_proofs": json.loads(signed.to_json())}
 
 
 SIGNED = {name: signed(name) for name in NAMES}
+BEFORE = {name: signed(name, ()) for name in NAMES}
+"""As servers signed before 30 November 2026."""
 
 
 def reasons(request: Any, response: Any, keys: Any = (KEY.public,)) -> list[str | None]:
@@ -57,7 +62,8 @@ def reasons(request: Any, response: Any, keys: Any = (KEY.public,)) -> list[str 
 
 @pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: f"{case['evidence']}-{case['choice']}")
 def test_vectors(case: dict[str, Any]) -> None:
-    request, response = SIGNED[case["evidence"]]
+    """Of what servers signed before they signed leaves."""
+    request, response = BEFORE[case["evidence"]]
     receipt = ToplocProofs.model_validate(response["toploc_proofs"]).choices[case["choice"]].receipt
     assert canonical(receipt.statement).decode() == case["statement"]
     assert receipt.signature == case["signature"]
@@ -78,7 +84,7 @@ def test_vectors_with_bodies(case: dict[str, Any]) -> None:
         response,
         request_sha256=request_digest(body),
         request_body_sha256=sha256(body).hexdigest(),
-        shown=partial(shown_in, response),
+        fields=(),
         issued_at=VECTORS["issued_at"],
     )
     receipt = made.choices[case["choice"]].receipt
@@ -88,6 +94,27 @@ def test_vectors_with_bodies(case: dict[str, Any]) -> None:
     response = {**response, "toploc_proofs": json.loads(made.to_json())}
     [result] = verify_receipt(json.loads(body), response, [KEY.public], body)
     assert (result.status, result.request) == ("passed", "exact")
+
+
+@pytest.mark.parametrize("case", VECTORS["leaves"], ids=lambda case: f"{Path(case['evidence']).name}-{case['choice']}")
+def test_vectors_with_leaves(case: dict[str, Any]) -> None:
+    """Of JSON replies, and of a stream, whose `usage` comes after its receipt."""
+    path = ROOT / "tests" / "toploc" / "evidence" / f"{case['evidence']}.json"
+    evidence = json.loads(path.read_text("utf-8"))
+    stated = json.loads(case["statement"])
+    made = issue(
+        KEY,
+        ToplocProofs.model_validate(evidence["response"]["toploc_proofs"]),
+        evidence["response"],
+        request_sha256=digest(evidence["request"]),
+        fields=stated.get("leaves_of"),
+        issued_at=VECTORS["issued_at"],
+    )
+    receipt = made.choices[case["choice"]].receipt
+    assert canonical(receipt.statement).decode() == case["statement"]
+    assert receipt.signature == case["signature"]
+    assert sha256(case["leaves"].encode()).hexdigest() == receipt.statement.leaves_sha256
+    assert ("leaves_of" in stated) == evidence["request"].get("stream", False)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -115,8 +142,8 @@ def test_choices_that_came_in_events_of_their_own() -> None:
 
 
 Path_ = tuple[str | int, ...]
-READ = {"id", "created", "model", "index", "finish_reason", "content", "text", "name", "arguments", "reasoning"}
-"""Fields of a response whose change a receipt has to show, besides all of `toploc_proofs`."""
+STATED = {"id", "created", "model"}
+"""Free leaves whose change a receipt has to show, besides all of `toploc_proofs` and all leaves that are not free."""
 
 
 def leaves(value: Any, at: Path_ = ()) -> list[Path_]:
@@ -131,7 +158,7 @@ def signed_leaves(request: Any, response: Any) -> list[Path_]:
     return [("request", *path) for path in leaves(request)] + [
         ("response", *path)
         for path in leaves(response)
-        if path[0] == "toploc_proofs" or (path[-1] in READ and "logprobs" not in path)
+        if path[0] == "toploc_proofs" or path[-1] in STATED or not is_free(path, "")
     ]
 
 
@@ -279,7 +306,6 @@ def test_requests_without_a_canonical_form() -> None:
         ToplocProofs.model_validate(response["toploc_proofs"]),
         response,
         request_sha256=None,
-        shown=partial(shown_in, response),
         issued_at=1,
     )
     response = {**response, "toploc_proofs": json.loads(signed.to_json())}
@@ -348,7 +374,7 @@ def test_media_are_signed_with_their_prompt() -> None:
     response["toploc_proofs"]["prompt"]["media"] = media
     proofs = ToplocProofs.model_validate(response["toploc_proofs"])
     asked = request_digest(json.dumps(request).encode())
-    field = issue(KEY, proofs, response, request_sha256=asked, shown=partial(shown_in, response), issued_at=1)
+    field = issue(KEY, proofs, response, request_sha256=asked, issued_at=1)
     response["toploc_proofs"] = json.loads(field.to_json())
     statement = response["toploc_proofs"]["choices"][0]["receipt"]["statement"]
     assert statement["media_sha256"] == digest(media)
