@@ -430,9 +430,13 @@ ASKED["chat of a story"] = (CHAT, {"messages": STORY, "temperature": 0, "max_tok
 def test_an_answer_that_says_more_than_its_tokens(
     api: Api, answer: Callable[..., tuple[Json, Json]], attack: str
 ) -> None:
+    """By its receipt too; and without one."""
     name, change, verdict, reason = ATTACKS[attack]
     request, response = copy.deepcopy(answer(name))
     change(request, response)
+    assert api.report(response, **request)["verdict"] == "rejected"
+    for choice in response[FIELD_NAME]["choices"]:
+        del choice["receipt"]
     report = api.report(response, **request)
     assert (report["verdict"], response_of(report)["reason"]) == (verdict, reason), report
 
