@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SOURCES := toploc proxy client tests benchmarks examples models
+SOURCES := toploc proxy client gateway tests benchmarks examples models
 
 # Each server is four processes that import the same thousands of files: uncompiled ones take an engine's start from
 # half a minute to more than one.
@@ -24,7 +24,8 @@ lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	@mkdir -p build/types && ln -sfn ../../toploc build/types/toploc \
-	  && ln -sfn ../../proxy build/types/toploc_proxy && ln -sfn ../../client build/types/toploc_client
+	  && ln -sfn ../../proxy build/types/toploc_proxy && ln -sfn ../../client build/types/toploc_client \
+	  && ln -sfn ../../gateway build/types/toploc_gateway
 	MYPYPATH=build/types $(BIN)/mypy
 
 format: $(READY)

@@ -108,7 +108,7 @@ class Checker:
         """
         if fetch is not None and (name := self._fetchable(answer)) is not None:
             answer = self._receive(answer, fetch(name))
-        given = self._begin(answer)
+        given = self.begin(answer)
         if given is not None:
             if self.options.when == "inline":
                 self._react(given.exchange, answer.response, self._judge(given))
@@ -119,7 +119,7 @@ class Checker:
         """See `finish`. A function of `on_reject` or `on_undecided` may be a coroutine function."""
         if fetch is not None and (name := self._fetchable(answer)) is not None:
             answer = self._receive(answer, await fetch(name))
-        given = self._begin(answer)
+        given = self.begin(answer)
         if given is not None:
             if self.options.when == "inline":
                 pending = self._react(given.exchange, answer.response, await self._judge_async(given))
@@ -131,7 +131,7 @@ class Checker:
     def leave(self, answer: Answer) -> None:
         """Checks in the background an answer that nobody waits for: of a stream that was left after its proofs."""
         try:
-            given = self._begin(answer)
+            given = self.begin(answer)
             if given is not None:
                 self._submit(given, answer.response)
         except ToplocError as error:
@@ -152,7 +152,7 @@ class Checker:
         answer = Answer(exchange, None, exchange.proofs)
         if self.options.fetch_proofs is not False and (name := answer.fetchable) is not None:
             exchange = self._receive(answer, fetch(name)).exchange or exchange
-        return self._judge(_Given(exchange, tuple(self._receipts(exchange))))
+        return self._judge(Given(exchange, tuple(self._receipts(exchange))))
 
     async def judge_async(self, exchange: Exchange, fetch: FetchAsync) -> Judgement:
         """See `judge`; all verifiers are asked at once."""
@@ -160,13 +160,13 @@ class Checker:
         answer = Answer(exchange, None, exchange.proofs)
         if self.options.fetch_proofs is not False and (name := answer.fetchable) is not None:
             exchange = self._receive(answer, await fetch(name)).exchange or exchange
-        return await self._judge_async(_Given(exchange, tuple(self._receipts(exchange))))
+        return await self._judge_async(Given(exchange, tuple(self._receipts(exchange))))
 
-    def _judge(self, given: _Given) -> Judgement:
+    def _judge(self, given: Given) -> Judgement:
         opinions = [named.ask(given.evidence) for named in self._verifiers]
         return Judgement.by(self.options.rule, opinions, given.own, unproven=given.unproven)
 
-    async def _judge_async(self, given: _Given) -> Judgement:
+    async def _judge_async(self, given: Given) -> Judgement:
         opinions = await asyncio.gather(*(named.ask_async(given.evidence) for named in self._verifiers))
         return Judgement.by(self.options.rule, opinions, given.own, unproven=given.unproven)
 
@@ -194,7 +194,7 @@ class Checker:
             self._count("fetched")
         return answer.with_kept(kept)
 
-    def _begin(self, answer: Answer) -> _Given | None:
+    def begin(self, answer: Answer) -> Given | None:
         """What is to be judged of an answer, None if nothing is. What comes before:
 
         1. A reply that says nothing, of a response in the background, is let pass. Requests are kept for responses that
@@ -213,9 +213,9 @@ class Checker:
             answer = answer.asked_by(self._asked)
         self._store(answer)  # 2
         own = tuple(self._found(answer))  # 3
-        given = None if answer.exchange is None else _Given(answer.exchange, own, answer.unproven)
+        given = None if answer.exchange is None else Given(answer.exchange, own, answer.unproven)
         if any(check.status in ("failed", "undecided") or _no_receipt(check) for check in own):
-            return given or _Given(Exchange.read(answer.sent.body if answer.sent is not None else b"", b""), own)
+            return given or Given(Exchange.read(answer.sent.body if answer.sent is not None else b"", b""), own)
         malformed = answer.proofs is None and answer.has_field and bool(self._verifiers)
         if not malformed and not self._proven(answer):  # 4
             return None
@@ -289,13 +289,13 @@ class Checker:
         self._warn(str(judgement))
         return None
 
-    def _submit(self, given: _Given, response: Any) -> None:
+    def _submit(self, given: Given, response: Any) -> None:
         with self._lock:
             if self._background is None:
                 self._background = Background(self._check, self._spool_given, self.options.queue_size)
         self._background.submit(given, response)
 
-    def _check(self, given: _Given, response: Any) -> None:
+    def _check(self, given: Given, response: Any) -> None:
         try:
             judgement = self._judge(given)
         except Exception as error:
@@ -311,7 +311,7 @@ class Checker:
         except Exception:  # of the application's function; the thread has others to check
             logger.exception("toploc: the function for answers that were not accepted failed")
 
-    def _spool_given(self, given: _Given) -> None:
+    def _spool_given(self, given: Given) -> None:
         self._spool(given.exchange)
 
     def _spool(self, exchange: Exchange) -> None:
@@ -362,7 +362,7 @@ class Checker:
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
+class Given:
     """An answer that is to be judged: its evidence, what this client has found itself, and choices whose proofs the
     server says it has not."""
 

@@ -48,8 +48,8 @@ class Kept:
 def fetch(client: OpenAI, response_id: str) -> Kept:
     """Follows no redirect. Raises nothing: without its field an answer is one without proofs."""
     try:
-        reading = _Reading()
-        reply: Any = client.get(_path(response_id), cast_to=object, options=_options())
+        reading = Reading()
+        reply: Any = client.get(path_of(response_id), cast_to=object, options=_options())
         try:
             for part in reply.iter_bytes():
                 reading.add(part)
@@ -57,14 +57,14 @@ def fetch(client: OpenAI, response_id: str) -> Kept:
             reply.close()
         return reading.kept(response_id)
     except Exception as error:
-        return _none(error)
+        return none_because(error)
 
 
 async def fetch_async(client: AsyncOpenAI, response_id: str) -> Kept:
     """See `fetch`."""
     try:
-        reading = _Reading()
-        reply: Any = await client.get(_path(response_id), cast_to=object, options=_options())
+        reading = Reading()
+        reply: Any = await client.get(path_of(response_id), cast_to=object, options=_options())
         try:
             async for part in reply.iter_bytes():
                 reading.add(part)
@@ -72,10 +72,10 @@ async def fetch_async(client: AsyncOpenAI, response_id: str) -> Kept:
             await reply.close()
         return reading.kept(response_id)
     except Exception as error:
-        return _none(error)
+        return none_because(error)
 
 
-def _path(response_id: str) -> str:
+def path_of(response_id: str) -> str:
     if not IDS.fullmatch(response_id):
         raise ToplocError("its id is none that this client asks for")
     return f"/toploc/proofs/{response_id}"
@@ -86,7 +86,7 @@ def _options() -> RequestOptions:
     return {"headers": {RAW_RESPONSE_HEADER: "stream"}, "follow_redirects": False, "timeout": SECONDS}
 
 
-class _Reading:
+class Reading:
     """A reply that comes in parts."""
 
     def __init__(self) -> None:
@@ -110,5 +110,5 @@ class _Reading:
         return Kept(reply[FIELD_NAME])
 
 
-def _none(error: Exception) -> Kept:
+def none_because(error: Exception) -> Kept:
     return Kept(problem=printable(f"{type(error).__name__}: {error}"[:300]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args, runtime_checkable
@@ -24,7 +24,7 @@ When = Literal["inline", "background"]
 class Verifies(Protocol):
     """Any object that reports on evidence, `{"request": …, "response": …}` in JSON; `toploc_client.Verifier` is one."""
 
-    def verify(self, evidence: bytes, /) -> Report: ...
+    def verify(self, evidence: bytes, /) -> Report | Awaitable[Report]: ...
 
 
 OnReject = Literal["raise", "warn"] | Callable[[Any, Any], object]

@@ -92,17 +92,22 @@ def kind_of(method: str, path: str) -> Kind | None:
     return next((kind for end, kind in GENERATING.items() if path.rstrip("/").endswith(end)), None)
 
 
+def sent_to(method: str, path: str, body: bytes) -> Sent | None:
+    """None if the route never brings an answer."""
+    path = path.rstrip("/")
+    kind = kind_of(method, path)
+    if kind is None and (method == "DELETE" or not SILENT.isdisjoint(path.split("/"))):
+        return None
+    return Sent(kind, body, path)
+
+
 def sent_with(request: httpx.Request) -> Sent | None:
     """Of a request of httpx or httpx2; None if its route never brings an answer."""
-    path = request.url.path.rstrip("/")
-    kind = kind_of(request.method, path)
-    if kind is None and (request.method == "DELETE" or not SILENT.isdisjoint(path.split("/"))):
-        return None
     try:
         body = request.content
     except Exception:  # a body that is streamed: httpx and httpx2 each have an error for that
         body = b""
-    return Sent(kind, body, path)
+    return sent_to(request.method, request.url.path, body)
 
 
 def sent_of(response: httpx.Response) -> Sent | None:

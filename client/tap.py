@@ -6,6 +6,7 @@ decided here holds for `parse()`, `json()`, `text()`, `read()`, `iter_lines()` a
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from openai._streaming import SSEDecoder
@@ -86,7 +87,7 @@ class Tap:
                 if ready := self._ready(part):
                     yield ready
                     self._read = True
-        except GeneratorExit:
+        except (GeneratorExit, asyncio.CancelledError):
             self._left()
             raise
         if self._ends():

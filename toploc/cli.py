@@ -39,6 +39,7 @@ COMMANDS: Final = (
         "calibrate", "thresholds for a model, from stored honest answers", "toploc.calibration.command", "calibrate"
     ),
     Command("audit", "the reports of verifiers on a file of answers, added up", "toploc_client.audit.command", "all"),
+    Command("gateway", "one address whose answers are checked, from any provider", "toploc_gateway.command", "gateway"),
     Command(
         "doctor",
         "would `toploc serve` come up here, and if not, what is to be done?",

@@ -1,4 +1,4 @@
-"""The errors that the three packages raise on purpose: one root, so that callers can catch them all.
+"""The errors that the four packages raise on purpose: one root, so that callers can catch them all.
 
     ToplocError                 whatever the person who started a command has to act on
     ├── MalformedProof          bytes of a prover
@@ -16,9 +16,10 @@
 
 Errors that one folder alone raises and catches stand where they are raised, under the same root: `TooFewAnswers`
 (calibration), `TooMany`, `TooLarge` and `Busy` (the verify route), `Unrenderable`, `UnknownOutput` and `Unfollowed`
-(rehearsal), `TooManyMasks` (tokens), `UnreadableWeights` (their digest), and `StoreError`. What never leaves its folder
-is no error of ours but a way out of a function: `Again` (replies of a verifier), `Unended` (replay), `_Failed`
-(responder), `Disagreement` (events of a stream).
+(rehearsal), `TooManyMasks` (tokens), `UnreadableWeights` (their digest), `StoreError`, and `InvalidConfig`,
+`StoreUnavailable` and `Refusal` (the gateway). What never leaves its folder is no error of ours but a way out of a
+function: `Again` (replies of a verifier), `Unended` (replay), `_Failed` (responder), `Disagreement` (events of a
+stream), `TooLong` (the gateway's deliveries).
 """
 
 from __future__ import annotations

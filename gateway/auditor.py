@@ -1,0 +1,192 @@
+"""What is found of an upstream's answers, by the SDK's own checker; and written down before anything else happens."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from toploc_client.answer import Answer
+from toploc_client.checker import Checker, Given
+from toploc_client.errors import MissingProofs
+from toploc_client.exchange import Exchange
+from toploc_client.options import Options, Verifies
+
+from toploc.errors import ToplocError
+from toploc.verifier.server import AsyncVerifier
+
+from .errors import StoreUnavailable
+from .finding import Finding
+from .log import logger
+from .stores.answers import LEASE, PENDING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+    from toploc_client.judgement import Judgement
+    from toploc_client.kept import FetchAsync
+
+    from toploc.report import Check
+
+    from .config import Policy, StoreOptions, UpstreamOptions
+    from .stores.answers import Answer as Stored
+    from .stores.answers import Answers
+
+RETRY: Final = 30.0
+"""Seconds after which an answer is checked again of which no verifier could say anything."""
+
+CLOSE_SECONDS: Final = 10.0
+
+
+class Auditor(Checker):
+    """The checker of one upstream, under one policy.
+
+    Where it is `inline`, what waits for `finish_async` has the verdict afterwards; else the answer is in the store by
+    then, pending, and `settled` is called once it is judged. Nothing here raises for what an answer says.
+    """
+
+    def __init__(
+        self,
+        upstream: UpstreamOptions,
+        policy: Policy,
+        answers: Answers,
+        store: StoreOptions,
+        settled: Callable[[Finding], Awaitable[None]],
+        *,
+        parent: Auditor | None = None,
+    ) -> None:
+        options = Options(
+            verifier=_verifiers(upstream) if parent is None else parent.options.verifier,
+            rule=upstream.rule,
+            audit_rate=policy.audit_rate,
+            require_proofs=True if policy.action("missing") != "warn" else None,
+            trusted_keys=upstream.trusted_keys or (),
+            draw_seeds=upstream.draw_seeds,
+        )
+        super().__init__(options, parent)
+        self.policy = policy
+        self._upstream, self._answers, self._storing, self._settled = upstream, answers, store, settled
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def finish_async(self, answer: Answer, fetch: FetchAsync | None = None) -> None:
+        """Its `response` is the Finding."""
+        finding: Finding = answer.response
+        if fetch is not None and (name := self._fetchable(answer)) is not None:
+            answer = self._receive(answer, await fetch(name))
+        given = self._given(finding, answer)
+        if given is None:
+            await self._close(finding, answer)
+            return
+        finding.worsen(PENDING)
+        inline = self.policy.when == "inline"
+        await self._write(finding, given.exchange, given.own, held=LEASE if inline else 0.0)
+        if inline or not finding.stored:
+            await self._judge_finding(finding, given)
+            await self._tell(finding)
+
+    def leave(self, answer: Answer) -> None:
+        """Of a stream that the application left after its proofs."""
+        answer.response.told = True
+        self._later(self.finish_async(answer))
+
+    def over(self, finding: Finding) -> None:
+        """Nothing more comes of a stream; one that broke off, or was left early, is counted here."""
+        if finding.verdict in (None, "unchecked") and not finding.told:
+            finding.worsen("unchecked", finding.reason or "left")
+            self._later(self._tell(finding))
+
+    def unchecked(self, response: Any, why: str, *, raises: bool = True) -> None:
+        finding: Finding = response
+        super().unchecked(finding, why, raises=raises)
+        finding.worsen("unchecked", why)
+
+    async def _judge_finding(self, finding: Finding, given: Given) -> None:
+        """Asks the verifiers, and writes down what they say. Where none could say anything, the answer stays pending in
+        the store, and is `unavailable` to whoever waits."""
+        judgement = await self._judge_async(given)
+        if judgement.open:
+            if finding.stored:
+                await self._release(finding)
+            finding.worsen("unavailable", "no verifier could be asked", judgement)
+        else:
+            finding.worsen(judgement.verdict, _reason(judgement), judgement)
+            await self._judged(finding)
+
+    async def recheck(self, answer: Stored) -> None:
+        """Of an answer that was pending in the store."""
+        finding = Finding(answer.upstream, answer.model, answer.route, answer.id, answer.made_at, PENDING, stored=True)
+        known = Answer(answer.exchange, None, answer.exchange.proofs)
+        given = Given(answer.exchange, answer.own_checks, known.unproven)
+        await self._judge_finding(finding, given)
+        if finding.verdict != "unavailable":  # that was told, and may be many times more
+            await self._tell(finding)
+
+    async def close_async(self) -> None:
+        """After the checks of streams that were left."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+        for verifier in self.options.verifiers:
+            if isinstance(verifier, AsyncVerifier):
+                await verifier.close()
+
+    def _given(self, finding: Finding, answer: Answer) -> Given | None:
+        try:
+            return self.begin(answer)
+        except MissingProofs as error:
+            finding.worsen("missing", error.code or str(error))
+        except (ToplocError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            # Whoever made the answer may have brought this about, so it is not one that nobody looked at.
+            logger.exception("an answer could not be read")
+            finding.worsen("undecided", f"{type(error).__name__}: {error}"[:200])
+        return None
+
+    async def _close(self, finding: Finding, answer: Answer) -> None:
+        """Nothing is left to find. What was refused is kept as evidence, like what was checked."""
+        finding.worsen("unchecked", finding.reason)
+        kept = answer.exchange or Exchange.read(answer.sent.body if answer.sent is not None else b"", b"")
+        if finding.verdict in ("missing", "undecided") or self._storing.evidence == "all":
+            await self._write(finding, kept)
+        await self._tell(finding)
+
+    async def _tell(self, finding: Finding) -> None:
+        finding.told = True
+        await self._settled(finding)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _write(
+        self, finding: Finding, exchange: Exchange, own: Sequence[Check] = (), *, held: float = 0.0
+    ) -> None:
+        try:
+            await self._answers.add(finding.answer(exchange, own), held)
+            finding.stored = True
+        except StoreUnavailable as error:
+            finding.unstored = str(error)
+
+    async def _judged(self, finding: Finding) -> None:
+        try:
+            await self._answers.judge(finding.id, str(finding.verdict), finding.reason, finding.report)
+        except StoreUnavailable as error:
+            finding.unstored = str(error)
+
+    async def _release(self, finding: Finding) -> None:
+        try:
+            await self._answers.release([finding.id], after=RETRY)
+        except StoreUnavailable as error:
+            finding.unstored = str(error)
+
+
+def _verifiers(upstream: UpstreamOptions) -> tuple[Verifies, ...]:
+    made = list[Verifies]()
+    for one in upstream.verifiers:
+        key = None if one.api_key is None else one.api_key.get_secret_value()
+        made.append(AsyncVerifier(one.url, api_key=key, timeout=one.timeout, retries=one.retries))
+    return tuple(made)
+
+
+def _reason(judgement: Judgement) -> str | None:
+    """Of the check that the verdict follows from."""
+    status = {"rejected": "failed", "undecided": "undecided"}.get(judgement.verdict)
+    return next((check.reason for check in judgement.checks if check.status == status), None)

@@ -1,0 +1,247 @@
+"""The gateway's YAML, parsed once, at start."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from toploc_client.judgement import Rule  # noqa: TC002 (pydantic reads it)
+
+from .errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""Of an upstream: it stands in headers, metrics and paths."""
+
+LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+Action = Literal["fail", "next", "warn"]
+"""What is done with an answer: it is refused; the next upstream is asked, and it is refused if there is none; it is
+delivered, with a line in the log."""
+
+Event = Literal["rejected", "undecided", "missing", "alarm"]
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Quarantine(_Options):
+    """`after`: what brings an upstream there. It comes back after `seconds`, or by an operator's word alone if `never`;
+    then its next `probation` answers are all checked before they are delivered."""
+
+    after: tuple[Event, ...] = ("rejected", "alarm")
+    seconds: Annotated[float, Field(gt=0)] | Literal["never"] = 3600
+    probation: int = Field(default=20, ge=0)
+
+
+class Policy(_Options):
+    """What is done with an upstream's answers; the file's own `policy` is the default of each upstream's."""
+
+    when: Literal["inline", "background"] = "inline"
+    audit_rate: float = Field(default=1.0, ge=0, le=1)
+    on_rejected: Action | None = None
+    on_undecided: Action | None = None
+    on_missing: Action | None = None
+    on_unavailable: Action = "warn"
+    on_broken: Literal["fail", "next"] = "fail"
+    quarantine: Quarantine = Quarantine()
+
+    @model_validator(mode="after")
+    def _somebody_waits(self) -> Self:
+        for name in ("on_rejected", "on_undecided", "on_missing", "on_unavailable"):
+            if self.when == "background" and getattr(self, name) in ("fail", "next"):
+                raise ValueError(f"{name}: in the background the answer was delivered already; give warn")
+        return self
+
+    def action(self, verdict: str) -> Action:
+        """Of an answer that is not accepted; `unavailable` is one of which the verifiers gave no report."""
+        given: Action | None = getattr(self, f"on_{verdict}")
+        return given or ("fail" if self.when == "inline" else "warn")
+
+    def strict(self) -> Policy:
+        """On probation: all answers before they are delivered."""
+        stern = {name: "fail" for name in ("on_rejected", "on_undecided", "on_missing") if self.when == "background"}
+        return self.model_copy(update={"when": "inline", "audit_rate": 1.0, **stern})
+
+
+class VerifierOptions(_Options):
+    url: str
+    api_key: SecretStr | None = None
+    timeout: float = Field(default=660, gt=0)
+    retries: int = Field(default=4, ge=0)
+
+    _url = field_validator("url")(lambda value: _is_url(value))
+
+
+class UpstreamOptions(_Options):
+    """`proofs`: `given` with every answer; to be `asked` for, by `"toploc": {"enabled": true}`; or `none`, and then
+    nothing is checked. `models`: those that it serves, `*` for all."""
+
+    name: str = Field(pattern=NAME)
+    url: str
+    api_key: SecretStr | None = None
+    models: tuple[str, ...] = Field(min_length=1)
+    proofs: Literal["given", "asked", "none"] = "given"
+    verifiers: tuple[VerifierOptions, ...] = ()
+    rule: Rule = "all"
+    trusted_keys: str | None = None
+    draw_seeds: bool = True
+    policy: Policy = Policy()
+
+    _url = field_validator("url")(lambda value: _is_url(value))
+
+    @model_validator(mode="after")
+    def _somebody_checks(self) -> Self:
+        if self.proofs != "none" and not (self.verifiers or self.trusted_keys):
+            raise ValueError("verifiers: nobody checks the proofs; give verifiers or trusted_keys, or `proofs: none`")
+        return self
+
+    def serves(self, model: str | None) -> bool:
+        return model is None or model in self.models or "*" in self.models
+
+
+class StoreOptions(_Options):
+    """`evidence`: of all answers, or of those that are `checked` alone. `on_error`: `fail` refuses answers that cannot
+    be stored, `warn` delivers them."""
+
+    url: str = "sqlite:gateway.db"
+    evidence: Literal["all", "checked"] = "checked"
+    on_error: Literal["fail", "warn"] = "fail"
+    keep_days: float = Field(default=30, gt=0)
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if not value.startswith(("sqlite:", "postgresql://", "postgres://")):
+            raise ValueError("expected sqlite:FILE or postgresql://USER@HOST/DATABASE")
+        return value
+
+
+class Limits(_Options):
+    """`requests` in progress at once; bytes of a request's body, and of an answer that is checked."""
+
+    requests: int = Field(default=512, ge=1)
+    body_bytes: int = Field(default=64 * 2**20, ge=1)
+    answer_bytes: int = Field(default=32 * 2**20, ge=1)
+
+
+class Timeouts(_Options):
+    """Seconds: to connect to an upstream; between two parts of its reply; for the whole reply; for an application's
+    request to come in whole; for answers in progress when the gateway stops."""
+
+    connect: float = Field(default=10, gt=0)
+    read: float = Field(default=300, gt=0)
+    total: float = Field(default=3600, gt=0)
+    body: float = Field(default=60, gt=0)
+    stop: float = Field(default=30, gt=0)
+
+
+class Config(_Options):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8100, ge=0, le=65535)
+    api_keys: tuple[SecretStr, ...] = ()
+    open: bool = False
+    field: Literal["pass", "strip"] = "pass"
+    log: Literal["json", "text"] = "json"
+    store: StoreOptions = StoreOptions()
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    policy: Policy = Policy()
+    upstreams: tuple[UpstreamOptions, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_policy(cls, given: Any) -> Any:
+        """An upstream's policy has the file's where it says nothing."""
+        if not isinstance(given, dict) or not isinstance(upstreams := given.get("upstreams"), list):
+            return given
+        merged = [_with_policy(one, given.get("policy")) for one in upstreams]
+        return {**given, "upstreams": merged}
+
+    @field_validator("api_keys")
+    @classmethod
+    def _long_enough(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(not key.get_secret_value().strip() for key in keys):
+            raise ValueError("a key is empty, which everybody has; give another, as `openssl rand -hex 32` makes")
+        return keys
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [upstream.name for upstream in self.upstreams]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"upstreams: two are called {twice!r}; give each a name of its own")
+        if not (self.api_keys or self.open or self.host in LOOPBACK):
+            raise ValueError(f"api_keys: whoever reaches {self.host} may ask; give keys, or `open: true`")
+        return self
+
+
+def read_config(path: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Config:
+    """Raises InvalidConfig, a line for each field that is wrong."""
+    try:
+        given = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidConfig(f"{path}: cannot be read: {error}") from None
+    if not isinstance(given, dict):
+        raise InvalidConfig(f"{path}: expected names and values, such as `upstreams:`")
+    try:
+        return Config.model_validate(_expanded(given, "", environment))
+    except ValidationError as error:
+        raise InvalidConfig("\n".join(f"{path}: {line}" for line in map(_line, error.errors()))) from None
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{path}: {error}") from None
+
+
+def _expanded(value: Any, place: str, environment: Mapping[str, str]) -> Any:
+    """With `${NAME}` in texts replaced by the environment's."""
+    if isinstance(value, dict):
+        return {name: _expanded(part, f"{place}.{name}".lstrip("."), environment) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_expanded(part, f"{place}[{number}]", environment) for number, part in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def known(found: re.Match[str]) -> str:
+        if found[1] not in environment:
+            raise InvalidConfig(f"{place}: the environment has no {found[1]}; set it, or write the value here")
+        return environment[found[1]]
+
+    return VARIABLE.sub(known, value)
+
+
+def _with_policy(upstream: Any, policy: Any) -> Any:
+    if not isinstance(upstream, dict) or not isinstance(policy, dict):
+        return upstream
+    own = upstream.get("policy") or {}
+    if not isinstance(own, dict):
+        return upstream
+    inherited = policy
+    if own.get("when") == "background" != policy.get("when"):  # what is done while somebody waits is no default there
+        inherited = {name: part for name, part in policy.items() if not name.startswith("on_")}
+    both = {**inherited, **own}
+    if isinstance(policy.get("quarantine"), dict) and isinstance(own.get("quarantine"), dict):
+        both["quarantine"] = {**policy["quarantine"], **own["quarantine"]}
+    return {**upstream, "policy": both}
+
+
+def _is_url(value: str) -> str:
+    if not re.match(r"^https?://[^/\s?#@]+[^\s?#]*$", value):
+        raise ValueError("expected http://… or https://…, without user, query or fragment")
+    return value.rstrip("/")
+
+
+def _line(error: Any) -> str:
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "no such option; docs/gateway.md lists them"
+    elif error["type"] == "missing":
+        message = "is missing; give it"
+    return f"{place}: {message}" if place else message
