@@ -232,7 +232,7 @@ def _with_policy(upstream: Any, policy: Any) -> Any:
 
 
 def _is_url(value: str) -> str:
-    if not re.match(r"^https?://[^/\s?#@]+[^\s?#]*$", value):
+    if not re.match(r"^https?://[^/\s?#@]+(/[^\s?#@]*)?$", value):
         raise ValueError("expected http://… or https://…, without user, query or fragment")
     return value.rstrip("/")
 

@@ -14,7 +14,7 @@ DOCUMENTS = sorted(
     for path in ROOT.glob(pattern)
     if path.name != "CHANGELOG.md"  # which tells of what was
 )
-TREES = "toploc|proxy|client|tests|benchmarks|models|configs|examples|docs"
+TREES = "toploc|proxy|client|gateway|tests|benchmarks|models|configs|examples|docs"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)

@@ -13,7 +13,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
-FOLDERS = {"toploc": "toploc", "toploc_proxy": "proxy", "toploc_client": "client"}
+FOLDERS = {"toploc": "toploc", "toploc_proxy": "proxy", "toploc_client": "client", "toploc_gateway": "gateway"}
 IMPORT_ALL = f"import {', '.join(PACKAGES)}; print(toploc.__file__)"
 LOADS_NOTHING_HEAVY = """
 import sys
@@ -71,11 +71,12 @@ def test_the_wheel_holds_packages_and_their_data(wheel: Path) -> None:
         "toploc_client/audit/page/report.css",
         "toploc_client/audit/page/report.js",
         "toploc_client/py.typed",
+        "toploc_gateway/py.typed",
         "toploc_proxy/py.typed",
         "toploc_proxy/engines/vllm/runners/v1.py",
         "toploc_proxy/engines/vllm/runners/v2.py",
     } <= names
-    assert not [name for name in names if name.startswith(("proxy/", "client/", "tests/", "models/"))]
+    assert not [name for name in names if name.startswith(("proxy/", "client/", "gateway/", "tests/", "models/"))]
 
 
 def test_the_wheel_imports_outside_the_repository(python: Path, tmp_path: Path) -> None:
@@ -103,6 +104,8 @@ def test_the_editable_install_imports_anywhere(tmp_path: Path) -> None:
     assert str(REPOSITORY) in run(sys.executable, "-c", IMPORT_ALL, cwd=tmp_path)
 
 
-@pytest.mark.parametrize("module", ["toploc_client", "toploc", "toploc.protocol", "toploc.cli", "toploc_proxy"])
+@pytest.mark.parametrize(
+    "module", ["toploc_client", "toploc", "toploc.protocol", "toploc.cli", "toploc_proxy", "toploc_gateway.app"]
+)
 def test_light_modules_import_nothing_heavy(module: str, tmp_path: Path) -> None:
     run(sys.executable, "-c", LOADS_NOTHING_HEAVY.format(module=module), cwd=tmp_path)

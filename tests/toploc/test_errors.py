@@ -11,10 +11,10 @@ ROOT = Path(__file__).parents[2]
 BASES = {"Exception", "ValueError", "RuntimeError", "UnacceptedResponse", *vars(toploc.errors)}
 
 
-def test_every_error_of_the_three_packages_is_named() -> None:
+def test_every_error_of_the_four_packages_is_named() -> None:
     classes = [
         node
-        for folder in ("toploc", "proxy", "client")
+        for folder in ("toploc", "proxy", "client", "gateway")
         for path in (ROOT / folder).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.ClassDef) and {ast.unparse(base) for base in node.bases} & BASES
