@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SGLANG := .venv-sglang
+SGLANG_READY := $(SGLANG)/.ready
 SOURCES := toploc proxy client gateway tests benchmarks examples models
 
 # Each server is four processes that import the same thousands of files: uncompiled ones take an engine's start from
 # half a minute to more than one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint format test-gpu compat evidence fuzz soak clean
+.PHONY: demo test lint format test-sglang test-sglang-all test-gpu compat evidence fuzz soak clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -19,6 +21,13 @@ demo: $(READY)
 TEST_WORKERS ?= 2
 test: $(READY) lint
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+
+# SGLang's requirements are not vLLM's, so it has an environment of its own, which sees what the first has.
+test-sglang: $(SGLANG_READY)
+	PYTHONPATH=tests/sglang/standins $(SGLANG)/bin/python -m pytest -m "sglang and not sglang_all" tests/sglang
+
+test-sglang-all: $(SGLANG_READY)
+	PYTHONPATH=tests/sglang/standins $(SGLANG)/bin/python -m pytest -m sglang tests/sglang
 
 lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)
@@ -63,7 +72,7 @@ compat: $(READY)
 	$(BIN)/python -m pytest -m compat tests
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(SGLANG) build dist *.egg-info
 
 # --no-deps: the engine's own requirements pull CUDA builds that break on a CPU build of torch, so the file is
 # complete as it stands. --no-compile: what is used of eight million lines is compiled when it is imported.
@@ -72,4 +81,14 @@ $(READY): requirements/cpu.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --no-deps --no-compile -r requirements/cpu.txt
 	$(BIN)/pip install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# In a second folder, since triton beside vLLM is another vLLM.
+$(SGLANG_READY): $(READY) requirements/sglang-cpu.txt
+	@echo "Making the environment in $(SGLANG) (about 1.2 GB) …"
+	$(PYTHON) -m venv --without-pip $(SGLANG)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  "$$($(SGLANG)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first.pth"
+	$(BIN)/pip --python $(SGLANG)/bin/python install --no-deps --no-compile -r requirements/sglang-cpu.txt
+	$(BIN)/pip --python $(SGLANG)/bin/python install --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -1,4 +1,4 @@
-"""What `toploc serve` decided at start, handed to every process of the server through the environment."""
+"""What was decided at start, handed to every process of the server through the environment."""
 
 from __future__ import annotations
 
@@ -25,6 +25,30 @@ class Role(StrEnum):
 
     PROVER = "prover"  # answers, and verifies
     VERIFIER = "verifier"  # verifies alone
+
+
+class Launch(BaseModel):
+    """What an engine was started with, for processes that have to know before they can ask it.
+
+    Attributes:
+        model: path or name of its weights.
+        name: that it is served under.
+        engines: how many data-parallel ones there are.
+        captures: answers in progress, of one engine, whose hidden states are kept.
+        revision, load_format, download_dir: see `weights.Source`.
+        tokenizer: whether it has one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    name: str
+    engines: int = Field(default=1, gt=0)
+    captures: int = Field(gt=0)
+    revision: str | None = None
+    load_format: str = "auto"
+    download_dir: str | None = None
+    tokenizer: bool = True
 
 
 class Settings(BaseModel):
@@ -56,6 +80,7 @@ class Settings(BaseModel):
     verify_tokens: int = Field(default=2**17, gt=0, description="tokens of prompts and answers in them at once")
     verify_body_bytes: int = Field(default=8 * 2**20, gt=0, description="the longest body of a verification")
     verify_priority: int = Field(default=1, description="the engine's; more is later, and answers have 0")
+    launch: Launch | None = Field(default=None, description="of SGLang; vLLM's processes all know their own")
 
     def to_environ(self) -> None:
         """Publishes the settings to processes started from here on."""
@@ -63,6 +88,6 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environ(cls) -> Self | None:
-        """The settings of the server this process belongs to; None in a vLLM that `toploc serve` did not start."""
+        """The settings of the server this process belongs to; None in an engine that we did not start."""
         text = os.environ.get(ENVIRONMENT_VARIABLE)
         return cls.model_validate_json(text) if text else None

@@ -29,6 +29,12 @@ class Command:
 
 COMMANDS: Final = (
     Command("serve", "vllm serve, with proofs in every answer", "toploc_proxy.engines.vllm.serve.command", "proxy"),
+    Command(
+        "sglang",
+        "SGLang's server, with proofs in every answer",
+        "toploc_proxy.engines.sglang.serve.command",
+        "sglang",
+    ),
     Command("run-batch", "vllm run-batch, with proofs in every response", "toploc_proxy.batch.command", "proxy"),
     Command("verify", "is a stored answer what its model says to its request?", "toploc.verifier.command", "all"),
     Command(
@@ -92,17 +98,22 @@ def load(command: Command) -> Callable[[Sequence[str]], int | None]:
 
 def versions() -> str:
     """Ours, the engine's and that of the proof format, a line each."""
-    try:
-        vllm = import_module("toploc_proxy.engines.vllm.version").installed_version()
-    except ModuleNotFoundError:
-        vllm = None
     return "\n".join(
         [
             f"toploc-proxy  {version('toploc-proxy')}",
-            f"vLLM          {vllm or 'not installed'}",
+            f"vLLM          {_installed('vllm')}",
+            f"SGLang        {_installed('sglang')}",
             f"proof format  {SCHEME}, version {VERSION}",
         ]
     )
+
+
+def _installed(engine: str) -> str:
+    try:
+        found = import_module(f"toploc_proxy.engines.{engine}.version").installed_version()
+    except ModuleNotFoundError:
+        found = None
+    return found or "not installed"
 
 
 def usage() -> str:

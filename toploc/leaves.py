@@ -27,6 +27,8 @@ FREE: Final[Mapping[str, str]] = {
     "created_at": "the server's clock",
     "completed_at": "the server's clock",
     "choices[].weight_versions[].version": "what the operator calls the weights",
+    "metadata.weight_version": "what the operator calls the weights",
+    "metadata.weight_versions[].version": "what the operator calls the weights",
     "system_fingerprint": "names the server's version and options",
     "service_tier": "names what the answer is billed as",
     "model": "held by the check `model`",

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 RESPONSES: Final = "/v1/responses"
 """The route whose answers vLLM may keep, to be fetched by id; alone it has such."""
 
+PUT: Final = frozenset(("/generate",))
+"""Routes that generate by this method too."""
+
 UNPROVEN: Final = frozenset(("/generative_scoring", "/v1/decisions", "/v1/systemone"))
 """Routes that generate tokens, a choice a label, and show log-probabilities alone: nobody could hold proofs against
 anything."""
@@ -70,7 +73,7 @@ class ProofMiddleware:
             await self._fetch(scope, receive, send)
         elif (
             scope["type"] == "http"
-            and scope["method"] == "POST"
+            and (scope["method"] == "POST" or (scope["method"] == "PUT" and route_path(scope) in PUT))
             # Verification has a limit of its own for its body, which may not be read in full before.
             and not (path := route_path(scope)).startswith("/v1/toploc/")
             and path not in UNPROVEN

@@ -30,13 +30,20 @@ if TYPE_CHECKING:
     from .later import Later
 
 MAY_END_CHOICE: Final = re.compile(
-    rb'"(?:finish_reason|stop_reason)":\s*"|"type":\s*"response\.(?:completed|incomplete)"'
+    rb'"(?:finish_reason|stop_reason)":\s*["{]|"type":\s*"response\.(?:completed|incomplete)"'
 )
 """What the events that end a choice contain, and few others: chat, completions and Cohere's chat; /v1/messages;
-/v1/responses. Inside a JSON string the quotes would be escaped, so generated text cannot look like this."""
+/v1/responses; SGLang's /generate. Inside a JSON string the quotes would be escaped, so generated text cannot look like
+this."""
 
 UNANSWERED: Final = frozenset(("queued", "in_progress", "failed", "cancelled"))
 """What a response of /v1/responses says of itself that has no answer, or none yet."""
+
+
+class _Own(msgspec.Struct):
+    """What SGLang's /generate says of an answer."""
+
+    id: str = ""
 
 
 class _Head(msgspec.Struct):
@@ -47,6 +54,13 @@ class _Head(msgspec.Struct):
     """Of an answer of tokens, in place of the other."""
     object: str = ""
     status: str = ""
+    meta_info: _Own | None = None
+    """Of an answer of SGLang's /generate. No receipt is for its form."""
+
+    @property
+    def name(self) -> str:
+        """By which its proofs are kept."""
+        return self.id or self.request_id or (self.meta_info.id if self.meta_info else "")
 
 
 _HEADS: Final = msgspec.json.Decoder(_Head)
@@ -134,10 +148,11 @@ class Responder:
         if (failure := self._failure(proofs)) is not None:
             await send_error(self._send, 500, failure.message, None, failure.code)
             return
-        if self._signature is not None:
+        is_list = body.lstrip().startswith(b"[")
+        if self._signature is not None and said.meta_info is None and not is_list:
             proofs = await self._signature.sign_body(proofs, body, is_kept=said.object == "response")
         try:
-            body = add_field(body, FIELD_NAME, self._field(said.id or said.request_id, proofs))
+            body = self._extend_list(body) if is_list else add_field(body, FIELD_NAME, self._field(said.name, proofs))
         except ValueError:
             self._log.warning("a JSON response that is not an object cannot carry proofs")
             await self._pass_on(head)
@@ -146,6 +161,20 @@ class Responder:
         self.close()
         await self._send({**head, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
         await self._send({**message, "body": body})
+
+    def _extend_list(self, body: bytes) -> bytes:
+        """The answers of SGLang's /generate to several prompts, each with its own field.
+
+        Raises ValueError for other lists.
+        """
+        answers = orjson.loads(body)
+        if not answers or not all(isinstance(answer, dict) and "meta_info" in answer for answer in answers):
+            raise ValueError("a list of something else")
+        for index, answer in enumerate(answers):
+            field = self._field(str(answer["meta_info"].get("id")), self._proofs([index]))
+            answer[FIELD_NAME] = orjson.Fragment(field)
+            self.close()
+        return orjson.dumps(answers)
 
     async def _pass_on(self, head: Message) -> None:
         for unchanged in (head, *self._body):
@@ -187,6 +216,7 @@ class Responder:
         """Raises _Failed if the answer is to fail, ValueError or RecursionError if the document cannot be read."""
         index: int | None = None
         within: str | None = None
+        is_own = False
         match orjson.loads(document):
             case {"choices": [{"index": int(i), "finish_reason": str()}]} as head:
                 index = i
@@ -197,12 +227,14 @@ class Responder:
                 pass
             case {"type": "response.completed" | "response.incomplete", "response": dict(head)}:
                 within = "response"
+            case {"meta_info": {"id": str(name), "finish_reason": dict()}} as own:
+                head, index, is_own = {"id": name}, own.get("index", 0), True
             case _:
                 return document
         proofs = self._proofs(None if index is None else [*(i for i in self._ended if i != index), index])
         if (failure := self._failure(proofs)) is not None:
             raise _Failed(failure)
-        if self._signature is not None:
+        if self._signature is not None and not is_own:
             proofs = await self._signature.sign_event(proofs, head, index)
         if index is not None and index not in self._ended and (proofs.error is None or proofs.error.code != UNKNOWN):
             self._ended.append(index)

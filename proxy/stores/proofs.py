@@ -10,7 +10,6 @@ from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from .. import metrics
 from .database import LOCK_TIMEOUT, Database, Schema
 
 if TYPE_CHECKING:
@@ -24,10 +23,11 @@ REMEMBERED: Final = 1_000_000
 """Ids of which the file knows that there were proofs; in memory a tenth of it."""
 
 UNGUESSABLE: Final = re.compile(
-    "(?:[a-z]+[-_])+(?:[0-9a-f]{16}|[0-9a-f]{32}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+    "(?:[a-z]+[-_])+(?:[0-9a-f]{16}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+    "|(?:[a-z]+[-_])*[0-9a-f]{32}"
 )
-"""vLLM's own ids (`random_uuid` in vllm/utils), and clients' where they are UUIDs. With a number as its `X-Request-Id`
-a client would have anybody read what it was told."""
+"""Engines' own ids (`random_uuid` in vllm/utils, uuid4 in SGLang), and clients' where they are UUIDs. With a number as
+its `X-Request-Id` a client would have anybody read what it was told."""
 
 Missing = Literal["unknown", "expired"]
 
@@ -111,6 +111,10 @@ class SqliteProofs:
 
 
 def _count(stored: bool) -> None:
+    # Prometheus decides when it is imported whether several processes count. SGLang says so once it starts them, and
+    # files are checked before.
+    from .. import metrics
+
     metrics.KEPT.labels("kept" if stored else "not_kept").inc()
 
 

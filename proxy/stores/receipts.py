@@ -9,7 +9,6 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from .. import metrics
 from .database import LOCK_TIMEOUT, Database, Schema
 
 if TYPE_CHECKING:
@@ -95,6 +94,8 @@ class SqliteStore:
 
 def _count(receipts: int, stored: bool) -> None:
     if not stored:
+        from .. import metrics  # not before, see `stores.proofs`
+
         metrics.RECEIPTS.labels("not_stored").inc(receipts)
 
 

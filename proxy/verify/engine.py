@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 from toploc.errors import ToplocError
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from toploc.tokens.sampling import Sampling
 
     from ..channel.messages import Logprobs
+
+DELIVERY: Final = ("stream", "stream_options", "store", "background")
+"""Fields of a request that say where an answer is left to be fetched, or how it is sent: no part of what is asked."""
 
 
 class Unrenderable(ToplocError):

@@ -9,7 +9,6 @@ every parser and template, and with every option of the server.
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,10 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from toploc.evidence.alternatives import MORE
-from toploc.evidence.assembly import Assembly
 
-from ...asgi.sse import EventSplitter, event_json
-from ...verify.engine import Performance, Scored
+from ...verify.assembled import assembled
+from ...verify.engine import DELIVERY, Performance, Scored
 from ..guards import load, method
 from . import reliances
 from .call import Call
@@ -31,7 +29,7 @@ from .replay import TOKENS_AT_ONCE, Replayer, Unended
 from .tools import ReplayedTools, replayed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from starlette.datastructures import State
     from vllm.engine.protocol import EngineClient
@@ -43,8 +41,6 @@ if TYPE_CHECKING:
 
 sanitize_message: Final = load(reliances.SANITIZE_MESSAGE)
 
-# Where an answer is left to be fetched, or sent piece by piece: no part of what is asked.
-DELIVERY: Final = ("stream", "stream_options", "store", "background")
 _FLAG: Final[TypeAdapter[bool | None]] = TypeAdapter(bool | None)
 
 
@@ -221,7 +217,7 @@ class Rehearsal:
                 if isinstance(answer, BaseModel):
                     answer = answer.model_dump(mode="json", by_alias=route == "response")
                 elif answer is not None:
-                    answer = await _assembled(answer)
+                    answer = await assembled(answer)
         except Exception as error:
             # Templates and parsers are programs that run on foreign input: anything may come out.
             answer = error
@@ -258,21 +254,6 @@ def _shorten(body: dict[str, Any], choices: Sequence[Sequence[Claim]]) -> int | 
     for name in names:
         body[name] = min(int(body[name]), max(1, longest, int(body.get("min_tokens") or 0)))
     return limit
-
-
-async def _assembled(events: AsyncIterator[Any]) -> dict[str, Any] | None:
-    """The response of a stream, whose events are objects or their text; or the error that it ended with."""
-    assembly, splitter = Assembly(), EventSplitter()
-    async for event in events:
-        if isinstance(event, BaseModel):
-            found = [event.model_dump(mode="json", by_alias=True)]
-        else:
-            found = [json.loads(text) for one in splitter.feed(event.encode()) if (text := event_json(one))]
-        for one in found:
-            if one.get("error"):
-                return one
-            assembly.add(one)
-    return assembly.response()
 
 
 def _message(refusal: Any) -> str:

@@ -136,6 +136,11 @@ def test_other_methods_are_left_alone(method: str) -> None:
     assert method == "HEAD" or response.json()["in_context"] is False
 
 
+def test_a_route_that_generates_by_another_method_too() -> None:
+    response = send("PUT", "/generate", app=application(generate=chat), json={"text": "x"})
+    assert response.json()["toploc_proofs"]["choices"]
+
+
 @pytest.mark.parametrize(
     "content_type", ["multipart/form-data; boundary=x", "text/plain", "application/octet-stream", "application/jsonl"]
 )

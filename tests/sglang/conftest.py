@@ -1,0 +1,94 @@
+"""One server of SGLang for all tests, by `toploc sglang` on a CPU. They run in an environment of their own
+(`make test-sglang`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sglang_server import COMMAND, ENVIRONMENT, HERE, MODEL, NAME, SERVE, Api
+from toploc_proxy.local_server import LocalServer
+
+from toploc.proofs.verdict import verify_activations
+from toploc.protocol import ToplocProofs, num_chunks, token_ids_sha256
+from toploc.receipts.keys import SigningKey
+from toploc.thresholds.bounds import Thresholds
+from toploc.verifier.prefill import TransformersPrefill
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from toploc.receipts.keys import PublicKey
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.sglang)
+
+
+@pytest.fixture(scope="session")
+def launch() -> Callable[..., LocalServer]:
+    """A server of the bundled model with more options; to be used in a `with`."""
+
+    def make(*options: str, **environment: str) -> LocalServer:
+        return LocalServer([*SERVE, *options], command=COMMAND, environment={**ENVIRONMENT, **environment})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def signing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PublicKey]:
+    """The file of the server's key and its public half."""
+    path = tmp_path_factory.mktemp("keys") / "key.pem"
+    return path, SigningKey.create(path).public
+
+
+@pytest.fixture(scope="session")
+def server(launch: Callable[..., LocalServer], signing: tuple[Path, PublicKey]) -> Iterator[LocalServer]:
+    key = str(signing[0])
+    with launch("--enable-metrics", "--toploc-signing-key", key, "--toploc-trusted-keys", key) as local:
+        yield local
+
+
+@pytest.fixture(scope="session")
+def api(server: LocalServer) -> Iterator[Api]:
+    with Api(server.url) as api:
+        yield api
+
+
+@pytest.fixture(scope="session")
+def api_of() -> type[Api]:
+    return Api
+
+
+@pytest.fixture(scope="session")
+def prefill() -> TransformersPrefill:
+    """The honest model in another engine."""
+    return TransformersPrefill(MODEL)
+
+
+@pytest.fixture(scope="session")
+def verified(prefill: TransformersPrefill) -> Callable[..., ToplocProofs]:
+    """Holds every chunk of a `toploc_proofs` field, whose prompts have their token ids, against a prefill by
+    transformers, and gives the field back."""
+    thresholds = Thresholds.load(NAME)
+
+    def check(field: dict[str, Any], *prompts: Sequence[Any]) -> ToplocProofs:
+        proofs = ToplocProofs.model_validate(field)
+        assert proofs.choices, proofs.error
+        for place, choice in enumerate(proofs.choices):
+            assert choice.error is None
+            prompt = prompts[place * len(prompts) // len(proofs.choices)]
+            if not isinstance(prompt[0], int):
+                prompt = prefill.render(prompt)
+            digest = choice.prompt or proofs.prompt
+            assert digest.sha256 == token_ids_sha256(prompt)
+            assert len(choice.proofs) == num_chunks(len(choice.token_ids)) > 0
+            states = prefill.hidden_states(prompt, choice.token_ids)
+            verdict = verify_activations(choice.proofs, states, thresholds=thresholds)
+            assert verdict.passed, verdict.chunks
+        return proofs
+
+    return check

@@ -1,0 +1,50 @@
+"""A start that cannot prove ends, loudly."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from sglang_server import COMMAND, ENVIRONMENT, SERVE
+from toploc_proxy.engines.sglang.serve.command import parse
+from toploc_proxy.engines.sglang.serve.refusals import refuse_unsupported
+
+CONFIG = Path(__file__).parents[2] / "configs" / "serve" / "sglang.yaml"
+
+
+def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *SERVE, *options],
+        env={**os.environ, **ENVIRONMENT, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_help_has_both_and_what_cannot_be_proven_is_refused_in_a_line(tmp_path: Path) -> None:
+    shown = run("--help")
+    assert shown.returncode == 0
+    assert "--chunked-prefill-size" in shown.stdout
+    assert "--toploc-only-on-request" in shown.stdout
+    config = tmp_path / "server.yaml"
+    config.write_text("speculative-algorithm: EAGLE\ntoploc-captures: 4\n")
+    refused = run("--config", str(config))
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith("toploc: with speculation")
+    assert "Traceback" not in refused.stderr
+
+
+def test_the_file_to_start_from_is_of_both(tmp_path: Path) -> None:
+    """With its options that are commented out."""
+    config = tmp_path / "sglang.yaml"
+    config.write_text(re.sub(r"^# ([a-z-]+: \S+)$", r"\1", CONFIG.read_text(), flags=re.MULTILINE))
+    args, theirs = parse(["--config", str(config)])
+    refuse_unsupported(args)
+    assert args.toploc_captures == 256
+    assert args.toploc_signing_key == ["/etc/toploc/key.pem"]
+    assert args.max_running_requests == 256
+    assert not [option for option in theirs if option.startswith("--toploc")]

@@ -1,0 +1,36 @@
+"""Several schedulers, ranks and processes that serve HTTP: an answer's proofs come from where it was made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sglang_server import Api
+from test_scheduling import hold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from toploc_proxy.local_server import LocalServer
+
+pytestmark = pytest.mark.sglang_all
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize(
+    ("options", "environment"),
+    [
+        (["--dp-size", "2"], ONE_THREAD),
+        (["--tp-size", "2"], {"SGLANG_CPU_OMP_THREADS_BIND": "0|1"}),
+        (["--tokenizer-worker-num", "2"], {}),
+    ],
+    ids=["data parallel", "tensor parallel", "tokenizer workers"],
+)
+def test_topologies(
+    launch: Callable[..., LocalServer], verified: Callable[..., Any], options: list[str], environment: dict[str, str]
+) -> None:
+    with launch(*options, **environment) as server, Api(server.url) as api:
+        hold(api, verified, 32)
+        said = api.http.get("/v1/toploc").json()["engine"]
+        assert said.get("tensor_parallel", 1) == (2 if "--tp-size" in options else 1)

@@ -1,0 +1,112 @@
+"""POST /v1/toploc/verify: honest answers are accepted, altered ones rejected, what is not rehearsed undecided."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from sglang_server import Api
+
+STORY = {"model": "toploc-mini", "messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 70}
+GREEDY = {**STORY, "temperature": 0}
+SAMPLED = {**STORY, "temperature": 1.0}
+SUM = {"model": "toploc-mini", "messages": [{"role": "user", "content": "What is 17 + 25?"}], "temperature": 0}
+
+
+def answer(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    return api.post(path, **body)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", GREEDY),
+        ("/v1/chat/completions", SAMPLED),
+        ("/v1/chat/completions", {**SAMPLED, "n": 2}),
+        ("/v1/chat/completions", {**SUM, "stop": ["= 4"]}),
+        ("/v1/chat/completions", SUM),
+        ("/v1/completions", {"model": "toploc-mini", "prompt": ["Once upon", "The"], "max_tokens": 40}),
+        ("/v1/messages", {"model": "toploc-mini", "messages": STORY["messages"], "max_tokens": 40}),
+        ("/v1/responses", {"model": "toploc-mini", "input": "Tell me a story.", "max_output_tokens": 40}),
+    ],
+)
+def test_honest_answers_are_accepted(api: Api, path: str, body: dict[str, Any]) -> None:
+    report = api.report(body, answer(api, path, body))
+    assert report["verdict"] == "accepted", report
+    # Of tokens that are sampled without a seed there is no more than their surprise.
+    checked = report["coverage"].partition("; not checked")[0].replace("weakly: ", "")
+    for name in ("model", "prompt", "proofs", "tokens", "response"):
+        assert name in checked
+
+
+def test_a_cached_prompt_is_run_again(api: Api) -> None:
+    """Twice: the second time everything of the answer is in the engine's cache."""
+    response = answer(api, "/v1/chat/completions", GREEDY)
+    for _ in range(2):
+        assert api.report(GREEDY, response)["verdict"] == "accepted"
+
+
+def altered(response: dict[str, Any], what: str) -> dict[str, Any]:
+    changed = copy.deepcopy(response)
+    choice, proofs = changed["choices"][0], changed["toploc_proofs"]
+    if what == "text":
+        choice["message"]["content"] += " And more."
+    elif what == "token":
+        proofs["choices"][0]["token_ids"][40] += 1
+    elif what == "proof":
+        proofs["choices"][0]["proofs"] = proofs["choices"][0]["proofs"][::-1]
+    elif what == "finish":
+        choice["finish_reason"] = "stop"
+    elif what == "cut":
+        proofs["choices"][0]["token_ids"] = proofs["choices"][0]["token_ids"][:64]
+        proofs["choices"][0]["proofs"] = proofs["choices"][0]["proofs"][:2]
+    return changed
+
+
+@pytest.mark.parametrize("what", ["text", "token", "proof", "finish", "cut"])
+def test_altered_answers_are_rejected(api: Api, what: str) -> None:
+    body = {**GREEDY, "ignore_eos": True}
+    response = answer(api, "/v1/chat/completions", body)
+    assert api.report(body, response)["verdict"] == "accepted"
+    unsigned = altered(response, what)
+    del unsigned["toploc_proofs"]["choices"][0]["receipt"]
+    assert api.report(body, unsigned)["verdict"] == "rejected"
+
+
+def test_the_answer_to_another_request_is_rejected(api: Api) -> None:
+    report = api.report(SUM, answer(api, "/v1/chat/completions", GREEDY))
+    assert report["verdict"] == "rejected"
+
+
+def test_what_is_not_rehearsed_is_undecided(api: Api) -> None:
+    body = {**GREEDY, "logprobs": True, "top_logprobs": 2}
+    report = api.report(body, answer(api, "/v1/chat/completions", body))
+    assert report["verdict"] == "undecided"
+    assert report["coverage"].startswith("checked: model, prompt, proofs, tokens; not checked: response (unrehearsed)")
+
+
+def test_a_stream_is_accepted_in_the_form_that_is_kept_of_it(api: Api) -> None:
+    body = {**GREEDY, "stream": True}
+    events = api.stream("/v1/chat/completions", **GREEDY)
+    text = "".join(event["choices"][0]["delta"].get("content") or "" for event in events if event["choices"])
+    [end] = [event for event in events if "toploc_proofs" in event]
+    whole = {
+        "id": end["id"],
+        "object": "chat.completion",
+        "created": end["created"],
+        "model": end["model"],
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text},
+                "finish_reason": end["choices"][0]["finish_reason"],
+                "matched_stop": end["choices"][0].get("matched_stop"),
+            }
+        ],
+        "toploc_proofs": end["toploc_proofs"],
+    }
+    report = api.report(body, whole)
+    assert report["verdict"] == "accepted", report
