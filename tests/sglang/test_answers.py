@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+
+from many_answers import bodies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,22 +13,6 @@ if TYPE_CHECKING:
     from sglang_server import Api
 
 ANSWERS = 60
-WORDS = ["a story", "17", "+", "what", "is", "the"]
-
-
-def bodies(count: int, seed: int = 1) -> list[dict[str, Any]]:
-    """Prompts of many lengths, some of them twice, so that their beginnings are in the cache."""
-    dice = random.Random(seed)
-    prompts = [" ".join(dice.choices(WORDS, k=dice.randint(3, 120))) for _ in range(count * 2 // 3)]
-    return [
-        {
-            "messages": [{"role": "user", "content": dice.choice(prompts)}],
-            "max_tokens": dice.randint(1, 160),
-            "temperature": 1.0,
-            "ignore_eos": True,
-        }
-        for _ in range(count)
-    ]
 
 
 def test_sixty_answers(api: Api, verified: Callable[..., Any]) -> None:

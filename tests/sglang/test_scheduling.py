@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from many_answers import hold
 from sglang_server import Api
-from test_answers import bodies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,18 +19,6 @@ pytestmark = pytest.mark.sglang_all
 ASKED = [{"role": "user", "content": "Tell me a story."}]
 LONG = [{"role": "user", "content": " ".join(str(number) for number in range(150))}]
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
-
-
-def hold(api: Api, verified: Callable[..., Any], count: int) -> None:
-    """Many answers at once, each against a prefill, and some of them against the server's own too."""
-    asked = bodies(count)
-    with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda body: api.post("/v1/chat/completions", **body), asked))
-    for body, answer in zip(asked, answers, strict=True):
-        verified(answer["toploc_proofs"], body["messages"])
-    for body, answer in list(zip(asked, answers, strict=True))[:4]:
-        report = api.report({"model": "toploc-mini", **body}, answer)
-        assert report["verdict"] == "accepted", report
 
 
 @pytest.mark.parametrize(

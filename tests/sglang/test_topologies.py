@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from many_answers import hold
 from sglang_server import Api
-from test_scheduling import hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
