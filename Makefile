@@ -20,7 +20,7 @@ demo: $(READY)
 # on two cores. Each has servers of its own; at most 17 GB are taken.
 TEST_WORKERS ?= 2
 test: $(READY) lint
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 25
 
 # SGLang's requirements are not vLLM's, so it has an environment of its own, which sees what the first has.
 test-sglang: $(SGLANG_READY)

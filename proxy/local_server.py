@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import httpx
 
@@ -22,6 +22,20 @@ START_TIMEOUT: Final = 300.0
 
 STOP_TIMEOUT: Final = 30.0
 """Seconds for it to end by itself, before it is killed."""
+
+
+class Process(Protocol):
+    """What is used of a `subprocess.Popen`: the leader of a process group."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
 
 
 class LocalServer:
@@ -58,15 +72,7 @@ class LocalServer:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(  # noqa: S603
-            [*self._command, *self._arguments],
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            # A process group of its own, to stop the engine and its workers with it. Ctrl-C reaches only us.
-            start_new_session=True,
-        )
+        self._process = self._start([*self._command, *self._arguments])
         try:
             self._wait()
         except BaseException:
@@ -96,6 +102,17 @@ class LocalServer:
         """Everything the server has printed so far."""
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
+
+    def _start(self, command: Sequence[str]) -> Process:
+        return subprocess.Popen(  # noqa: S603
+            command,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            # A process group of its own, to stop the engine and its workers with it. Ctrl-C reaches only us.
+            start_new_session=True,
+        )
 
     def _wait(self) -> None:
         deadline = time.monotonic() + self._start_timeout

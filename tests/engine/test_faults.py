@@ -94,7 +94,7 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
 
 @pytest.fixture(scope="module")
 def pair(
-    launch: Callable[..., LocalServer],
+    start: Callable[..., LocalServer],
     signing: tuple[Path, PublicKey],
     receipts: Path,
     collector: Collector,
@@ -103,7 +103,7 @@ def pair(
     """Two front ends before one engine, with a file of receipts, few slots, traces, and a clock that jumps."""
     options = ["--toploc-signing-key", str(signing[0]), "--toploc-receipts", str(receipts), *collector.options]
     front_ends = ["--api-server-count", "2", "--max-num-seqs", str(SEQUENCES)]
-    with launch(*front_ends, *options, **ENVIRONMENT, **collector.environment, **clock.environment) as server:
+    with start(*front_ends, *options, **ENVIRONMENT, **collector.environment, **clock.environment) as server:
         yield server
 
 
@@ -375,9 +375,9 @@ def test_a_front_end_is_killed(pair: LocalServer, api_of: type[Api]) -> None:
 
 
 @pytest.mark.parametrize("title", ["VLLM::Worker", "VLLM::EngineCore"])
-def test_what_generates_is_killed(launch: Callable[..., LocalServer], api_of: type[Api], title: str) -> None:
+def test_what_generates_is_killed(start: Callable[..., LocalServer], api_of: type[Api], title: str) -> None:
     """Every answer that was in progress ends in an error, none is cut off without a word, and vLLM ends the server."""
-    with launch(**ENVIRONMENT) as server:
+    with start(**ENVIRONMENT) as server:
         ended = end(server, api_of, kill(server, title))
     assert ended.left == []
     for outcomes in ended.outcomes:
@@ -388,18 +388,18 @@ def test_what_generates_is_killed(launch: Callable[..., LocalServer], api_of: ty
         assert "EngineCore" in last.error
 
 
-def test_it_is_told_to_stop(launch: Callable[..., LocalServer], api_of: type[Api]) -> None:
+def test_it_is_told_to_stop(start: Callable[..., LocalServer], api_of: type[Api]) -> None:
     """As vLLM alone: at once, with status 0, and an error or the connection's end for each answer in progress."""
-    with launch(**ENVIRONMENT) as server:
+    with start(**ENVIRONMENT) as server:
         ended = end(server, api_of, lambda: os.kill(server.pid, signal.SIGTERM))
     assert (ended.status, ended.left) == (0, [])
     assert not any(outcomes[-1].proven for outcomes in ended.outcomes)
     assert all(outcome.proven for outcomes in ended.outcomes for outcome in outcomes[:-1])
 
 
-def test_it_is_told_to_stop_and_has_time(launch: Callable[..., LocalServer], api_of: type[Api]) -> None:
+def test_it_is_told_to_stop_and_has_time(start: Callable[..., LocalServer], api_of: type[Api]) -> None:
     """As vLLM alone: answers in progress are finished, and so are their proofs."""
-    with launch("--shutdown-timeout", "120", **ENVIRONMENT) as server:
+    with start("--shutdown-timeout", "120", **ENVIRONMENT) as server:
         ended = end(server, api_of, lambda: os.kill(server.pid, signal.SIGTERM))
     assert (ended.status, ended.left) == (0, [])
     for outcomes in ended.outcomes:

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from options import SERVE
 from random_models import gemma, nemotron_h, save
-from toploc_proxy.local_server import LocalServer
 
 from toploc.errors import VerifierUnavailable
 from toploc.proofs.verdict import verify_activations
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import Api
+    from toploc_proxy.local_server import LocalServer
 
     from toploc.protocol import ToplocProofs
 
@@ -90,13 +89,17 @@ ARCHITECTURES = {
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_architectures_on_servers_without_a_tokenizer(
-    api_of: type[Api], verified: Callable[..., ToplocProofs], tmp_path: Path, kind: str
+    launch: Callable[..., LocalServer],
+    api_of: type[Api],
+    verified: Callable[..., ToplocProofs],
+    tmp_path: Path,
+    kind: str,
 ) -> None:
     make, options = ARCHITECTURES[kind]
     model = save(make(), tmp_path / "model")
     engine, thresholds = TransformersPrefill(model), Thresholds.paper("bfloat16")
     hold = partial(verified, engine=engine, thresholds=thresholds)
-    with LocalServer([str(model), *SERVE, *options]) as server, api_of(server.url) as api:
+    with launch(*options, model=model) as server, api_of(server.url) as api:
         for number in range(4):
             prompt = Random(number).sample(range(8, 4000), 90)
             params = {"temperature": number % 2, "ignore_eos": True, "max_tokens": 70 + number, "seed": 7}

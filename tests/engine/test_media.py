@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from options import SERVE
 from PIL import Image
-from toploc_proxy.local_server import LocalServer
 
 from models import media
 from toploc.evidence.assembly import Assembly
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from conftest import Api
+    from toploc_proxy.local_server import LocalServer
 
     from toploc.receipts.keys import PublicKey
 
@@ -48,10 +47,12 @@ def model(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def seeing(model: Path, signing: tuple[Path, PublicKey], api_of: type[Api]) -> Iterator[Api]:
+def seeing(
+    model: Path, launch: Callable[..., LocalServer], signing: tuple[Path, PublicKey], api_of: type[Api]
+) -> Iterator[Api]:
     key = str(signing[0])
     options = ["--toploc-signing-key", key, "--toploc-trusted-keys", key, "--allowed-media-domains", "127.0.0.1"]
-    with LocalServer([str(model), *SERVE, *options]) as server, api_of(server.url) as api:
+    with launch(*options, model=model) as server, api_of(server.url) as api:
         yield api
 
 

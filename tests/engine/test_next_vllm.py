@@ -21,9 +21,9 @@ STORY = [{"role": "user", "content": "Tell me a story."}]
 
 
 @pytest.fixture(scope="module")
-def newest(launch: Callable[..., LocalServer], api_of: Callable[[str], Any]) -> Iterator[Any]:
+def newest(start: Callable[..., LocalServer], api_of: Callable[[str], Any]) -> Iterator[Any]:
     with (
-        launch("--toploc-seed-requests", "--no-enable-chunked-prefill", **overlay(NEWEST)) as local,
+        start("--toploc-seed-requests", "--no-enable-chunked-prefill", **overlay(NEWEST)) as local,
         api_of(local.url) as api,
     ):
         yield api

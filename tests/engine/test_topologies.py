@@ -42,23 +42,23 @@ SPLIT = {
 
 
 @pytest.fixture(scope="module", params=SPLIT)
-def split(launch: Callable[..., LocalServer], request: pytest.FixtureRequest) -> Iterator[LocalServer]:
+def split(start: Callable[..., LocalServer], request: pytest.FixtureRequest) -> Iterator[LocalServer]:
     """One model over two workers."""
-    with launch(*SPLIT[request.param], **ENVIRONMENT) as server:
+    with start(*SPLIT[request.param], **ENVIRONMENT) as server:
         assert {f"VLLM::Worker_{request.param}{rank}" for rank in (0, 1)} <= set(processes(server))
         yield server
 
 
 @pytest.fixture(scope="module", params=["one machine", "two machines"])
 def replicated(
-    launch: Callable[..., LocalServer], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    start: Callable[..., LocalServer], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[LocalServer]:
     """Two engines behind two front ends, any of which may meet any."""
     with ExitStack() as stack:
         options = ["--data-parallel-size", "2", "--api-server-count", "2"]
         if request.param == "two machines":
             options += stack.enter_context(second_machine(tmp_path_factory.mktemp("channel") / "secret"))
-        yield stack.enter_context(launch(*options, **ENVIRONMENT))
+        yield stack.enter_context(start(*options, **ENVIRONMENT))
 
 
 @contextmanager
