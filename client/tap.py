@@ -49,6 +49,8 @@ class Tap:
         """What the application holds: the SDK's stream, once there is one."""
         self._response, self._sent, self._checker, self._parse = response, sent, checker, parse
         self._fetch = fetch
+        # Asked of the options with each part, they would cost as much as all else that is done with it.
+        self._required, self._fetches = checker.options.requires_proofs, checker.options.fetches_proofs
         self._late = bytearray()
         self._parts = bytearray()
         self._events = _Events() if streams else None
@@ -123,7 +125,7 @@ class Tap:
             return bool(self._assembler.problems) and self._again()
         if self._waits:
             return False
-        if self._assembler.unproven and self._checker.options.requires_proofs and not self._assembler.ended:
+        if self._required and self._assembler.unproven and not self._assembler.ended:
             return self._ends()
         return self._assembler.ended and self._ends()
 
@@ -132,9 +134,9 @@ class Tap:
         """Whether what has come is kept until the end. Not of a stream that says what is wrong with it, nor of one
         without end."""
         return (
-            self._checker.options.fetches_proofs
-            and not (self._over or self._assembler.fields.count or self._assembler.problems)
+            self._fetches
             and self._assembler.unproven
+            and not (self._over or self._assembler.fields.count or self._assembler.problems)
             and len(self._late) <= MAX_CHARACTERS
         )
 

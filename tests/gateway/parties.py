@@ -76,6 +76,8 @@ class Provider:
         self.breaks_after: int | None = None
         """Parts after which the connection is cut."""
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.kept: Callable[[str], Response] | None = None
+        """What a server says that keeps the proofs of its last answers, by an answer's id."""
         self.other: Callable[[Request], Response] | None = None
         """What answers in the provider's place."""
 
@@ -87,6 +89,9 @@ class Provider:
         raw = scope["raw_path"].decode() + ("?" + scope["query_string"].decode() if scope["query_string"] else "")
         if request.url.path != "/v1/toploc":
             self.requests.append((request.method, raw, dict(request.headers), body))
+        if self.kept is not None and request.url.path.startswith("/v1/toploc/proofs/"):
+            await self.kept(request.url.path.rpartition("/")[2])(scope, receive, send)
+            return
         if self.other is not None and request.url.path != "/v1/toploc":
             await self.other(request)(scope, receive, send)
             return
