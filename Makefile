@@ -13,8 +13,10 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint format test-sglang test-sglang-all test-gpu compat evidence fuzz soak clean
 
+# MODEL=smollm2: with a real chat model, which is downloaded.
+MODEL ?=
 demo: $(READY)
-	$(BIN)/python examples/demo.py
+	$(BIN)/python $(if $(MODEL),examples/demo_real.py $(MODEL),examples/demo.py)
 
 # A server that starts imports for half a minute in one process after another, so two workers are nearly twice as fast
 # on two cores. Each has servers of its own; at most 17 GB are taken.
