@@ -79,7 +79,7 @@ KNOWN = {"toploc_gateway": ("toploc_client",)}
 # Who may import them, by the beginning of a module's name.
 OUTSIDE = {
     "vllm": ("toploc_proxy.engines.vllm", "toploc_proxy.doctor.engine"),
-    "sglang": ("toploc_proxy.engines.sglang",),
+    "sglang": ("toploc_proxy.engines.sglang", "toploc_proxy.doctor.sglang"),
     "fastapi": ("toploc_proxy",),
     "starlette": ("toploc_proxy", "toploc_gateway"),
     "uvicorn": ("toploc_proxy", "toploc_gateway"),

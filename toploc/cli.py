@@ -48,7 +48,7 @@ COMMANDS: Final = (
     Command("gateway", "one address whose answers are checked, from any provider", "toploc_gateway.command", "gateway"),
     Command(
         "doctor",
-        "would `toploc serve` come up here, and if not, what is to be done?",
+        "would a server come up here, and if not, what is to be done?",
         "toploc_proxy.doctor.command",
         "proxy",
     ),

@@ -1,4 +1,5 @@
-"""`toploc doctor`: would `toploc serve` come up here, and if not, what is to be done? Starts no engine."""
+"""`toploc doctor`: would `toploc serve`, or `toploc sglang`, come up here, and if not, what is to be done? Starts no
+engine."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from .engine import check_engine
+from ..engines.sglang.serve.plugins import require_plugin
+from ..engines.vllm.serve.plugins import require_plugins
+from . import engine, sglang
 from .finding import Outcome
 from .host import check_channel, check_model, check_plugins, check_port, check_shared_memory
 
@@ -17,6 +20,12 @@ if TYPE_CHECKING:
 
     from .finding import Finding
 
+ENGINES: Final[dict[str, tuple[Callable[[], Iterator[Finding]], ...]]] = {
+    "vllm": (partial(check_plugins, require_plugins), engine.check_engine),
+    "sglang": (partial(check_plugins, require_plugin), sglang.check_engine),
+}
+"""The checks of each engine."""
+
 EPILOG: Final = "Exit status: 0 if nothing failed, 1 if something did. A warning fails nothing."
 
 
@@ -24,11 +33,12 @@ def main(arguments: Sequence[str]) -> int:
     """Prints what each check found, and the exit status: 1 if one has failed."""
     parser = argparse.ArgumentParser("toploc doctor", description=__doc__, epilog=EPILOG)
     parser.add_argument("model", nargs="?", help="the directory or name that `toploc serve` will get")
+    parser.add_argument("--engine", choices=list(ENGINES), default="vllm", help="which one is to serve (default: vllm)")
     parser.add_argument("--host", default="", help="as for `toploc serve` (default: all addresses)")
     parser.add_argument("--port", type=int, default=8000, help="as for `toploc serve` (default: 8000)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(arguments)
-    findings = list(examine(args.model, args.host, args.port))
+    findings = list(examine(args.engine, args.model, args.host, args.port))
     ok = all(finding.outcome is not Outcome.FAILED for finding in findings)
     if args.json:
         print(orjson.dumps({"ok": ok, "checks": findings}).decode())
@@ -38,11 +48,10 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if ok else 1
 
 
-def examine(model: str | None, host: str, port: int) -> Iterator[Finding]:
+def examine(name: str, model: str | None, host: str, port: int) -> Iterator[Finding]:
     """Every check, whatever those before it found."""
     checks: list[Callable[[], Iterator[Finding]]] = [
-        check_plugins,
-        check_engine,
+        *ENGINES[name],
         partial(check_port, host, port),
         check_channel,
         check_shared_memory,

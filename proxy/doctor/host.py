@@ -19,7 +19,7 @@ from toploc.scheme import TOPK
 from .finding import Finding, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SHARED_MEMORY: Final = 10 * 16 * 2**20
 """Bytes of the ring between an engine and its workers: 10 chunks of VLLM_MQ_MAX_CHUNK_BYTES_MB, 16
@@ -28,17 +28,19 @@ SHARED_MEMORY: Final = 10 * 16 * 2**20
 WEIGHTS: Final = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 
 
-def check_plugins() -> Iterator[Finding]:
-    """Both entry points are installed; the engine's check sees whether vLLM loads them."""
-    from ..engines.vllm.serve.plugins import require_plugins
+def check_plugins(require: Callable[[], None]) -> Iterator[Finding]:
+    """Our entry points are installed; the engine's check sees whether it loads them.
 
+    Args:
+        require: raises UnsupportedEngine where they are not.
+    """
     try:
-        require_plugins()
+        require()
     except UnsupportedEngine as error:
         problem, _, remedy = str(error).removeprefix("toploc: ").rpartition("; ")
         yield Finding("plugins", Outcome.FAILED, problem, remedy)
     else:
-        yield Finding("plugins", Outcome.PASSED, "both entry points are installed")
+        yield Finding("plugins", Outcome.PASSED, "our entry points are installed")
 
 
 def check_port(host: str, port: int) -> Iterator[Finding]:

@@ -168,3 +168,12 @@ def test_models_that_are_not_there(tmp_path: Path) -> None:
     [finding] = check_model(folder)
     assert finding.outcome is Outcome.FAILED
     assert "no weights" in finding.message
+
+
+def test_an_engine_that_is_not_installed(tmp_path: Path) -> None:
+    """SGLang is in no environment that vLLM is in."""
+    command = [sys.executable, "-m", "toploc", "doctor", "--engine", "sglang", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "failed  sglang: SGLang is not installed; pip install 'toploc-proxy[sglang]'" in done.stdout
+    assert "adapters" not in done.stdout

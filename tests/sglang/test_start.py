@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
-from sglang_server import COMMAND, ENVIRONMENT, SERVE
+from sglang_server import COMMAND, ENVIRONMENT, MODEL, SERVE
 from toploc_proxy.engines.sglang.serve.command import parse
 from toploc_proxy.engines.sglang.serve.refusals import refuse_unsupported
 
@@ -48,3 +50,15 @@ def test_the_file_to_start_from_is_of_both(tmp_path: Path) -> None:
     assert args.toploc_signing_key == ["/etc/toploc/key.pem"]
     assert args.max_running_requests == 256
     assert not [option for option in theirs if option.startswith("--toploc")]
+
+
+def test_the_doctor_finds_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "toploc", "doctor", "--engine", "sglang", "--port", "0", "--json", str(MODEL)]
+    environment = {**os.environ, **ENVIRONMENT}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+    report = json.loads(done.stdout)
+    assert {finding["outcome"] for finding in report["checks"]} == {"passed"}, report
+    assert [finding["check"] for finding in report["checks"]][:6] == [
+        *("plugins", "torch", "sglang", "adapters", "loading", "kernels")
+    ]
+    assert done.returncode == 0

@@ -85,7 +85,7 @@ def test_what_is_not_rehearsed_is_undecided(api: Api) -> None:
     body = {**GREEDY, "logprobs": True, "top_logprobs": 2}
     report = api.report(body, answer(api, "/v1/chat/completions", body))
     assert report["verdict"] == "undecided"
-    assert report["coverage"].startswith("checked: model, prompt, proofs, tokens; not checked: response (unrehearsed)")
+    assert report["coverage"] == "checked: model, prompt, proofs, tokens, receipt; not checked: response (unrehearsed)"
 
 
 def test_a_stream_is_accepted_in_the_form_that_is_kept_of_it(api: Api) -> None:

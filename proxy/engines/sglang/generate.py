@@ -98,7 +98,7 @@ class Proving:
         """The request's parameters of ours; none of one that is not to be proven."""
         context = current.get()
         # Scores of prompts generate nothing, nor does SGLang where it has a prompt of several choices cached first.
-        if context is None or self.channel is None or state is None or not request.sampling_params.max_new_tokens:
+        if context is None or self.channel is None or state is None or request.sampling_params.max_new_tokens == 0:
             return {}
         call, child = _call_of(context, request, state)
         if call.refusal is not None:

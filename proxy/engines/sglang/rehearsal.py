@@ -114,7 +114,8 @@ class Rehearsal:
     """
 
     def __init__(self, manager: Any, state: State) -> None:
-        self._replayer = Replayer(manager)
+        chat = getattr(state, "openai_serving_chat", None)
+        self._replayer = Replayer(manager, counts_reasoning=bool(getattr(chat, "reasoning_parser", None)))
         self._routes: dict[str, tuple[Any, Any]] = {}
         for route, handler in HANDLERS.items():
             serving = getattr(state, handler.attribute, None)

@@ -56,6 +56,9 @@ CHAT: Final = Reliance.on(
     "rehearsal",
     parameters="self request raw_request",
 )
+CHAT_PARSERS: Final = Reliance.on(
+    "sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat", "rehearsal", attributes="reasoning_parser"
+)
 CHAT_REQUEST: Final = Reliance.on("sglang.srt.entrypoints.openai.protocol:ChatCompletionRequest", "rehearsal")
 COMPLETION: Final = Reliance.on(
     "sglang.srt.entrypoints.openai.serving_completions:OpenAIServingCompletion.handle_request",
@@ -80,6 +83,7 @@ API_SERVER: Final = (
     TOKENIZED,
     TOKENIZED_BATCH,
     CHAT,
+    CHAT_PARSERS,
     CHAT_REQUEST,
     COMPLETION,
     COMPLETION_REQUEST,

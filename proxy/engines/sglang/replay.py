@@ -54,10 +54,16 @@ class Unended(Exception):
 
 
 class Replayer:
-    """Answers in the engine's place. `manager`: the process's TokenizerManager."""
+    """Answers in the engine's place.
 
-    def __init__(self, manager: Any) -> None:
+    Args:
+        manager: the process's TokenizerManager.
+        counts_reasoning: whether the scheduler looks for the end of an answer's reasoning.
+    """
+
+    def __init__(self, manager: Any, *, counts_reasoning: bool) -> None:
         self._manager = manager
+        self._counts_reasoning = counts_reasoning
         self._tokenizer = manager.tokenizer
 
     async def read(self, obj: Any) -> Call:
@@ -94,7 +100,7 @@ class Replayer:
         """
         if obj.return_logprob:
             raise Unreplayable("log-probabilities are not rehearsed by this server")
-        if obj.require_reasoning:
+        if obj.require_reasoning and self._counts_reasoning:
             raise Unreplayable("how many tokens of an answer are reasoning is not rehearsed by this server")
         token_ids = list(claim.token_ids)
         if not claim.proven:

@@ -73,9 +73,7 @@ def reasons_to_refuse(args: Namespace) -> Iterator[str]:
     for name, why in SIZES.items():
         if (getattr(args, name, None) or 1) > 1:
             yield f"{why}; leave out --{name.replace('_', '-')}"
-    for name, why in VARIABLES.items():
-        if os.environ.get(name) not in OFF:
-            yield f"{why}; unset {name}"
+    yield from reasons_in_environment()
     graphs = getattr(args, "cuda_graph_backend_decode", None)
     if graphs is not None and graphs not in GRAPHS:
         yield (
@@ -84,3 +82,10 @@ def reasons_to_refuse(args: Namespace) -> Iterator[str]:
         )
     if getattr(args, "toploc_role", None) == Role.VERIFIER.value and getattr(args, "skip_tokenizer_init", False):
         yield "verification needs the tokenizer; leave out --skip-tokenizer-init"
+
+
+def reasons_in_environment() -> Iterator[str]:
+    """The same of variables."""
+    for name, why in VARIABLES.items():
+        if os.environ.get(name) not in OFF:
+            yield f"{why}; unset {name}"
