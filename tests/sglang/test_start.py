@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from sglang_server import COMMAND, ENVIRONMENT, MODEL, SERVE
 from toploc_proxy.engines.sglang.serve.command import parse
 from toploc_proxy.engines.sglang.serve.refusals import refuse_unsupported
@@ -62,3 +64,27 @@ def test_the_doctor_finds_nothing(tmp_path: Path) -> None:
         *("plugins", "torch", "sglang", "adapters", "loading", "kernels")
     ]
     assert done.returncode == 0
+
+
+@pytest.mark.sglang_all
+def test_a_scheduler_that_cannot_prove_ends_the_server(tmp_path: Path) -> None:
+    """A model whose hidden states are smaller than a proof: only the scheduler knows, and SGLang would serve on."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=4096,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        dtype="bfloat16",
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path)
+    for file in MODEL.glob("tokenizer*"):
+        shutil.copy(file, tmp_path)
+    ended = run("--model-path", str(tmp_path))
+    assert ended.returncode != 0
+    assert "toploc: hidden size 64 is below 128" in ended.stdout + ended.stderr
