@@ -98,9 +98,14 @@ class Responder:
         self._head: Message | None = None
         self._body: list[Message] = []
         self._streams = False
+        self._begun = False
+        self._message_id = ""
         self._events = EventSplitter()
 
     def __call__(self, message: Message) -> Awaitable[None]:
+        if self._streams and not self._begun:
+            self._begun = True
+            self._message_id = _message_id(message.get("body", b""))
         # No coroutine of ours around what every token of every stream goes through.
         if self._streams and not self._context.settled and self._later is None:
             if self._signature is not None:
@@ -221,8 +226,7 @@ class Responder:
             case {"choices": [{"index": int(i), "finish_reason": str()}]} as head:
                 index = i
             case {"type": "message_delta", "delta": {"stop_reason": str()}}:
-                # The response's id was in its first event.
-                head = {"id": self._context.request_id}
+                head = {"id": self._message_id or self._context.request_id}
             case {"type": "message-end", "delta": {"finish_reason": str()}} as head:
                 pass
             case {"type": "response.completed" | "response.incomplete", "response": dict(head)}:
@@ -315,6 +319,14 @@ def _head_of(document: bytes, within: str | None = None) -> _Head:
         return msgspec.convert(msgspec.json.decode(document)[within], _Head)
     except (ValueError, LookupError, TypeError, RecursionError):
         return _Head()
+
+
+def _message_id(data: bytes) -> str:
+    """The response's, where a stream's first event begins a message of /v1/messages; no other event has it."""
+    if not data.startswith(b"event: message_start\n"):
+        return ""
+    [event, *_] = EventSplitter().feed(data) or [b""]
+    return _head_of(event_json(event) or b"", within="message").id
 
 
 def media_type(content_type: bytes) -> bytes:

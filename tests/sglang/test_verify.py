@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from toploc.evidence.assembly import Assembly
+
 if TYPE_CHECKING:
     from sglang_server import Api
 
@@ -88,25 +90,23 @@ def test_what_is_not_rehearsed_is_undecided(api: Api) -> None:
     assert report["coverage"] == "checked: model, prompt, proofs, tokens, receipt; not checked: response (unrehearsed)"
 
 
-def test_a_stream_is_accepted_in_the_form_that_is_kept_of_it(api: Api) -> None:
-    body = {**GREEDY, "stream": True}
-    events = api.stream("/v1/chat/completions", **GREEDY)
-    text = "".join(event["choices"][0]["delta"].get("content") or "" for event in events if event["choices"])
-    [end] = [event for event in events if "toploc_proofs" in event]
-    whole = {
-        "id": end["id"],
-        "object": "chat.completion",
-        "created": end["created"],
-        "model": end["model"],
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": text},
-                "finish_reason": end["choices"][0]["finish_reason"],
-                "matched_stop": end["choices"][0].get("matched_stop"),
-            }
-        ],
-        "toploc_proofs": end["toploc_proofs"],
-    }
-    report = api.report(body, whole)
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", GREEDY),
+        ("/v1/chat/completions", {**SAMPLED, "n": 2}),
+        ("/v1/completions", {"model": "toploc-mini", "prompt": "Once upon", "max_tokens": 40}),
+        ("/v1/messages", {"model": "toploc-mini", "messages": STORY["messages"], "max_tokens": 40}),
+        ("/v1/responses", {"model": "toploc-mini", "input": "Tell me a story.", "max_output_tokens": 40}),
+    ],
+)
+def test_streams_are_accepted_as_they_are_put_together(api: Api, path: str, body: dict[str, Any]) -> None:
+    """With their receipts, which are of what was streamed under the response's own id."""
+    assembly = Assembly()
+    for event in api.stream(path, **body):
+        assembly.add(event)
+    response = assembly.response()
+    assert response is not None
+    report = api.report({**body, "stream": True}, response)
     assert report["verdict"] == "accepted", report
+    assert "receipt" in report["coverage"].partition("; not checked")[0]

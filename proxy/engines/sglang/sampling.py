@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from sglang.srt.sampling.sampling_params import TOP_K_ALL
+
 from toploc.tokens.sampling import LEAST_TEMPERATURE, Sampling
 
 from ...channel.tag import EXTRA_ARG
@@ -33,8 +35,7 @@ def handed_over(request: Any, asked: Sampling) -> Sampling:
     other = [name for name, neutral in NEUTRAL.items() if (getattr(params, name, neutral) or neutral) != neutral]
     if set(params.custom_params or {}) - {EXTRA_ARG} or getattr(request, "custom_logit_processor", None):
         other.append("custom_logit_processor")
-    # What SGLang calls the whole vocabulary is 1 << 30.
-    top_k = 0 if params.top_k >= asked_vocabulary() else int(params.top_k)
+    top_k = 0 if params.top_k >= TOP_K_ALL else int(params.top_k)
     greedy = top_k == 1
     cuts = [name for name, cuts in (("top_k", top_k), ("top_p", params.top_p < 1), ("min_p", params.min_p)) if cuts]
     if not greedy and len(cuts) > 1:
@@ -50,10 +51,3 @@ def handed_over(request: Any, asked: Sampling) -> Sampling:
         sampler=asked.sampler,
         other=tuple(other),
     )
-
-
-def asked_vocabulary() -> int:
-    """SGLang's number for no `top_k` (sglang/srt/sampling/sampling_params.py, TOP_K_ALL)."""
-    from sglang.srt.sampling.sampling_params import TOP_K_ALL
-
-    return int(TOP_K_ALL)

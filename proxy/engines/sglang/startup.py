@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from toploc.errors import UnsupportedEngine
@@ -84,8 +85,6 @@ async def connect(settings: Settings, proving: Proving) -> Server:
 
 async def with_verifier(app: FastAPI, server: Server) -> Server:
     """The server with what judges evidence, once SGLang has its tokenizer and routes."""
-    from dataclasses import replace
-
     launch, described = server.settings.launch, server.served.engine
     if launch is None or not launch.tokenizer or described is None:
         return server

@@ -55,7 +55,11 @@ def context(count: int, error: ProofError | None = None) -> RequestContext:
 
 
 def respond(
-    of: RequestContext, kind: bytes, bodies: Sequence[bytes], on_error: OnError = OnError.REPORT
+    of: RequestContext,
+    kind: bytes,
+    bodies: Sequence[bytes],
+    on_error: OnError = OnError.REPORT,
+    signature: Any = None,
 ) -> tuple[list[dict[str, Any]], Kept]:
     sent: list[dict[str, Any]] = []
     kept = Kept()
@@ -64,7 +68,7 @@ def respond(
         sent.append(message)
 
     async def run() -> None:
-        responder = Responder(of, send, on_error, Unasked(), store=kept)  # type: ignore[arg-type]
+        responder = Responder(of, send, on_error, signature, store=kept)  # type: ignore[arg-type]
         await responder({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
         for body in bodies:
             await responder({"type": "http.response.body", "body": body, "more_body": True})
@@ -80,7 +84,7 @@ def answer(number: int, finished: bool = True, **more: Any) -> dict[str, Any]:
 
 
 def test_an_object() -> None:
-    sent, kept = respond(context(1), b"application/json", [json.dumps(answer(0)).encode()])
+    sent, kept = respond(context(1), b"application/json", [json.dumps(answer(0)).encode()], signature=Unasked())
     body = json.loads(sent[1]["body"])
     assert body.pop("toploc_proofs")["choices"] == [{"index": 0, "token_ids": [0], "proofs": ["p"]}]
     assert body == answer(0)
@@ -89,7 +93,9 @@ def test_an_object() -> None:
 
 def test_a_list() -> None:
     """Each answer has its own, of its own prompt."""
-    sent, kept = respond(context(3), b"application/json", [json.dumps([answer(i) for i in range(3)]).encode()])
+    sent, kept = respond(
+        context(3), b"application/json", [json.dumps([answer(i) for i in range(3)]).encode()], signature=Unasked()
+    )
     for i, body in enumerate(json.loads(sent[1]["body"])):
         field = body.pop("toploc_proofs")
         assert [choice["token_ids"] for choice in field["choices"]] == [[i]]
@@ -108,7 +114,7 @@ def test_other_lists_pass(body: bytes) -> None:
 def test_events() -> None:
     said = [answer(0, False, index=0), answer(1, True, index=1), answer(0, True, index=0)]
     bodies = [b"data: " + json.dumps(one, separators=(",", ":")).encode() + b"\n\n" for one in said]
-    sent, kept = respond(context(2), b"text/event-stream", [*bodies, b"data: [DONE]\n\n"])
+    sent, kept = respond(context(2), b"text/event-stream", [*bodies, b"data: [DONE]\n\n"], signature=Unasked())
     text = b"".join(message["body"] for message in sent[1:])
     events = [json.loads(line[6:]) for line in text.split(b"\n") if line.startswith(b"data: {")]
     assert "toploc_proofs" not in events[0]
@@ -124,3 +130,16 @@ def test_a_failure_is_the_whole_answers() -> None:
     sent, _ = respond(context(2, error), b"application/json", [body], OnError.FAIL)
     assert sent[0]["status"] == 500
     assert json.loads(sent[1]["body"])["error"]["code"] == "rows_missing"
+
+
+@pytest.mark.parametrize(("said", "name"), [({"id": "msg_1"}, "msg_1"), ({}, "rid")])
+def test_a_streamed_message_has_the_id_of_its_first_event(said: dict[str, str], name: str) -> None:
+    """SGLang's is not the engine's, by which vLLM's messages are called."""
+    of = context(1)
+    of.calls[0].request_id = "rid"
+    start = {"type": "message_start", "message": said}
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+    bodies = [f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in (start, end)]
+    sent, kept = respond(of, b"text/event-stream", bodies)
+    assert list(kept) == [name]
+    assert b"".join(message["body"] for message in sent[1:]).startswith(bodies[0])
