@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
+from toploc_client import share
 from toploc_client.answer import Answer
 from toploc_client.checker import Checker, Given
 from toploc_client.errors import MissingProofs
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from toploc_client.judgement import Judgement
     from toploc_client.kept import FetchAsync
+    from toploc_client.routes import Sent
 
     from toploc.report import Check
 
@@ -57,7 +60,7 @@ class Auditor(Checker):
         options = Options(
             verifier=_verifiers(upstream) if parent is None else parent.options.verifier,
             rule=upstream.rule,
-            audit_rate=policy.audit_rate,
+            audit_rate=policy.audit_rate if policy.when == "inline" else 1.0,
             require_proofs=True if policy.action("missing") != "warn" else None,
             trusted_keys=upstream.trusted_keys or (),
             draw_seeds=upstream.draw_seeds,
@@ -83,15 +86,19 @@ class Auditor(Checker):
             await self._judge_finding(finding, given)
             await self._tell(finding)
 
-    def leave(self, answer: Answer) -> None:
-        """Of a stream that the application left after its proofs."""
-        answer.response.told = True
-        self._later(self.finish_async(answer))
+    def draws(self, sent: Sent) -> bool:
+        """In the background an answer is drawn before it comes, so that the others need not be read. What draws it is
+        not known to the server."""
+        name = f"{next(self._numbers)}:{sha256(sent.body).hexdigest()}"
+        return share.chosen(self.policy.audit_rate, self.seed, name)
 
-    def over(self, finding: Finding) -> None:
-        """Nothing more comes of a stream; one that broke off, or was left early, is counted here."""
-        if finding.verdict in (None, "unchecked") and not finding.told:
-            finding.worsen("unchecked", finding.reason or "left")
+    def over(self, finding: Finding, left: Coroutine[Any, Any, None] | None) -> None:
+        """Nothing more comes of a stream. `left` looks at one that the application left; what nobody has counted is
+        counted here."""
+        if left is not None:
+            self._later(left)
+        elif not finding.told and finding.verdict != PENDING:
+            finding.worsen("unchecked", finding.reason or ("left" if finding.verdict is None else None))
             self._later(self._tell(finding))
 
     def unchecked(self, response: Any, why: str, *, raises: bool = True) -> None:
@@ -130,7 +137,9 @@ class Auditor(Checker):
 
     def _given(self, finding: Finding, answer: Answer) -> Given | None:
         try:
-            return self.begin(answer)
+            given = self.begin(answer)
+            if finding.drawn or given is None or any(check.status in ("failed", "undecided") for check in given.own):
+                return given
         except MissingProofs as error:
             finding.worsen("missing", error.code or str(error))
         except (ToplocError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:

@@ -1,24 +1,28 @@
 """Between an upstream's reply and the application.
 
 Inline, an answer is held until it was checked, streams too: nothing of one that is refused goes out. In the background
-a stream goes out as it comes; its last event waits until the answer is in the store.
+a stream goes out as it comes; its last event waits until the answer is in the store. What is read is looked at when it
+is whole, since a look at each event as it passes would cost as much as passing it.
 """
 
 from __future__ import annotations
 
-from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any, Final, cast
+import asyncio
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 from starlette.responses import Response, StreamingResponse
 from toploc_client.tap import Tap, is_stream
 
 from .errors import BILLED, body_of
-from .field import Stripper, without
+from .field import MARK, Stripper, without
 from .headers import to_application
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncIterator
 
     from starlette.types import Send
     from toploc_client.kept import FetchAsync
@@ -27,46 +31,66 @@ if TYPE_CHECKING:
     from .auditor import Auditor
     from .finding import Finding
 
-BROKEN: Final = (httpx.TransportError, httpx.StreamError, httpx.DecodingError, TimeoutError)
+BROKEN: Final = (httpx.TransportError, httpx.StreamError, TimeoutError)
 """Of a reply that does not come to its end."""
 
 ENDS: Final = (b"\n\n", b"\r\r", b"\r\n\r\n")
 """Of events."""
+
+LAST: Final = re.compile(rb"^(?:data: ?\[DONE\]|event: ?(?:message_stop|response\.(?:completed|incomplete)))", re.M)
+"""Begins the last event of a stream, in a line that no text of an answer can make. One that comes in two parts is not
+known for the last before the reply ends."""
+
+SLICE: Final = 64 * 2**10
+"""Bytes that are looked at in one go. Bounds for how long other requests wait."""
 
 
 class TooLong(Exception):
     """A reply is longer than what is held of one; never leaves this folder."""
 
 
-class Held:
-    """A reply that is read whole before anything of it goes out."""
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """What an answer is held against, and by whom."""
 
-    def __init__(self, reply: httpx.Response, limit: int) -> None:
-        self.reply, self._limit = reply, limit
-        self.body = b""
+    sent: Sent
+    auditor: Auditor
+    finding: Finding
+    fetch: FetchAsync
+    limit: int
+    strip: bool
+    fails: bool
+    """Whether an answer that cannot be stored is refused."""
 
-    async def read(self, sent: Sent, auditor: Auditor, finding: Finding, fetch: FetchAsync) -> None:
-        """What was found is in `finding` afterwards. Raises one of BROKEN, or TooLong."""
-        _tap(self.reply, sent, auditor, finding, fetch)
-        body = bytearray()
-        try:
-            async with aclosing(_parts(self.reply)) as parts:
-                async for part in parts:
-                    body += part
-                    if len(body) > self._limit:
-                        raise TooLong
-        finally:
-            await self.reply.aclose()
-        self.body = bytes(body)
+    async def of(self, reply: httpx.Response, body: bytes) -> None:
+        """Has the client's tap read what came, as if it came now. What was found is in `finding`."""
+        read = httpx.Response(reply.status_code, headers=reply.headers, stream=_Slices(body))
+        streams = is_stream(reply, asked=False)
+        tap = Tap(read, self.sent, self.auditor, streams=streams, parse=lambda _: self.finding, fetch=self.fetch)
+        tap.owner = self.finding
+        async for _ in read.aiter_bytes():
+            pass
 
-    def response(self, *, strip: bool) -> Response:
-        body = self.body
-        if strip:
-            body = _stripped(body) if is_stream(self.reply, asked=False) else without(body)
-        response = Response(body, self.reply.status_code)
-        kept = [(name, value) for name, value in response.raw_headers if name == b"content-length"]
-        response.raw_headers = [*to_application(self.reply.headers.raw, resized=True), *kept]
-        return response
+
+async def held(reply: httpx.Response, exam: Exam) -> Response:
+    """A reply that is read whole, and looked at, before anything of it goes out. Raises one of BROKEN, or TooLong."""
+    parts, size = list[bytes](), 0
+    try:
+        async for part in reply.aiter_raw():
+            parts.append(part)
+            size += len(part)
+            if size > exam.limit:
+                raise TooLong
+    finally:
+        await reply.aclose()
+    body = b"".join(parts)
+    await exam.of(reply, body)
+    if exam.strip:
+        body = _stripped(body) if is_stream(reply, asked=False) else without(body)
+    response = Response(body, reply.status_code)
+    length = [(name, value) for name, value in response.raw_headers if name == b"content-length"]
+    response.raw_headers = [*to_application(reply.headers.raw, resized=True), *length]
+    return response
 
 
 class Passing(StreamingResponse):
@@ -94,54 +118,76 @@ def raw(reply: httpx.Response) -> Passing:
     return Passing(reply, reply.aiter_raw(), resized=False)
 
 
-def watched(
-    reply: httpx.Response,
-    sent: Sent,
-    auditor: Auditor,
-    finding: Finding,
-    fetch: FetchAsync,
-    *,
-    strip: bool,
-    limit: int,
-    fails: bool,
-) -> Passing:
-    """A stream whose answer is checked in the background. `fails`: an answer that cannot be stored does not end."""
-    _tap(reply, sent, auditor, finding, fetch)
+def watched(reply: httpx.Response, exam: Exam) -> Passing:
+    """A stream that is looked at when it is over, if it was drawn. Of others it is only known whether proofs came."""
+    return Passing(reply, _Watch(reply, exam).parts(), resized=exam.strip)
 
-    async def parts() -> AsyncIterator[bytes]:
-        stripper, size, whole = Stripper() if strip else None, 0, True
+
+class _Watch:
+    def __init__(self, reply: httpx.Response, exam: Exam) -> None:
+        self._reply, self._exam = reply, exam
+        self._stripper = Stripper() if exam.strip else None
+        self._came = list[bytes]()
+        self._reads = exam.finding.drawn or exam.sent.form == "response"  # of which the id is to be known
+        self._proven = False
+        """Whether something that looks like the field has come."""
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """What goes out. An `error` event ends a stream that broke off, or that could not be stored."""
+        exam, size, examined, whole = self._exam, 0, 0, True
         try:
-            async with aclosing(_parts(reply)) as came:
-                async for part in came:
-                    size += len(part)
-                    if size > limit:
-                        raise TooLong
-                    if finding.unstored and fails:
-                        yield _error("not_stored", "the answer could not be stored", whole)
-                        return
-                    going = part if stripper is None else stripper.feed(part)
-                    if going:
-                        whole = going.endswith(ENDS)
-                        yield going
-            if stripper is not None and (rest := stripper.flush()):
+            async for part in self._reply.aiter_raw():
+                size += len(part)
+                if size > exam.limit:
+                    raise TooLong
+                self._note(part)
+                if not examined and b":" in part and LAST.search(part):
+                    examined = len(self._came) or 1
+                    await self._examine()
+                    if exam.finding.unstored and exam.fails:
+                        break
+                if going := part if self._stripper is None else self._stripper.feed(part):
+                    whole = going.endswith(ENDS)
+                    yield going
+            if not examined or any(b"data:" in part for part in self._came[examined:]):
+                await self._examine()
+            if exam.finding.unstored and exam.fails:
+                yield _error("not_stored", "the answer could not be stored", whole)
+            elif self._stripper is not None and (rest := self._stripper.flush()):
                 yield rest
         except (*BROKEN, TooLong) as error:
-            finding.worsen("unchecked", "too_long" if isinstance(error, TooLong) else "broken_off")
+            exam.finding.worsen("unchecked", "too_long" if isinstance(error, TooLong) else "broken_off")
             yield _error("broken_off", "the upstream's stream did not come to its end", whole)
         finally:
-            auditor.over(finding)
+            self._over()
 
-    return Passing(reply, parts(), resized=strip)
+    def _note(self, part: bytes) -> None:
+        self._proven = self._proven or MARK in part
+        if self._reads:
+            self._came.append(part)
+
+    async def _examine(self) -> None:
+        if self._reads:
+            await self._exam.of(self._reply, b"".join(self._came))
+        else:
+            self._exam.finding.worsen(*(("unchecked", None) if self._proven else ("missing", "the server sent none")))
+
+    def _over(self) -> None:
+        """One that the application left after its proofs is looked at too, while nobody waits."""
+        finding = self._exam.finding
+        left = finding.verdict is None and self._reads and self._proven
+        self._exam.auditor.over(finding, self._examine() if left else None)
 
 
-def _tap(reply: httpx.Response, sent: Sent, auditor: Auditor, finding: Finding, fetch: FetchAsync) -> None:
-    tap = Tap(reply, sent, auditor, streams=is_stream(reply, asked=False), parse=lambda _: finding, fetch=fetch)
-    tap.owner = finding
+class _Slices(httpx.AsyncByteStream):
+    def __init__(self, body: bytes) -> None:
+        self._body = body
 
-
-def _parts(reply: httpx.Response) -> AsyncGenerator[bytes]:
-    """Which a tap closes too, when nobody reads on."""
-    return cast("AsyncGenerator[bytes]", reply.aiter_bytes())
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._body), SLICE):
+            if start:
+                await asyncio.sleep(0)
+            yield self._body[start : start + SLICE]
 
 
 def _stripped(body: bytes) -> bytes:

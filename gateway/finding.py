@@ -33,6 +33,8 @@ class Finding:
     verdict: str | None = None
     reason: str | None = None
     report: Judgement | None = None
+    drawn: bool = True
+    """Whether verifiers are to be asked."""
     told: bool = False
     """Whether it was counted, or will be."""
     stored: bool = False

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from starlette.responses import Response
-    from toploc_client.kept import FetchAsync
     from toploc_client.routes import Sent
 
     from .auditor import Auditor
@@ -160,42 +159,32 @@ class Relay:
         if reply.headers.get("content-encoding", "identity") != "identity":
             await reply.aclose()
             return PassedOver("encoded", billed=True, final=broken.final)
-        finding = Finding(upstream.name, model, incoming.path[:200])
-        if is_stream(reply, asked=False) and auditor.policy.when == "background":
-            return self._watched(reply, sent, auditor, finding, upstream.proofs_of)
-        return await self._held(reply, sent, auditor, finding, upstream.proofs_of)
-
-    def _watched(
-        self, reply: httpx.Response, sent: Sent, auditor: Auditor, finding: Finding, fetch: FetchAsync
-    ) -> Response:
-        return _with_report(
-            delivery.watched(
-                reply,
-                sent,
-                auditor,
-                finding,
-                fetch,
-                strip=self._config.field == "strip",
-                limit=self._config.limits.answer_bytes,
-                fails=self._config.store.on_error == "fail",
-            ),
-            "pending",
-            finding,
+        return await self._checked(
+            side.upstream, reply, sent, auditor, Finding(upstream.name, model, incoming.path[:200])
         )
 
-    async def _held(
-        self, reply: httpx.Response, sent: Sent, auditor: Auditor, finding: Finding, fetch: FetchAsync
+    async def _checked(
+        self, upstream: Upstream, reply: httpx.Response, sent: Sent, auditor: Auditor, finding: Finding
     ) -> Response | PassedOver:
-        held, policy = delivery.Held(reply, self._config.limits.answer_bytes), auditor.policy
+        config, policy = self._config, auditor.policy
+        exam = delivery.Exam(
+            *(sent, auditor, finding, upstream.proofs_of),
+            limit=config.limits.answer_bytes,
+            strip=config.field == "strip",
+            fails=config.store.on_error == "fail",
+        )
+        if policy.when == "background":
+            finding.drawn = auditor.draws(sent)
+            if is_stream(reply, asked=False):
+                return _with_report(delivery.watched(reply, exam), "pending" if finding.drawn else "unchecked", finding)
         final = policy.on_broken == "fail"
         try:
-            async with asyncio.timeout(self._config.timeouts.total):
-                await held.read(sent, auditor, finding, fetch)
-        except delivery.TooLong:
-            return PassedOver("too_long", billed=True, final=final, finding=finding)
-        except delivery.BROKEN:
-            return PassedOver("broken", billed=True, final=final, finding=finding)
-        if finding.unstored and self._config.store.on_error == "fail":
+            async with asyncio.timeout(config.timeouts.total):
+                response = await delivery.held(reply, exam)
+        except (delivery.TooLong, *delivery.BROKEN) as error:
+            reason = "too_long" if isinstance(error, delivery.TooLong) else "broken"
+            return PassedOver(reason, billed=True, final=final, finding=finding)
+        if finding.unstored and exam.fails:
             return PassedOver("not_stored", billed=True, final=True, finding=finding)
         verdict = finding.verdict or "unchecked"
         if verdict in ("rejected", "undecided", "missing", "unavailable"):
@@ -203,11 +192,11 @@ class Relay:
             if action != "warn":
                 return PassedOver(verdict, billed=True, final=action == "fail", finding=finding)
             event(logging.WARNING, MESSAGES[verdict], upstream=finding.upstream, report=finding.id, why=finding.reason)
-        return _with_report(held.response(strip=self._config.field == "strip"), verdict, finding)
+        return _with_report(response, verdict, finding)
 
 
 def _with_report(response: Response, verdict: str, finding: Finding) -> Response:
-    """Where it is in the store, or will be. A verdict of None says nothing: an answer without output."""
+    """The report's id, where it is in the store or will be."""
     response.raw_headers.append((VERDICT, verdict.encode()))
     if finding.stored or verdict == "pending":
         response.raw_headers.append((REPORT, finding.id.encode()))
