@@ -17,7 +17,7 @@ FOLDERS = {"toploc": "toploc", "toploc_proxy": "proxy", "toploc_client": "client
 # Lowest first. What stands in one line may not import each other either.
 LAYERS = {
     "toploc": [
-        "errors foreign scheme utils",
+        "errors foreign recent scheme utils",
         "arguments engine kernels leaves pooling",
         "thresholds protocol weights",
         "proofs tokens",

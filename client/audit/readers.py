@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from toploc.errors import ToplocError
 from toploc.evidence.file import Line, read_lines
 
+from .arrow import arrow
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -75,17 +77,12 @@ class Rows:
             return Line(number, place, None, str(error))
 
     def _opened(self) -> Any:
-        try:
-            from pyarrow import ArrowException, parquet
-        except ImportError:
-            raise ToplocError(
-                f"{self.path}: Parquet needs the package pyarrow; pip install 'toploc-proxy[experiments]'"
-            ) from None
+        pa, parquet = arrow(self.path)
         try:
             return parquet.ParquetFile(self.path)
         except OSError as error:
             raise ToplocError(f"{self.path}: {error.strerror or error}") from None
-        except ArrowException as error:
+        except pa.ArrowException as error:
             raise ToplocError(f"{self.path}: no whole Parquet file: {str(error).splitlines()[0][:200]}") from None
 
 

@@ -9,6 +9,8 @@ import orjson
 
 from toploc.errors import ToplocError
 
+from .arrow import arrow
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
@@ -69,14 +71,7 @@ def write_verdicts(target: Path, file: str, entries: Iterable[Entry]) -> None:
 
 
 def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError:
-        raise ToplocError(
-            f"{path}: Parquet needs the package pyarrow; pip install 'toploc-proxy[experiments]', or give "
-            "--verdicts jsonl"
-        ) from None
+    pa, parquet = arrow(path, "give --verdicts jsonl")
     schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in FIELDS.items()])
     with parquet.ParquetWriter(path, schema) as writer:
         while held := list(islice(rows, BATCH)):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from toploc.protocol import ProofError
+from toploc.recent import Recent
 
 if TYPE_CHECKING:
     from ..receipts.signing import Signature
@@ -35,28 +35,14 @@ class Later:
     """In this process alone, as vLLM's own store of responses."""
 
     def __init__(self, limit: int = LIMIT, remembered: int = REMEMBERED) -> None:
-        self._limit = limit
-        self._remembered = remembered
-        self._answers: OrderedDict[str, Answer] = OrderedDict()
-        self._expired: OrderedDict[str, None] = OrderedDict()
+        self._recent = Recent[Answer](count=limit, remembered=remembered)
+        self.forget = self._recent.forget
+        """Another response has this id now, which is not to be proven."""
 
     def keep(self, response_id: str, answer: Answer) -> None:
         """Clients may choose ids: of equal ones the last response is there, as vLLM has it."""
-        self._answers.pop(response_id, None)
-        self._expired.pop(response_id, None)
-        self._answers[response_id] = answer
-        if len(self._answers) > self._limit:
-            oldest, _ = self._answers.popitem(last=False)
-            self._expired[oldest] = None
-            if len(self._expired) > self._remembered:
-                self._expired.popitem(last=False)
-
-    def forget(self, response_id: str) -> None:
-        """Another response has this id now, which is not to be proven."""
-        self._answers.pop(response_id, None)
-        self._expired.pop(response_id, None)
+        self._recent.put(response_id, answer)
 
     def get(self, response_id: str) -> Answer | ProofError | None:
         """None of a response that nothing was to be proven of."""
-        answer = self._answers.get(response_id)
-        return answer or (EXPIRED if response_id in self._expired else None)
+        return self._recent.get(response_id) or (EXPIRED if self._recent.has_gone(response_id) else None)

@@ -6,9 +6,10 @@ They have the answer's token ids, so only an id that cannot be guessed has its p
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+from toploc.recent import Recent
 
 from .database import LOCK_TIMEOUT, Database, Schema
 
@@ -56,27 +57,15 @@ class MemoryProofs:
     """The last proofs of this process."""
 
     def __init__(self, limit: int = IN_MEMORY, remembered: int = REMEMBERED // 10) -> None:
-        self._limit = limit
-        self._remembered = remembered
-        self._size = 0
-        self._there: OrderedDict[str, bytes] = OrderedDict()
-        self._expired: OrderedDict[str, None] = OrderedDict()
+        self._recent = Recent[bytes](size=limit, measure=len, remembered=remembered)
 
     def add(self, response_id: str, field: bytes) -> None:
-        if not UNGUESSABLE.fullmatch(response_id) or response_id in self._there:
-            return
-        _count(True)
-        self._there[response_id] = field
-        self._size += len(field)
-        while self._size > self._limit:
-            oldest, gone = self._there.popitem(last=False)
-            self._size -= len(gone)
-            self._expired[oldest] = None
-            if len(self._expired) > self._remembered:
-                self._expired.popitem(last=False)
+        if UNGUESSABLE.fullmatch(response_id) and self._recent.get(response_id) is None:
+            _count(True)
+            self._recent.put(response_id, field)
 
     async def get(self, response_id: str) -> bytes | Missing:
-        return self._there.get(response_id) or ("expired" if response_id in self._expired else "unknown")
+        return self._recent.get(response_id) or ("expired" if self._recent.has_gone(response_id) else "unknown")
 
 
 class SqliteProofs:
