@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 import openai
 import pytest
-from options import NAME, SERVE
+from options import NAME, SERVE, THINKING
 from toploc_proxy.local_server import LocalServer
 from warm import Warm, WarmServer
 
@@ -117,7 +117,7 @@ def signing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PublicKey]:
 def server(signing: tuple[Path, PublicKey]) -> Iterator[LocalServer]:
     key, store = str(signing[0]), str(signing[0].with_name("receipts.db"))
     options = ["--toploc-signing-key", key, "--toploc-receipts", store, "--toploc-trusted-keys", key]
-    with LocalServer([str(MODEL), *SERVE, *TOOLS, *options]) as local:
+    with LocalServer([str(MODEL), *SERVE, *TOOLS, *THINKING, *options]) as local:
         yield local
 
 
@@ -135,7 +135,7 @@ def verifier(launch: Callable[..., LocalServer]) -> Iterator[LocalServer]:
 def plain(launch: Callable[..., LocalServer]) -> Iterator[Api]:
     """`vllm serve` with the flags of `server`, less ours."""
     command = [sys.executable, str(REPOSITORY / "benchmarks" / "serving" / "plain.py")]
-    with launch(*TOOLS, command=command) as local, Api(local.url) as api:
+    with launch(*TOOLS, *THINKING, command=command) as local, Api(local.url) as api:
         yield api
 
 

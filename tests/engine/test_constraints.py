@@ -1,4 +1,4 @@
-"""Answers under a grammar, bad words and allowed ids are held to the model as all others are, on the live engine."""
+"""Answers under a grammar, bad words, allowed ids and a thinking budget are held to the model, on the live engine."""
 
 from __future__ import annotations
 
@@ -48,6 +48,14 @@ CONSTRAINED: dict[str, tuple[str, Json]] = {
     "bad words": (CHAT, {"messages": STORY, "bad_words": ["the", "wind", "a little"]}),
     "allowed ids": (CHAT, {"messages": STORY, "allowed_token_ids": list(range(2, 400))}),
     "bad words in a grammar": (CHAT, {"messages": STORY, **REGEX, "bad_words": ["a", "the"], "min_tokens": 5}),
+    "thinking in the prompt": (COMPLETION, {"prompt": "one, two, <tool_response>", "thinking_token_budget": 9}),
+    "no thinking": (COMPLETION, {"prompt": "one, two, <tool_response>", "thinking_token_budget": 0}),
+    # Each token is preferred to others that begins to think; once it is forced to end, it begins anew.
+    "thinking in the answer": (CHAT, {"messages": STORY, "thinking_token_budget": 4, "logit_bias": {"1022": 100}}),
+    "thinking under bad words": (
+        COMPLETION,
+        {"prompt": "one<tool_response>", "thinking_token_budget": 5, "bad_words": ["two", "</tool_response>"]},
+    ),
     "response by a schema": (
         RESPONSE,
         {
@@ -203,6 +211,21 @@ def test_text_outside_of_what_the_request_leaves(api: Api, name: str) -> None:
     check = tokens_of(report)
     assert (report["verdict"], check["status"], check["reason"]) == ("rejected", "failed", "forbidden"), report
     assert check["figures"]["option"] == OPTION.get(name, "structured_outputs")
+
+
+@pytest.mark.parametrize(("thought", "allowed"), [(None, 9), (20, 9), (9, 20), (9, None)])
+def test_thinking_longer_or_less_than_the_budget(api: Api, thought: int | None, allowed: int | None) -> None:
+    """Written by the same model under another budget, and proven by an honest prefill."""
+    body: Json = {"prompt": "one, two, <tool_response>", "max_tokens": 40, "temperature": 0, "ignore_eos": True}
+    response = unsigned(api.post(COMPLETION, **body, thinking_token_budget=thought))
+    report = api.report(response, **body, thinking_token_budget=allowed)
+    check = tokens_of(report)
+    assert (report["verdict"], check["status"]) == ("rejected", "failed"), report
+    if allowed is not None and (thought is None or thought > allowed):
+        figures = check["figures"]
+        assert (check["reason"], figures["option"], figures["place"]) == ("forbidden", "thinking_token_budget", allowed)
+    else:
+        assert check["reason"] == "margin"
 
 
 def test_an_end_before_the_grammars(api: Api) -> None:

@@ -381,8 +381,8 @@ def search_results(request: Json, response: Json) -> None:
     response["content"].insert(0, found)
 
 
-def a_likelier_token(request: Json, response: Json) -> None:
-    response["choices"][0]["logprobs"]["content"][3]["logprob"] += 2
+def a_less_likely_token(request: Json, response: Json) -> None:
+    response["choices"][0]["logprobs"]["content"][3]["logprob"] -= 2
 
 
 def another_alternative(request: Json, response: Json) -> None:
@@ -420,10 +420,10 @@ ATTACKS: dict[str, tuple[str, Callable[[Json, Json], None], str, str]] = {
     "other arguments": ("chat with tools", other_arguments, "rejected", "response_differs"),
     "a search": ("response", a_search, "rejected", "response_differs"),
     "search results": ("message", search_results, "rejected", "response_differs"),
-    "a likelier token": ("chat, log-probabilities", a_likelier_token, "rejected", "logprobs_differ"),
+    "a less likely token": ("chat, log-probabilities", a_less_likely_token, "rejected", "logprobs_differ"),
     "another token": ("tokens", another_token, "rejected", "response_differs"),
     "another prompt": ("tokens", another_prompt, "rejected", "response_differs"),
-    "a likelier token of tokens": ("tokens, log-probabilities", a_likelier_token, "rejected", "logprobs_differ"),
+    "a less likely token of tokens": ("tokens, log-probabilities", a_less_likely_token, "rejected", "logprobs_differ"),
     "under other weights": ("tokens", under_other_weights, "undecided", "not_bound"),
     "another alternative": ("chat, the likeliest five", another_alternative, "rejected", "response_differs"),
 }

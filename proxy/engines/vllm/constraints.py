@@ -19,16 +19,18 @@ from toploc.tokens.masks import BITS, Constraint, Forbidden, MaskTable, TooManyM
 from toploc.tokens.sampling import Sampling
 
 from ...channel.tag import EXTRA_ARG
+from .budgets import Budgets
 from .grammars import Grammars, Uncompiled, Unfollowed, backends_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
     from vllm.config import VllmConfig
     from vllm.sampling_params import SamplingParams
     from vllm.v1.engine import EngineCoreRequest
 
+    from .budgets import Budget
     from .call import Call
     from .grammars import Followed
 
@@ -36,13 +38,14 @@ OPTIONS: Final = tuple(Sampling.model_fields.keys() - {"seed", "sampler", "other
 """Fields that `Sampling` and `SamplingParams` have under one name."""
 
 GRAMMAR, ALLOWED, BAD_WORDS = "structured_outputs", "allowed_token_ids", "bad_words"
+BUDGET: Final = "thinking_token_budget"
 WATERMARKING: Final = "watermarking"
 
 CONSTRAINTS: Final = (
     GRAMMAR,
     ALLOWED,
     BAD_WORDS,
-    "thinking_token_budget",
+    BUDGET,
     WATERMARKING,
     "trace_decode_token_ids",
     "logits_processors",
@@ -60,7 +63,8 @@ FOLLOW_SECONDS: Final = 60.0
 
 
 class Constraints:
-    """Follows answers through grammars, allowed ids and bad words, one after another on a thread of its own."""
+    """Follows answers through grammars, allowed ids, bad words and thinking budgets, one after another on a thread of
+    its own."""
 
     def __init__(self, config: VllmConfig) -> None:
         self._words = -(-int(config.model_config.get_vocab_size()) // BITS)
@@ -73,6 +77,12 @@ class Constraints:
             self.followed |= {GRAMMAR}
         except UnsupportedEngine:
             pass  # an older vLLM: grammars are named, and skipped
+        self._budgets: Budgets | None = None
+        try:
+            self._budgets = Budgets(config)
+            self.followed |= {BUDGET}
+        except UnsupportedEngine:
+            pass  # as grammars
 
     def alternatives(self, call: Call) -> int:
         """How many sets of masks this call's answers may have been drawn under: by one grammar back end or another."""
@@ -82,20 +92,34 @@ class Constraints:
 
     async def of(self, call: Call, token_ids: Sequence[int], alternative: int) -> Constraint:
         """What came of following these tokens."""
-        params = call.sampling_params
-        if call.request is None or not any(getattr(params, name, None) for name in self.followed):
+        if call.request is None or not any(_is_set(call.sampling_params, name) for name in self.followed):
             return Constraint()
         work = partial(self._follow, call.request, token_ids, alternative)
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _follow(self, request: EngineCoreRequest, token_ids: Sequence[int], alternative: int) -> Constraint:
+        """By the first rule of a budget that leaves the answer, if it has one."""
+        found = Constraint()
+        for budget in self._rules(request):
+            found = self._follow_under(budget, request, token_ids, alternative)
+            if found.forbidden is None or found.forbidden.option != BUDGET:
+                break
+        return found
+
+    def _rules(self, request: EngineCoreRequest) -> Iterable[Budget | None]:
+        is_bound = self._budgets is not None and _is_set(request.sampling_params, BUDGET)
+        return self._budgets.rules(request) if self._budgets is not None and is_bound else (None,)
+
+    def _follow_under(
+        self, budget: Budget | None, request: EngineCoreRequest, token_ids: Sequence[int], alternative: int
+    ) -> Constraint:
         params = request.sampling_params
         table = MaskTable()
         try:
             grammar = None
             if self._grammars is not None and params.structured_outputs is not None:
                 grammar = self._grammars.follow(request, alternative)
-            followed = _Following(params, grammar, self._words)
+            followed = _Following(params, grammar, budget, self._words)
             deadline = time.monotonic() + FOLLOW_SECONDS
             for place in range(len(token_ids)):
                 if time.monotonic() > deadline:
@@ -112,11 +136,13 @@ class Constraints:
 
 
 class _Following:
-    """The masks of one answer, in vLLM's order: the grammar's, then allowed ids, then bad words
-    (`vllm/v1/worker/gpu_model_runner.py`, `vllm/v1/sample/sampler.py`)."""
+    """The masks of one answer, in vLLM's order: the grammar's, then allowed ids, then bad words, then the token that a
+    thinking budget forces, whatever the others forbid (`vllm/v1/worker/gpu_model_runner.py`,
+    `vllm/v1/sample/sampler.py`)."""
 
-    def __init__(self, params: SamplingParams, grammar: Followed | None, words: int) -> None:
+    def __init__(self, params: SamplingParams, grammar: Followed | None, budget: Budget | None, words: int) -> None:
         self._grammar = grammar
+        self._budget = budget
         self._words = words
         allowed = params.allowed_token_ids
         self._allowed = row_of(np.array(allowed), words) if allowed else None
@@ -128,15 +154,22 @@ class _Following:
         Raises Unfollowed where nothing at all is left, of which vLLM draws something.
         """
         raw = None if self._grammar is None else self._whole(self._grammar.mask())
+        forced = None if self._budget is None else self._budget.forced()
         processed = self._combined(raw, banned(self._bad, token_ids, place))
+        if forced is not None:
+            processed = row_of(np.array([forced]), self._words)
         token = token_ids[place]
         if processed is not None and not processed.any():
             raise Unfollowed("the request's options leave no token")
         if not is_left(processed, token):
+            if forced is not None:
+                return BUDGET
             if not is_left(raw, token):
                 return GRAMMAR
             return BAD_WORDS if is_left(self._allowed, token) else ALLOWED
         table.add(raw, processed)
+        if self._budget is not None:
+            self._budget.accept(token)
         if self._grammar is not None:
             self._grammar.accept(token)
         return None
@@ -188,7 +221,13 @@ def handed_over(
 
 def constraints_of(params: SamplingParams, *, watermarks: bool = False) -> tuple[str, ...]:
     """Names of the constraints that the engine is handed: those that are not off, and the arguments of processors."""
-    named = [name for name in CONSTRAINTS if getattr(params, name, None)]
+    named = [name for name in CONSTRAINTS if _is_set(params, name)]
     if watermarks and getattr(params, WATERMARKING, None) is None:
         named.append(WATERMARKING)
     return (*named, *sorted((params.extra_args or {}).keys() - TRANSFERS))
+
+
+def _is_set(params: SamplingParams, name: str) -> bool:
+    """Whether a constraint is not off. A budget of no tokens is one."""
+    value = getattr(params, name, None)
+    return value is not None if name == BUDGET else bool(value)

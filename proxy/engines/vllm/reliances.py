@@ -350,8 +350,24 @@ GRAMMARS: Final = Reliance.on(
     members="grammar_init grammar_bitmask accept_tokens",
     without="the check on tokens skips answers under a grammar",
 )
+BUDGETS: Final = Reliance.on(
+    "vllm.v1.sample.thinking_budget_state:ThinkingBudgetStateHolder",
+    "budgets",
+    members="sync_batch update_state apply_to_logits",
+    without="the check on tokens skips answers under a thinking budget",
+)
 CONSTRAINTS: Final = (
     GRAMMARS,
+    BUDGETS,
+    Reliance.on(
+        "vllm.v1.sample.thinking_budget_state:ThinkingBudgetStateHolder.apply_to_logits",
+        "budgets",
+        parameters="self logits predict_bonus_token spec_token_ids",
+    ),
+    Reliance.on(
+        "vllm.v1.sample.logits_processor.interface:BatchUpdate", "budgets", members="batch_size removed added moved"
+    ),
+    Reliance.on("vllm.config:VllmConfig", "budgets", members="reasoning_config"),
     Reliance.on(
         "vllm.v1.structured_output:StructuredOutputManager.grammar_bitmask",
         "grammars",
@@ -372,8 +388,8 @@ CONSTRAINTS: Final = (
     ),
     Reliance.on(
         "vllm.v1.engine:EngineCoreRequest",
-        "rehearsal call constraints grammars",
-        members="sampling_params reasoning_ended reasoning_parser_kwargs",
+        "rehearsal call constraints grammars budgets",
+        members="prompt_token_ids sampling_params reasoning_ended reasoning_parser_kwargs",
     ),
 )
 

@@ -59,6 +59,9 @@ def test_the_servers_defaults_are_in_there() -> None:
         ({"response_format": {"type": "json_object"}}, ("structured_outputs",)),
         ({"structured_outputs": {"regex": "a+"}}, ("structured_outputs",)),
         ({"vllm_xargs": {"processor": 1}}, ("processor",)),
+        ({"thinking_token_budget": 5}, ("thinking_token_budget",)),
+        ({"thinking_token_budget": 0}, ("thinking_token_budget",)),
+        ({"thinking_token_budget": -1}, ()),
     ],
 )
 def test_constraints(options: dict[str, Any], named: tuple[str, ...]) -> None:
