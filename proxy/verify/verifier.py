@@ -32,7 +32,7 @@ from .limits import Places, TooLarge
 from .verification import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from toploc import engine as engines
     from toploc.evidence.evidence import Answer, Evidence
@@ -125,12 +125,8 @@ class EngineVerifier:
         async with asyncio.timeout(TIMEOUT):
             first = Verification(self, evidence)
             report = await first.report()
-            for alternative in range(1, first.alternatives):
-                if report.accepted:
-                    break
-                other = await Verification(self, evidence, alternative).report()
-                report = min(report, other, key=lambda one: BEST_FIRST.index(one.verdict))
-            return report
+            others = (Verification(self, evidence, n).report for n in range(1, first.alternatives))
+            return await best_of(report, others)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -165,7 +161,7 @@ class EngineVerifier:
         sampling = self.engine.sampling_of(rendered, evidence.sampling_of(answer))
         constraint = await self.engine.constrain(rendered, token_ids, alternative)  # 3
         try:  # 4
-            examined = await self._examine(sampling, constraint, prompt, token_ids, rendered)
+            examined = await self._examine(*self._asked(sampling, constraint, prompt, token_ids, rendered), rendered)
         except ProofUnavailable as error:
             return not_computable(answer, "proofs", "not_computed", f"{error.code}: {error}"), None
         points = Points(
@@ -179,32 +175,20 @@ class EngineVerifier:
         made = Computed(tuple(prompt), points, self._dtype, scores, sampling, constraint, rendered.media)
         return made, scored
 
-    async def _examine(
+    def _asked(
         self,
         sampling: Sampling,
         constraint: Constraint,
         prompt: Sequence[int],
         token_ids: Sequence[int],
         rendered: Rendered,
-    ) -> Examined:
-        tokens = min(len(prompt) + len(token_ids), self.places.tokens)
-        async with self.places.prefill(tokens):
-            with RUNNING.track_inprogress():
-                return await self._examine_now(sampling, constraint, prompt, token_ids, rendered)
-
-    async def _examine_now(
-        self,
-        sampling: Sampling,
-        constraint: Constraint,
-        prompt: Sequence[int],
-        token_ids: Sequence[int],
-        rendered: Rendered,
-    ) -> Examined:
+    ) -> tuple[Tag, Examine]:
+        """What the worker is asked, and the tag of the prefill that it is asked about."""
         followed = not constraint.problem and constraint.forbidden is None
         logprobs = self._wanted(rendered) if followed and MASKING.isdisjoint(sampling.other) else None
         tag = Tag.new(start=len(prompt) - 1 if logprobs is None or logprobs.prompt is None else 0)
         wanted = self._has_scores and not sampling.other and followed
-        request = Examine(
+        return tag, Examine(
             tag.nonce,
             list(prompt),
             list(token_ids),
@@ -214,15 +198,20 @@ class EngineVerifier:
             logprobs,
             _masked(constraint.masks),
         )
-        try:
-            # The last token goes into nothing.
-            extra_args = {EXTRA_ARG: tag.seal(self._secret)}
-            await self.engine.prefill(f"toploc-{tag.nonce}", [*prompt, *token_ids[:-1]], rendered, extra_args)
-            return await unless_dead(self.engine.health, self._channel.examine(request, TIMEOUT))
-        except BaseException:
-            # Not waited for: the worker may be gone.
-            in_background(self._channel.discard(tag.nonce, [0]))
-            raise
+
+    async def _examine(self, tag: Tag, asked: Examine, rendered: Rendered) -> Examined:
+        # The last token goes into nothing.
+        token_ids = [*asked.prompt, *asked.token_ids[:-1]]
+        async with self.places.prefill(min(len(token_ids) + 1, self.places.tokens)):
+            with RUNNING.track_inprogress():
+                try:
+                    extra_args = {EXTRA_ARG: tag.seal(self._secret)}
+                    await self.engine.prefill(f"toploc-{tag.nonce}", token_ids, rendered, extra_args)
+                    return await unless_dead(self.engine.health, self._channel.examine(asked, TIMEOUT))
+                except BaseException:
+                    # Not waited for: the worker may be gone.
+                    in_background(self._channel.discard(tag.nonce, [0]))
+                    raise
 
     def _wanted(self, rendered: Rendered) -> Logprobs | None:
         """The log-probabilities to compute: not of the whole vocabulary, and none that options have changed."""
@@ -236,6 +225,15 @@ class EngineVerifier:
     def served_names(self) -> list[str]:
         """Of the model and its adapters, which may be loaded while the server runs."""
         return [*self.names, *self.engine.adapters()]
+
+
+async def best_of(report: Report, others: Iterable[Callable[[], Awaitable[Report]]]) -> Report:
+    """The best of a report and `others`, which are made until one is accepted."""
+    for other in others:
+        if report.accepted:
+            break
+        report = min(report, await other(), key=lambda one: BEST_FIRST.index(one.verdict))
+    return report
 
 
 def _masked(masks: Masks | None) -> Masked | None:

@@ -24,6 +24,7 @@ with warnings.catch_warnings():
     from toploc_proxy.offline import LLM, Rollout
     from vllm import SamplingParams
     from vllm.exceptions import VLLMValidationError
+    from vllm.sampling_params import StructuredOutputsParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -189,6 +190,30 @@ def test_tokens_that_the_options_do_not_give(llm: LLM) -> None:
     [honest, report] = llm.verify([made, greedy])
     assert honest.verdict == "accepted"
     assert reasons(report) == {"margin"}
+
+
+CONSTRAINED: dict[str, dict[str, Any]] = {
+    "a grammar": {"structured_outputs": StructuredOutputsParams(regex=r"[a-z]{3,8}( [a-z]{2,8}){2,12}\. [0-9]{1,3}")},
+    "a schema": {"structured_outputs": StructuredOutputsParams(json={"type": "object", "properties": {"a": {}}})},
+    "bad words": {"bad_words": ["the", "wind", "a little"]},
+    "allowed ids": {"allowed_token_ids": list(range(2, 400))},
+}
+
+
+def test_constrained_rollouts_are_held_to_their_tokens(llm: LLM) -> None:
+    """As a server holds them: by the masks that they were drawn under."""
+    for name, options in CONSTRAINED.items():
+        params = SamplingParams(temperature=0, max_tokens=40, **options)
+        [made] = rollouts(llm, [STORY], params)
+        # Parameters as they come of a file or another process, which no engine has looked at.
+        fresh = SamplingParams(temperature=0, max_tokens=40, **CONSTRAINED[name])
+        [report] = llm.verify([replace(made, sampling_params=fresh)])
+        assert report.verdict == "accepted", (name, report)
+        assert [(c.status, c.reason) for c in report.checks if c.name == "tokens"] == [("passed", None)], name
+        [free] = rollouts(llm, [STORY], GREEDY)
+        if name != "bad words":
+            [report] = llm.verify([replace(free, sampling_params=fresh)])
+            assert reasons(report) >= {"forbidden"}, (name, report)
 
 
 def test_reports_that_nobody_waits_for(llm: LLM) -> None:

@@ -22,6 +22,7 @@ from toploc.verifier.judge import judge
 
 from ....log import logger
 from ....verify.engine import Claim, Scored
+from ....verify.verifier import best_of
 from ..call import Call
 from ..prefill import PrefillEngine
 from ..replay import Replayer, Unended
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from toploc.evidence.evidence import Evidence
     from toploc.report import Report
+    from toploc.verifier.judge import Policy
 
     from ....verify.verifier import EngineVerifier
     from .background import Background
@@ -170,11 +172,25 @@ class Verification:
             return refused(f"the verification failed: {type(error).__name__}: {error}"[:500])
 
     async def _judged(self, rollout: Rollout, evidence: Evidence) -> Report:
-        verifier, policy = self._verifier, self._verifier.policy
+        policy = self._verifier.policy
         if rollout.lora_request is not None:
             policy = replace(policy, names=[rollout.lora_request.lora_name])
         call = _call_of(rollout, evidence)
-        computed = [(await verifier.compute(evidence, answer, call, 0))[0] for answer in evidence.answers]
+        if call.sampling_params is not UNSAID:
+            call = await self._prover.replayer.read(call)
+
+        async def report(alternative: int) -> Report:
+            return await self._report_by(alternative, rollout, evidence, call, policy)
+
+        others = (partial(report, n) for n in range(1, self._prover.alternatives(call)))
+        return await best_of(await report(0), others)
+
+    async def _report_by(
+        self, alternative: int, rollout: Rollout, evidence: Evidence, call: Call, policy: Policy
+    ) -> Report:
+        """By one of the sets of masks that its tokens may have been drawn under."""
+        verifier = self._verifier
+        computed = [(await verifier.compute(evidence, answer, call, alternative))[0] for answer in evidence.answers]
         problem = next((entry.message for entry in computed if isinstance(entry, Check)), None)
         if not computed:
             problem = "there are no tokens with proofs"
@@ -189,8 +205,7 @@ class Verification:
         if call.sampling_params is not UNSAID:
             reason = None
             try:
-                read = await self._prover.replayer.read(call)
-                async for output in self._prover.replayer.outputs(read, [Claim(proven, True)], [Scored()], []):
+                async for output in self._prover.replayer.outputs(call, [Claim(proven, True)], [Scored()], []):
                     reason = output.outputs[0].finish_reason
             except Unended as error:
                 return Rehearsed(ended=Ended(0, len(proven), error.count))
