@@ -16,8 +16,9 @@ from toploc_proxy.receipts.delivered import Delivered
 
 from toploc.protocol import ChoiceProofs, PromptDigest, ToplocProofs, num_chunks
 from toploc.receipts.keys import SigningKey
-from toploc.receipts.receipt import issue, verify_receipt
+from toploc.receipts.receipt import verify_receipt
 from toploc.receipts.request import body_sha256, request_digest
+from toploc.receipts.statement import issue
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,9 @@ import orjson
 
 from toploc.evidence.assembly import LAST
 from toploc.receipts.keys import load_signing_keys
-from toploc.receipts.receipt import issue
 from toploc.receipts.request import body_sha256, request_digest
 from toploc.receipts.signed import fields_in
+from toploc.receipts.statement import issue
 
 from .. import metrics
 from ..log import RequestLogger

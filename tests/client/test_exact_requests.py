@@ -15,8 +15,8 @@ from toploc_client.options import Options
 
 from toploc.protocol import ToplocProofs
 from toploc.receipts.keys import SigningKey
-from toploc.receipts.receipt import issue
 from toploc.receipts.request import body_sha256, request_digest
+from toploc.receipts.statement import issue
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from toploc_client.replays import CLOCKS, Replays, Seen
 
 from toploc.protocol import ToplocProofs
 from toploc.receipts.keys import SigningKey
-from toploc.receipts.receipt import issue
+from toploc.receipts.statement import issue
 
 from test_lies import ACCEPTED, chat  # isort: skip
 

@@ -1,1 +1,1 @@
-"""Receipts: `receipt.py` signs and checks, `output.py` is what was said, `keys.py` whose word it is."""
+"""Receipts: `statement.py` signs, `receipt.py` checks, `output.py` is what was said, `keys.py` whose word it is."""

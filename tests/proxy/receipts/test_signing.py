@@ -30,7 +30,8 @@ from toploc.errors import InvalidKey
 from toploc.evidence.assembly import Assembly
 from toploc.protocol import ChoiceProofs, ProofError
 from toploc.receipts.keys import SigningKey, parse_keys
-from toploc.receipts.receipt import issue, verify_receipt
+from toploc.receipts.receipt import verify_receipt
+from toploc.receipts.statement import issue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

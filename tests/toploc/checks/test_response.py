@@ -12,7 +12,8 @@ from toploc.checks.response import Ended, Rehearsed, check_response
 from toploc.evidence.leaves import compare
 from toploc.protocol import ToplocProofs
 from toploc.receipts.keys import SigningKey
-from toploc.receipts.receipt import digest, issue
+from toploc.receipts.request import digest
+from toploc.receipts.statement import issue
 from toploc.thresholds.bounds import Thresholds
 from toploc.thresholds.tokens import TokenBounds
 from toploc.verifier.transformers import TransformersVerifier

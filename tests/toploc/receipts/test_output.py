@@ -15,8 +15,9 @@ from toploc.evidence.parse import read_evidence
 from toploc.protocol import ChoiceProofs, Receipt, ToplocProofs
 from toploc.receipts.keys import SigningKey
 from toploc.receipts.output import foreign_in, output_of, shown_in
-from toploc.receipts.receipt import canonical, issue, verify_receipt
+from toploc.receipts.receipt import verify_receipt
 from toploc.receipts.request import digest
+from toploc.receipts.statement import canonical, issue
 
 if TYPE_CHECKING:
     from collections.abc import Callable

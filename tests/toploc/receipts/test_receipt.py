@@ -23,8 +23,9 @@ from toploc.leaves import is_free
 from toploc.protocol import ToplocProofs
 from toploc.receipts.keys import PublicKey, SigningKey
 from toploc.receipts.output import output_of, shown_in
-from toploc.receipts.receipt import canonical, issue, verify_receipt
+from toploc.receipts.receipt import verify_receipt
 from toploc.receipts.request import digest, request_digest
+from toploc.receipts.statement import canonical, issue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

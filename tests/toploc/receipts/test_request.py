@@ -17,8 +17,9 @@ from toploc.errors import MalformedEvidence
 from toploc.evidence.parse import parse_evidence, read_evidence
 from toploc.protocol import ToplocProofs
 from toploc.receipts.keys import SigningKey
-from toploc.receipts.receipt import issue, verify_receipt
+from toploc.receipts.receipt import verify_receipt
 from toploc.receipts.request import body_sha256, evidence_of, needs_body, request_digest
+from toploc.receipts.statement import issue
 from toploc.report import Check
 
 RECORDED = Path(__file__).parents[1] / "evidence"

@@ -23,9 +23,10 @@ from toploc.leaves import is_free
 from toploc.protocol import FIELD_NAME, ToplocProofs
 from toploc.receipts.keys import SigningKey, parse_keys
 from toploc.receipts.output import route_of
-from toploc.receipts.receipt import ReceiptResult, issue, verify_receipt
+from toploc.receipts.receipt import ReceiptResult, verify_receipt
 from toploc.receipts.request import digest
 from toploc.receipts.signed import fields_in, leaves_sha256
+from toploc.receipts.statement import issue
 from toploc.report import Report
 
 EVIDENCE = Path(__file__).parents[1] / "evidence"
