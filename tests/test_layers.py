@@ -25,7 +25,7 @@ LAYERS = {
         "evidence",
         "checks",
         "verifier",
-        "calibration",
+        "calibration conformance",
         "moved cli",
         "__main__ __init__",
     ],

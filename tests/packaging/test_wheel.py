@@ -68,6 +68,7 @@ def test_the_wheel_holds_packages_and_their_data(wheel: Path) -> None:
         "toploc/py.typed",
         "toploc/configs/thresholds/paper-bfloat16.yaml",
         "toploc/configs/thresholds/toploc-mini.yaml",
+        "toploc/conformance/vectors/proofs.jsonl",
         "toploc_client/__init__.py",
         "toploc_client/audit/page/report.html",
         "toploc_client/audit/page/report.css",
