@@ -6,6 +6,7 @@ As in the original's scripts one folder holds any number of models: each has a f
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,12 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from toploc.errors import ToplocError
 from toploc.evidence.file import EvidenceFile, read_lines
 
-from ..local_server import LocalServer
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from contextlib import ExitStack
     from pathlib import Path
+
+    from ..offline import LLM
 
 MANIFEST: Final = "manifest.json"
 
@@ -27,9 +27,6 @@ EVIDENCE: Final = "evidence.jsonl"
 
 SAMPLE: Final = "sample"
 """Key of a request's `metadata` with the number of its prompt in the data set, from 0."""
-
-START_TIMEOUT: Final = 1800.0
-"""Seconds: a large model may have to be downloaded first."""
 
 
 class Manifest(BaseModel):
@@ -122,15 +119,14 @@ def file_name(model_name: str) -> str:
     return name
 
 
-def start_server(stack: ExitStack, weights: str, name: str, *, dtype: str, tp: int, options: Sequence[str]) -> str:
-    """The address of a `toploc serve` of a model under a name, until the stack is closed.
+def load_llm(weights: str, name: str, *, dtype: str, tp: int, options: Sequence[str]) -> LLM:
+    """An engine of this process's own that has a model under a name, until the end of a `with` statement."""
+    # Seconds of imports, which a running server needs none of.
+    from ..engines.vllm.offline.answers import llm_by_flags
 
-    Raises ToplocError, with the end of its log, where it does not come up.
-    """
+    print(f"loading {weights}; it takes a minute or more", file=sys.stderr)
+    if "--kv-cache-memory-bytes" not in options:
+        # In GiB; without it vLLM on a CPU takes most of the memory. It goes before the flag.
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     flags = ["--served-model-name", name, "--dtype", dtype, "--tensor-parallel-size", str(tp)]
-    print(f"starting toploc serve {weights}; it takes a minute or more", file=sys.stderr)
-    server = LocalServer([weights, *flags, *options], offline=False, start_timeout=START_TIMEOUT)
-    try:
-        return stack.enter_context(server).url
-    except RuntimeError as error:
-        raise ToplocError(f"toploc serve {weights}: {error}") from None
+    return llm_by_flags(weights, [*flags, *options])

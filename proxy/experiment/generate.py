@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -20,7 +18,7 @@ from toploc.scheme import CHUNK_SIZE
 from toploc.verifier.model_name import require_model
 
 from .flags import add_flag, parse
-from .folder import SAMPLE, Experiment, Manifest
+from .folder import SAMPLE, Experiment, Manifest, load_llm
 from .prompts import read_prompts
 
 if TYPE_CHECKING:
@@ -151,16 +149,9 @@ def _make(
     bar: tqdm[Any],
 ) -> None:
     """Has an engine of this process's own make the answers, and keeps each batch as it is done. Raises ToplocError."""
-    # Seconds of imports, which a running server needs none of.
-    from ..engines.vllm.offline.answers import answer, llm_by_flags
+    from ..engines.vllm.offline.answers import answer
 
-    flags = ["--served-model-name", args.model_name, "--dtype", args.dtype, "--tensor-parallel-size", str(args.tp)]
-    weights = args.weights or args.model_name
-    print(f"loading {weights}; it takes a minute or more", file=sys.stderr)
-    if "--kv-cache-memory-bytes" not in serve:
-        # In GiB; without it vLLM on a CPU takes most of the memory. It goes before the flag.
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    with llm_by_flags(weights, [*flags, *serve]) as llm:
+    with load_llm(args.weights or args.model_name, args.model_name, dtype=args.dtype, tp=args.tp, options=serve) as llm:
         every, size = list(bodies), BATCHES * args.batch
         for samples in (every[at : at + size] for at in range(0, len(every), size)):
             made = answer(llm, args.route, [bodies[sample] for sample in samples])

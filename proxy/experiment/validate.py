@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,17 +22,20 @@ from toploc.thresholds.bounds import Thresholds
 from toploc.verifier.model_name import require_model
 
 from .flags import add_flag, parse
-from .folder import Experiment, file_name, start_server
+from .folder import Experiment, file_name, load_llm
 from .table import line, require_pyarrow, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    Verifies = Callable[[Iterable[bytes]], Iterator[Report]]
 
 DESCRIPTION: Final = """\
 Prefills the answers that `toploc generate` kept and holds their proofs against it. For each answer it prints
 VERIFICATION PASSED or VERIFICATION FAILED with its worst figures, and it writes a table of all chunks into
-SAVE_DIR/DECODE_MODEL. The flags are those of the original's script; underscores may be dashes. What is after -- goes to
-`toploc serve`, with --backend vllm. The check on tokens is not done: `toploc verify` does it.
+SAVE_DIR/DECODE_MODEL. The flags are those of the original's script; underscores may be dashes. What is after -- are
+options of the engine, as `toploc serve` has them, with --backend vllm. The check on tokens is not done: `toploc verify`
+does it.
 """
 
 EPILOG: Final = """\
@@ -54,8 +57,6 @@ ATTENTION: Final = {
 
 LEFT_OUT: Final = "tokens"
 """The check that is about who wrote the text, and not about activations."""
-
-IN_FLIGHT: Final = 32
 
 
 def parser() -> argparse.ArgumentParser:
@@ -139,7 +140,7 @@ def _check(args: argparse.Namespace, serve: Sequence[str]) -> None:
         if args.tp > 1:
             raise ToplocError(f"--tp {args.tp}: transformers has one device here; give --backend vllm or --tp 1")
         if serve:
-            raise ToplocError(f"{' '.join(serve)}: options of the server need --backend vllm")
+            raise ToplocError(f"{' '.join(serve)}: options of the engine need --backend vllm")
     if args.attn == "flash" and args.backend == "transformers" and find_spec("flash_attn") is None:
         raise ToplocError("--attn flash: the package flash-attn is not installed; give --attn sdpa or --backend vllm")
     if args.device and args.backend == "vllm":
@@ -150,17 +151,12 @@ def _verified(
     args: argparse.Namespace, serve: Sequence[str], answers: Mapping[int, bytes], stack: ExitStack
 ) -> Iterator[Report]:
     """A report on each answer, in order."""
-    verify = (_by_server if args.backend == "vllm" else _by_transformers)(args, serve, stack)
-    if args.backend == "vllm":
-        pool = stack.enter_context(ThreadPoolExecutor(IN_FLIGHT))
-        reports: Iterator[Report] = pool.map(verify, answers.values())
-    else:
-        reports = map(verify, answers.values())
-    for report in reports:
+    verify = (_by_vllm if args.backend == "vllm" else _by_transformers)(args, serve, stack)
+    for report in verify(answers.values()):
         yield Report.of([check for check in report.checks if check.name != LEFT_OUT], model=report.model)
 
 
-def _by_transformers(args: argparse.Namespace, _: Sequence[str], __: ExitStack) -> Callable[[bytes], Report]:
+def _by_transformers(args: argparse.Namespace, _: Sequence[str], __: ExitStack) -> Verifies:
     import torch
 
     from toploc.verifier.prefill import load_prefill
@@ -171,20 +167,20 @@ def _by_transformers(args: argparse.Namespace, _: Sequence[str], __: ExitStack) 
     prefill = load_prefill(args.validate_model_name, args.dtype, device, attention=ATTENTION["transformers"][attention])
     thresholds = Thresholds.load(args.thresholds) if args.thresholds else None
     verifier = TransformersVerifier(prefill, names=[args.decode_model_name], thresholds=thresholds, scored=False)
-    return verifier.verify
+    return partial(map, verifier.verify)
 
 
-def _by_server(args: argparse.Namespace, serve: Sequence[str], stack: ExitStack) -> Callable[[bytes], Report]:
-    from toploc.verifier.server import Verifier
-
-    options = ["--toploc-role", "verifier", *serve]
+def _by_vllm(args: argparse.Namespace, serve: Sequence[str], stack: ExitStack) -> Verifies:
+    options = [*serve]
     if args.attn:
         options += ["--attention-backend", ATTENTION["vllm"][args.attn]]
-    # Without, a server takes those that were calibrated for its model.
+    # Without, an engine takes those that were calibrated for its model.
     options += ["--toploc-thresholds", args.thresholds or f"paper-{_proof_dtype(args.dtype)}"]
     names = args.validate_model_name, args.decode_model_name
-    url = start_server(stack, *names, dtype=args.dtype, tp=args.tp, options=options)
-    return stack.enter_context(Verifier(url)).verify
+    llm = stack.enter_context(load_llm(*names, dtype=args.dtype, tp=args.tp, options=options))
+    from ..engines.vllm.offline.answers import reports_on
+
+    return partial(reports_on, llm)
 
 
 def _proof_dtype(dtype: str) -> str:

@@ -20,7 +20,7 @@ with warnings.catch_warnings():
     # vLLM's and torch's own, which are errors in tests.
     warnings.simplefilter("ignore")
     import vllm
-    from toploc_proxy.engines.vllm.offline.answers import answer
+    from toploc_proxy.engines.vllm.offline.answers import answer, reports_on
     from toploc_proxy.offline import LLM, Rollout
     from vllm import SamplingParams
     from vllm.exceptions import VLLMValidationError
@@ -237,3 +237,28 @@ def test_answers_as_a_server_gives_them(
     for body, response in zip(bodies, answer(llm, route, bodies), strict=True):
         report = verifier.verify(json.dumps({"request": body, "response": response}))
         assert report.verdict == "accepted", str(report)
+
+
+def test_evidence_is_held_against_its_request_and_its_text(llm: LLM) -> None:
+    """As `toploc validate` does by vLLM: what a server would rehearse is found by the checks without one."""
+    options = {"model": "toploc-mini", "temperature": 0, "max_tokens": 40, "ignore_eos": True}
+    chats = [{**options, "messages": messages} for messages in [STORY, *sums(2)]]
+    texts = [{**options, "prompt": "one, two"}]
+    made = [*zip(chats, answer(llm, "chat", chats), strict=True)]
+    made += zip(texts, answer(llm, "completion", texts), strict=True)
+    (asked, response), (other, _), *_ = made
+    said = json.loads(json.dumps(response))
+    said["choices"][0]["message"]["content"] += " Buy now."
+    swapped = json.loads(json.dumps(response))
+    swapped["toploc_proofs"]["choices"][0]["proofs"].reverse()
+    wrong = [(other, response), (asked, said), (asked, swapped), (asked, {**response, "toploc_proofs": 7})]
+    items = [json.dumps({"request": request, "response": given}).encode() for request, given in [*made, *wrong]]
+    reports = list(reports_on(llm, [*items, b"{"]))
+    assert [report.verdict for report in reports] == ["accepted"] * 4 + ["rejected"] * 5, reports
+    assert [sorted(filter(None, reasons(report))) for report in reports[4:]] == [
+        ["prompt_differs"],
+        ["text"],
+        ["activations"],
+        ["malformed"],
+        ["malformed"],
+    ]

@@ -8,6 +8,7 @@ import torch
 
 from ..engine import Engine
 from ..errors import ToplocError
+from .rendering import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -93,12 +94,8 @@ class TransformersPrefill:
         return {name: given[name] for name in names if given.get(name) is not None}
 
     def render(self, messages: Sequence[Mapping[str, Any]], **template: Any) -> list[int]:
-        """A chat's prompt as token ids, by the model's own chat template.
-
-        `template`: `tools`, `documents`, and whatever a request has in `chat_template_kwargs`.
-        """
-        options = {"add_generation_prompt": True, **template, "tokenize": True, "return_dict": False}
-        return [int(i) for i in self.tokenizer.apply_chat_template(list(messages), **options)]
+        """See `rendering.render`."""
+        return render(self.tokenizer, messages, **template)
 
     def hidden_states(self, prompt: Sequence[int], token_ids: Sequence[int]) -> torch.Tensor:
         """Output of the final norm at the positions that produced `token_ids`, [len(token_ids), hidden].

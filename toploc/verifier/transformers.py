@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import secrets
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-from ..checks.prompt import matching_prompt, reads_clock
+from ..checks.prompt import reads_clock
 from ..errors import InvalidActivations, MalformedEvidence
 from ..evidence.parse import parse_evidence
 from ..proofs.chunks import proof_dtype, state_points
@@ -18,16 +15,14 @@ from ..thresholds.bounds import Thresholds
 from ..tokens.scoring import score_tokens
 from .judge import Computed, Policy, beyond_the_model, judge, not_computable
 from .prefill import TransformersPrefill
+from .rendering import prompt_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from ..evidence.evidence import Answer, Evidence
     from ..receipts.keys import PublicKey
-
-RENDERING: Final = frozenset({"tools", "documents", "add_generation_prompt", "continue_final_message"})
-"""What a request may set of the tokenizer's own options; `chat_template_kwargs` must not reach the others."""
 
 
 class TransformersVerifier:
@@ -87,26 +82,13 @@ class TransformersVerifier:
     def compute(self, evidence: Evidence, answer: Answer) -> Computed | Check:
         """What the checks need of one choice, or why there is nothing.
 
-        0. The prompt is text alone.
-        1. Render the request's prompt.
+        1. Render the request's prompt (`prompt_of`).
         2. The model can be run over prompt and answer (`beyond_the_model`).
         3. One forward pass; top-k of its states, and the scores of its logits.
         """
-        if answer.prompt.media is not None:  # 0
-            message = "the prompt has images, audio or video, which this verifier cannot read; a server can"
-            return not_computable(answer, "prompt", "media", message)
-        rendered: list[list[int]] = []  # 1
-        problem = "it is not plain messages, has a template of its own, or is empty"
-        for render in self._renderings(evidence, answer):
-            try:
-                rendered.append(_truncated(render(), evidence.request.truncate_prompt_tokens))
-            except Exception as error:
-                # A template is a program of the model's that runs on foreign input: it may raise anything.
-                problem = f"{type(error).__name__}: {str(error)[:200]}"
-        if not rendered or not rendered[0]:
-            message = f"the prompt cannot be rendered here: {problem}"
-            return not_computable(answer, "prompt", "unrenderable", message)
-        prompt, token_ids = matching_prompt(answer, rendered), answer.token_ids
+        prompt, token_ids = prompt_of(evidence, answer, self.prefill.tokenizer), answer.token_ids  # 1
+        if isinstance(prompt, Check):
+            return prompt
         beyond = beyond_the_model(  # 2
             answer, prompt, vocab_size=self.prefill.vocab_size, context_length=self.prefill.context_length
         )
@@ -123,67 +105,3 @@ class TransformersVerifier:
             logits = self.prefill.logits(states)
             scores = score_tokens(logits, prompt, token_ids, sampling, self.prefill.eos_token_ids)
         return Computed(tuple(prompt), points, proof_dtype(states)[0], scores)
-
-    def _renderings(self, evidence: Evidence, answer: Answer) -> Iterator[Callable[[], list[int]]]:
-        """What a server may have made of the request's prompt, as token ids, the likeliest first."""
-        request = evidence.chat
-        if request is None and evidence.renderable:
-            yield partial(self._completion_prompt, evidence, answer)
-        elif request is not None and evidence.renderable and request.chat_template is None:
-            template: dict[str, Any] = dict(request.chat_template_kwargs or {})
-            for name in (*sorted(RENDERING), "reasoning_effort"):
-                value = getattr(request, name)
-                if value is not None:
-                    template[name] = value
-            for spell in (_joined, dict):
-                yield partial(self._chat_prompt, evidence.messages_of(answer), spell, template)
-                if request.tool_choice == "none" and request.tools:
-                    yield partial(self._chat_prompt, evidence.messages_of(answer), spell, {**template, "tools": None})
-
-    def _completion_prompt(self, evidence: Evidence, answer: Answer) -> list[int]:
-        prompt = evidence.prompt_of(answer)
-        if not isinstance(prompt, str):
-            return list(prompt)
-        special = evidence.request.add_special_tokens is not False
-        return [int(i) for i in self.prefill.tokenizer(prompt, add_special_tokens=special)["input_ids"]]
-
-    def _chat_prompt(
-        self, messages: Sequence[dict[str, Any]], spell: Callable[[dict[str, Any]], dict[str, Any]], template: Any
-    ) -> list[int]:
-        """Messages as vLLM hands them to a template: arguments of calls are objects."""
-        if clash := template.keys() & _own_options(self.prefill.tokenizer) - RENDERING:
-            raise MalformedEvidence("request.chat_template_kwargs", f"{min(clash)} is no option of a template")
-        return self.prefill.render([_with_arguments(spell(message)) for message in messages], **template)
-
-
-def _truncated(prompt: list[int], tokens: int | None) -> list[int]:
-    """The last `tokens`, as vLLM cuts prompts (vllm/renderers/params.py); -1 is as many as the server's context has."""
-    return prompt if tokens is None or tokens < 1 else prompt[-tokens:]
-
-
-def _own_options(tokenizer: Any) -> set[str]:
-    return set(inspect.signature(tokenizer.apply_chat_template).parameters)
-
-
-def _with_arguments(message: dict[str, Any]) -> dict[str, Any]:
-    calls = message.get("tool_calls")
-    if not isinstance(calls, list):
-        return message
-    return {**message, "tool_calls": [_parsed_call(call) for call in calls]}
-
-
-def _parsed_call(call: Any) -> Any:
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
-        return call
-    return {**call, "function": {**function, "arguments": json.loads(function["arguments"] or "{}")}}
-
-
-def _joined(message: dict[str, Any]) -> dict[str, Any]:
-    """Text in parts as one text, where the template does not take lists."""
-    content = message.get("content")
-    if not isinstance(content, list):
-        return message
-    if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
-        raise MalformedEvidence("request.messages", "content that is not text cannot be verified here")
-    return {**message, "content": "\n".join(part["text"] for part in content)}

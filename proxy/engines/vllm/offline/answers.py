@@ -17,9 +17,11 @@ from ..serve.command import make_parser
 from .llm import LLM
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from vllm.outputs import RequestOutput
+
+    from toploc.report import Report
 
 OPTIONS: Final = ("max_tokens", "temperature", "top_p", "ignore_eos", "seed")
 """Of a request, that are handed to the engine under the same name."""
@@ -36,6 +38,7 @@ def llm_by_flags(model: str, flags: Sequence[str]) -> LLM:
     return LLM(
         **{name: value for name, value in engine.items() if name != "disable_log_stats"},
         toploc_seed_requests=args.toploc_seed_requests,
+        toploc_thresholds=args.toploc_thresholds,
         toploc_copy_head=args.toploc_copy_head,
     )
 
@@ -59,6 +62,20 @@ def answer(llm: LLM, route: Literal["chat", "completion"], bodies: Sequence[Mapp
         hint = "; without a chat template: --route completion" if "chat template" in str(error) else ""
         raise ToplocError(f"{error}{hint}") from None
     return [_response(route, body, output) for body, output in zip(bodies, outputs, strict=True)]
+
+
+def reports_on(llm: LLM, items: Iterable[bytes]) -> Iterator[Report]:
+    """A report on each piece of evidence in JSON, in their order, without the check on tokens.
+
+    Raises UnsupportedEngine for a model that does not generate, or has no tokenizer.
+    """
+    waiting: dict[int, Report] = {}
+    following = 0
+    for place, report in llm.toploc_verification.reports_on(items):
+        waiting[place] = report
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1
 
 
 def _response(route: str, body: Mapping[str, Any], output: RequestOutput) -> dict[str, Any]:

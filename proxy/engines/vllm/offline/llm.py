@@ -128,10 +128,15 @@ class LLM(vllm.LLM):  # type: ignore[misc]
         reported too (check `evidence`). Raises whatever the engine raises, and UnsupportedEngine for a model that does
         not generate, or has no tokenizer.
         """
+        listed = (rollout if isinstance(rollout, Rollout) else Rollout(*rollout) for rollout in rollouts)
+        return self.toploc_verification.reports(listed)
+
+    @property
+    def toploc_verification(self) -> Verification:
+        """Raises UnsupportedEngine for a model that does not generate, or has no tokenizer."""
         if self._toploc_verification is None:
             raise UnsupportedEngine("toploc: only an engine that generates, and has a tokenizer, verifies")
-        listed = (rollout if isinstance(rollout, Rollout) else Rollout(*rollout) for rollout in rollouts)
-        return self._toploc_verification.reports(listed)
+        return self._toploc_verification
 
     def close(self) -> None:
         """Ends the engine and its processes. May be called again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -16,9 +16,11 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from toploc.checks.response import Ended, Rehearsed
 from toploc.errors import MalformedEvidence
 from toploc.evidence.leaves import compare
+from toploc.evidence.strict_json import load_json
 from toploc.report import Check, malformed, refused
 from toploc.tokens.sampling import Sampling
 from toploc.verifier.judge import judge
+from toploc.verifier.rendering import prompt_of
 
 from ....log import logger
 from ....verify.engine import Claim, Scored
@@ -28,14 +30,14 @@ from ..prefill import PrefillEngine
 from ..replay import Replayer, Unended
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
     from concurrent.futures import Future
 
     from vllm.lora.request import LoRARequest
 
     from toploc.evidence.evidence import Evidence
     from toploc.report import Report
-    from toploc.verifier.judge import Policy
+    from toploc.verifier.judge import Computed, Policy
 
     from ....verify.verifier import EngineVerifier
     from .background import Background
@@ -45,11 +47,14 @@ if TYPE_CHECKING:
     Events = queue.SimpleQueue["Prefill | int"]
     """Prefills to run, and the places of reports that are done."""
 
+    Judging = Callable[[], Coroutine[Any, Any, Report]]
+    """What makes a report."""
+
 AT_ONCE: Final = 1024
 """Rollouts that are read ahead; how many are in the engine follows from their tokens (`Places`)."""
 
 UNSAID: Final = SamplingParams()
-"""In place of the parameters of a rollout that says none."""
+"""In place of the parameters of a rollout that says none, and of those that no check is to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ class RolloutEngine(PrefillEngine):
         )
         super().__init__(seen, self._hand_over, SimpleNamespace(), priority=0)  # type: ignore[arg-type]
         self.replayer = Replayer(seen)
+        self.tokenizer: Any = deepcopy(engine.renderer.get_tokenizer())
         self.events: Events = queue.SimpleQueue()
 
     async def _hand_over(
@@ -128,15 +134,23 @@ class Verification:
 
         Rollouts are read as there is room. Raises whatever the engine raises.
         """
+        return self._reports(partial(self._judge_rollout, rollout) for rollout in rollouts)
+
+    def reports_on(self, items: Iterable[bytes]) -> Iterator[tuple[int, Report]]:
+        """See `reports`: of evidence in JSON, without its check on tokens. Its prompts are rendered by the model's
+        chat template, and the rest of its responses is what `judge` finds without a rehearsal."""
+        return self._reports(partial(self._judge_evidence, item) for item in items)
+
+    def _reports(self, judgements: Iterable[Judging]) -> Iterator[tuple[int, Report]]:
         # Those that an earlier call left behind have their own.
         events = self._prover.events = queue.SimpleQueue()
-        source = enumerate(rollouts)
+        source = enumerate(judgements)
         tasks: dict[int, Future[Report]] = {}
         prefills: dict[str, Prefill] = {}
         try:
             while True:
-                for place, rollout in islice(source, AT_ONCE - len(tasks)):
-                    tasks[place] = self._begin(place, rollout)
+                for place, judging in islice(source, AT_ONCE - len(tasks)):
+                    tasks[place] = self._begin(place, judging)
                 if not tasks:
                     return
                 for event in _taken(events, wait=not prefills):
@@ -156,23 +170,25 @@ class Verification:
                 self._engine.abort_request(list(prefills))
                 self._engine.toploc_prefills.clear()
 
-    def _begin(self, place: int, rollout: Rollout) -> Future[Report]:
-        task, events = self._background.submit(self._report(rollout)), self._prover.events
+    def _begin(self, place: int, judging: Judging) -> Future[Report]:
+        task, events = self._background.submit(self._report(judging)), self._prover.events
         task.add_done_callback(lambda _: events.put(place))
         return task
 
-    async def _report(self, rollout: Rollout) -> Report:
+    async def _report(self, judging: Judging) -> Report:
         """One that fails keeps no other from its report."""
         try:
-            return await self._judged(rollout, await self._verifier.in_thread(rollout.evidence))
+            return await judging()
         except MalformedEvidence as error:
             return malformed("malformed", str(error), error.field)
         except Exception as error:
             logger.exception("toploc: the verification of a rollout failed")
             return refused(f"the verification failed: {type(error).__name__}: {error}"[:500])
 
-    async def _judged(self, rollout: Rollout, evidence: Evidence) -> Report:
+    async def _judge_rollout(self, rollout: Rollout) -> Report:
+        """Raises MalformedEvidence."""
         policy = self._verifier.policy
+        evidence = await self._verifier.in_thread(rollout.evidence)
         if rollout.lora_request is not None:
             policy = replace(policy, names=[rollout.lora_request.lora_name])
         call = _call_of(rollout, evidence)
@@ -196,6 +212,23 @@ class Verification:
             problem = "there are no tokens with proofs"
         rehearsed = Rehearsed(problem=problem) if problem else await self._rehearse(rollout, evidence, call)
         return await verifier.in_thread(partial(judge, evidence, policy, computed, [rehearsed]))
+
+    async def _judge_evidence(self, item: bytes) -> Report:
+        """Raises MalformedEvidence, or TooLarge."""
+        verifier = self._verifier
+        evidence = await verifier.parse(await verifier.in_thread(partial(load_json, item)))
+        computed: list[Computed | Check] = []
+        for answer in evidence.answers:
+            # On this thread alone: a tokenizer is not to be shared.
+            prompt = prompt_of(evidence, answer, self._prover.tokenizer)
+            if isinstance(prompt, Check):
+                computed.append(prompt)
+                continue
+            rendered = {"type": "token", "prompt_token_ids": [*prompt]}
+            call = Call(rendered, UNSAID, f"evidence-{id(answer)}", None)
+            computed.append((await verifier.compute(evidence, answer, call, 0))[0])
+        named = evidence.under_one_name(verifier.names)
+        return await verifier.in_thread(partial(judge, named, verifier.policy, computed))
 
     async def _rehearse(self, rollout: Rollout, evidence: Evidence, call: Call) -> Rehearsed:
         """What the rollout says beside its proofs, held against them: its tokens, and where and why they end."""
