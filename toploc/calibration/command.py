@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
-from datetime import UTC, datetime
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from ..thresholds.bounds import Thresholds
     from ..thresholds.pooled import PooledBounds
     from ..verifier.transformers import TransformersVerifier
-    from .rate import Rate
+    from .document import Calibration
     from .samples import Sample
 
 DESCRIPTION: Final = """\
@@ -70,6 +69,12 @@ def parser() -> argparse.ArgumentParser:
         "hold for one configuration of the prover's engine, which --prover has to say",
     )
     made.add_argument(
+        "--pair",
+        action="store_true",
+        help="add the bounds to FILE as those of the engine that the answers name and of this verifier's, in place of "
+        "the model's own, which they only tighten",
+    )
+    made.add_argument(
         "--target-false-alarm-answer",
         metavar="RATE",
         type=rate,
@@ -95,73 +100,85 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Exit status 0. Raises ToplocError for files, models and answers that no thresholds can be taken from."""
     args = parser().parse_args(arguments)
+    _check(args)
+    _require_enough(args.honest)
+    print(f"loading {args.model}", file=sys.stderr, flush=True)
+    from ..thresholds.bounds import Thresholds
+    from ..verifier.prefill import load_prefill
+    from ..verifier.transformers import TransformersVerifier
+    from .bounds import bounds_of
+    from .document import Calibration
+
+    known = Thresholds.load(args.out) if args.out.exists() else None
+    scored = known is not None and known.tokens is not None and not args.pair
+    verifier = TransformersVerifier(load_prefill(args.model, args.dtype, args.device), names=[args.name], scored=scored)
+    paper = Thresholds.paper(verifier.prefill.proof_dtype)
+    honest = _samples(args.honest, verifier)
+    fitted = [sample for sample in honest if sample.answer % 2 == 0]
+    bounds = bounds_of(fitted, paper, target=args.target_false_alarm, confidence=args.confidence)
+    said = args.prover or "a server", f"transformers {version('transformers')} on {args.device}"
+    made = Calibration(honest, bounds, args.target_false_alarm, args.confidence, *said)
+    altered = {name: _samples(path, verifier, strict=False) for name, path in args.altered}
+    if args.pair:
+        document, pooled = made.with_pair(_read(args.out), verifier.prefill.engine), ""
+    else:
+        document = made.of_model(args.out.stem, args.name, paper, known)
+        found, pooled = _pooled(args, honest, altered, paper)
+        if args.pooled and found is not None:
+            document["pooled"] = found.model_dump()
+    _write(args.out, document)
+    _report(args, made, Thresholds.from_dict({**document, "bounds": made.listed, "pairs": []}), altered, pooled)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """What can be said before the work is done. Raises ToplocError."""
     if args.out.suffix != ".yaml":
         raise ToplocError(f"--out: expected a name that ends in .yaml, got {args.out}")
     for path in (args.honest, *(path for _, path in args.altered)):
         if not path.is_file():
             raise ToplocError(f"{path}: no such file")
-    # Said before the work is done.
     if args.pooled and not args.prover:
         raise ToplocError("--pooled: say with --prover which engine made the answers, and how it was configured")
+    if args.pair and args.pooled:
+        raise ToplocError("--pair: bounds on whole answers are the model's own; leave out --pooled")
+    if args.pair and not args.out.is_file():
+        raise ToplocError(f"--pair: {args.out}: no such file; calibrate the model's own bounds first, without --pair")
     for package in ("scipy", "matplotlib") if args.plots else ("scipy",):
         if find_spec(package) is None:
             raise ToplocError(f"toploc calibrate: {package} is not installed; pip install 'toploc-proxy[calibrate]'")
     from ..verifier.model_name import require_model
 
     require_model(args.model)
-    _require_enough(args.honest)
-    print(f"loading {args.model}", file=sys.stderr, flush=True)
-    from ..thresholds.bounds import Thresholds
-    from ..verifier.prefill import load_prefill
-    from ..verifier.transformers import TransformersVerifier
-    from . import plots, tables
-    from .bounds import bounds_of
-    from .step import no_finer
 
-    kept = Thresholds.load(args.out).tokens if args.out.exists() else None
-    verifier = TransformersVerifier(
-        load_prefill(args.model, args.dtype, args.device), names=[args.name], scored=kept is not None
-    )
-    paper = Thresholds.paper(verifier.prefill.proof_dtype)
-    honest = _samples(args.honest, verifier)
-    fitted = [sample for sample in honest if sample.answer % 2 == 0]
-    counted = [sample for sample in honest if sample.answer % 2]
-    bounds = bounds_of(fitted, paper, target=args.target_false_alarm, confidence=args.confidence)
-    document: dict[str, Any] = {
-        "name": args.out.stem,
-        "dtype": paper.dtype,
-        "topk": paper.topk,
-        "model": args.name,
-        "provenance": "being calibrated",
-        "bounds": [{k: v for k, v in asdict(entry).items() if v is not None} for entry in bounds],
-    }
-    tried = _by_length(counted, Thresholds.from_dict(document), args.confidence)
-    worst = max(rate.share for _, found in tried.values() for rate in found.values())
-    document["provenance"] = _provenance(args, fitted, counted, Thresholds.from_dict(document), worst)
-    if kept is not None:
-        logit = max(sample.logit for sample in honest)
-        document["tokens"] = no_finer(kept, logit, paper.dtype).model_dump()
-    document["impostor_rate"] = round(worst, 4)
-    thresholds = Thresholds.from_dict(document)
-    altered = {name: _samples(path, verifier, strict=False) for name, path in args.altered}
-    pooled, said = _pooled(args, honest, altered, paper)
-    if args.pooled and pooled is not None:
-        document["pooled"] = pooled.model_dump()
-    _write(args.out, document)
-    print(tables.bounds_table(fitted, bounds, tried), end="\n\n")
-    print(tables.writers_table({"the model, held out": counted, **altered}, thresholds, paper, args.confidence))
-    print(f"\n{said}")
+
+def _report(
+    args: argparse.Namespace,
+    made: Calibration,
+    thresholds: Thresholds,
+    altered: Mapping[str, Sequence[Sample]],
+    pooled: str,
+) -> None:
+    """Prints what the bounds are, and what they find."""
     from ..checks.proofs import MOST_IMPOSTORS
+    from ..thresholds.bounds import Thresholds
+    from . import plots, tables
+    from .document import worst_of
 
-    if worst > MOST_IMPOSTORS:
+    tried, paper = made.try_out(thresholds), Thresholds.paper(thresholds.dtype)
+    print(tables.bounds_table(made.fitted, made.bounds, tried), end="\n\n")
+    writers = {"the model, held out": made.counted, **altered}
+    print(tables.writers_table(writers, thresholds, paper, args.confidence))
+    if pooled:
+        print(f"\n{pooled}")
+    if (worst := worst_of(tried)) > MOST_IMPOSTORS:
         print(
             f"\nThis model's proofs do not discriminate: of proofs made without the computation {worst:.1%} pass at "
             "some length of a chunk. `toploc serve` and `toploc verify` will say so in place of accepting."
         )
     if args.plots:
-        for path in plots.draw(args.plots, {"the model": honest, **altered}, thresholds):
+        for path in plots.draw(args.plots, {"the model": made.honest, **altered}, thresholds):
             print(f"wrote {path}", file=sys.stderr)
-    return 0
 
 
 def _require_enough(path: Path) -> None:
@@ -220,36 +237,12 @@ def _pooled(
     return made, tables.pooled_table(made, gains) + kept
 
 
-def _by_length(
-    counted: Sequence[Sample], thresholds: Thresholds, confidence: float
-) -> dict[int, tuple[Rate, dict[str, Rate]]]:
-    """Of each chunk length: false alarms, and the impostors that pass, by kind."""
-    from .bounds import ROWS, group, refused_chunks
-    from .impostors import impostors
+def _read(path: Path) -> dict[str, Any]:
+    """A file that `Thresholds.load` has read."""
+    import yaml
 
-    found = {}
-    for rows in ROWS:
-        chosen = [sample for sample in counted if group(sample.rows) == rows]
-        found[rows] = refused_chunks(chosen, thresholds, confidence), impostors(chosen, thresholds, confidence)
-    return found
-
-
-def _provenance(
-    args: argparse.Namespace, fitted: Sequence[Sample], counted: Sequence[Sample], thresholds: Thresholds, worst: float
-) -> str:
-    import transformers
-
-    from .bounds import refused_answers, refused_chunks
-
-    answers = len({sample.answer for sample in fitted})
-    chunks = refused_chunks(counted, thresholds, args.confidence)
-    return (
-        f"toploc calibrate, {datetime.now(UTC):%Y-%m-%d}: {len(fitted):,} honest chunks of {answers:,} answers by "
-        f"{args.prover or 'a server'}; verifier transformers {transformers.__version__} on {args.device}. For "
-        f"{args.target_false_alarm:g} false alarms a chunk at {args.confidence:.0%} confidence, by an exponential tail "
-        f"of each figure. Held out: {chunks} chunks and {refused_answers(counted, thresholds, args.confidence)} "
-        f"answers refused; of proofs made without the computation at most {worst:.2%} accepted"
-    )
+    document: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+    return document
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:

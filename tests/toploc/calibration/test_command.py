@@ -137,6 +137,44 @@ def test_bounds_on_whole_answers(
         assert [check.status for check in report.checks if check.name == "pooled"] == [status], str(report)
 
 
+def test_bounds_for_a_pair_of_engines(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They hold for answers that name the engine, and are never above the model's own."""
+    monkeypatch.setattr("toploc.calibration.impostors.PAIRS", 10)
+    out = tmp_path / "mini.yaml"
+    with pytest.raises(ToplocError, match="no such file; calibrate the model's own bounds first"):
+        call(honest, out, "--pair")
+    paper = yaml.safe_load((MODEL.parents[1] / "configs" / "thresholds" / "paper-bfloat16.yaml").read_text("utf-8"))
+    out.write_text(yaml.safe_dump({**paper, "name": "mini"}), "utf-8")
+    with pytest.raises(ToplocError, match="do not say which engine"):
+        call(honest, out, "--pair")
+    engine = {"name": "transformers", "version": "5", "attention": "eager"}
+    named = [json.loads(line) for line in honest.read_text("utf-8").splitlines()]
+    for item in named:
+        item["response"]["toploc_proofs"]["engine"] = engine
+    answers = write(tmp_path / "named.jsonl", named)
+    # Said again, it takes the place of the first.
+    for _ in range(2):
+        assert call(answers, out, "--pair", "--prover", "transformers, eager attention") == 0
+    made = Thresholds.load(out)
+    own = Thresholds.paper().bounds
+    assert made.bounds == own
+    [pair] = made.pairs
+    assert (pair.prover.name, pair.prover.attention, pair.prover.device) == ("transformers", "eager", None)
+    assert (pair.verifier.name, pair.verifier.attention) == ("transformers", "sdpa")
+    assert "120 honest chunks of 100 answers by transformers, eager attention" in pair.provenance
+    assert [entry.rows for entry in pair.bounds] == [1, 2, 4, 8, 32]
+    assert pair.bounds[0].mantissa_mean < own[0].mantissa_mean
+    verifier = TransformersVerifier(TransformersPrefill(MODEL), names=["mini"], thresholds=made)
+    for path, bound in ((answers, pair.bounds[0].mantissa_mean), (honest, own[0].mantissa_mean)):
+        report = verifier.verify(path.read_text("utf-8").splitlines()[0])
+        [proofs] = [check for check in report.checks if check.name == "proofs"]
+        assert proofs.status == "passed"
+        assert proofs.figures["chunks"][0]["bounds"]["mantissa_mean"] == bound  # type: ignore[index, call-overload]
+    # Calibrated anew, the model keeps its pairs.
+    assert call(answers, out) == 0
+    assert Thresholds.load(out).pairs == made.pairs
+
+
 def test_what_cannot_be_used_is_named(honest: Path, tmp_path: Path) -> None:
     items = [json.loads(line) for line in honest.read_text("utf-8").splitlines()[:3]]
     out = tmp_path / "mini.yaml"
