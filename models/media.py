@@ -1,10 +1,11 @@
-"""Small models with random weights that take images: what tests of prompts with media are run on.
+"""Small models with random weights that take images or audio: what tests of prompts with media are run on.
 
     python -m models.media KIND DEST
 
 idefics3      a SigLIP tower and a Llama: an image is cut into tiles of 4 tokens each
 paddleocr_vl  a SigLIP tower and an Ernie: an image has a token for each 28 x 28 pixels, and positions of three parts
 qwen2_5_vl    a tower with windows and a Qwen2, for images and video; it needs torchvision
+qwen2_audio   Whisper's encoder and a Qwen2, for audio of 16 kHz; vLLM needs soundfile to read it
 
 All have the bundled model's tokenizer, with tokens of their own for media. Nothing that they say means anything.
 """
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 HERE = Path(__file__).parent
@@ -147,10 +149,38 @@ def _paddleocr_vl(dest: Path) -> PreTrainedModel:
     return PaddleOCRVLForConditionalGeneration(config)
 
 
+def _qwen2_audio(dest: Path) -> PreTrainedModel:
+    from transformers import (
+        Qwen2AudioConfig,
+        Qwen2AudioForConditionalGeneration,
+        Qwen2AudioProcessor,
+        WhisperFeatureExtractor,
+    )
+
+    marks = ["<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>"]
+    tokenizer = _tokenizer(*marks)
+    features = WhisperFeatureExtractor(feature_size=32)
+    Qwen2AudioProcessor(features, tokenizer, chat_template=tokenizer.chat_template).save_pretrained(dest)
+    config = Qwen2AudioConfig(
+        audio_config={
+            "num_mel_bins": 32,
+            "d_model": 64,
+            "encoder_layers": 2,
+            "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 128,
+            "init_std": SPREAD,
+        },
+        text_config=_text(tokenizer),
+        audio_token_index=tokenizer.convert_tokens_to_ids(marks[1]),
+    )
+    return Qwen2AudioForConditionalGeneration(config)
+
+
 KINDS: dict[str, Callable[[Path], PreTrainedModel]] = {
     "idefics3": _idefics3,
     "paddleocr_vl": _paddleocr_vl,
     "qwen2_5_vl": _qwen2_5_vl,
+    "qwen2_audio": _qwen2_audio,
 }
 
 
@@ -160,7 +190,15 @@ def make(kind: str, dest: Path | str) -> Path:
     torch.manual_seed(0)
     model = KINDS[kind](dest)
     model.to(torch.bfloat16).save_pretrained(dest)
+    if kind == "qwen2_audio":
+        _rename(dest / "model.safetensors", "language_model.model.model.", "language_model.model.")
     return dest
+
+
+def _rename(path: Path, before: str, after: str) -> None:
+    """Tensors that transformers 5.19 saves under other names than Qwen2-Audio's checkpoints have, which vLLM reads."""
+    tensors = load_file(path)
+    save_file({name.replace(before, after): tensor for name, tensor in tensors.items()}, path, {"format": "pt"})
 
 
 def main() -> None:

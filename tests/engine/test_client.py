@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -59,6 +60,48 @@ class Tampering(httpx2.HTTPTransport):
         content = json.dumps(body).encode()
         headers = {**request.headers, "content-length": str(len(content))}
         return super().handle_request(httpx2.Request(request.method, request.url, headers=headers, content=content))
+
+
+class Lossy(httpx2.HTTPTransport):
+    """A proxy that drops a field it does not know, from bodies and events."""
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        return without_field(request, super().handle_request(request))
+
+
+class TamperingAndLossy(Lossy):
+    """One that asks something else, too; the proofs that are kept are of that."""
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        content = request.content.replace(b"17 + 25", b"18 + 25")
+        headers = {**request.headers, "content-length": str(len(content))}
+        return super().handle_request(httpx2.Request(request.method, request.url, headers=headers, content=content))
+
+
+class AsyncLossy(httpx2.AsyncHTTPTransport):
+    """See `Lossy`."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await super().handle_async_request(request)
+        await response.aread()
+        return without_field(request, response)
+
+
+def without_field(request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
+    content = response.read()
+    if "/toploc/" not in request.url.path:
+        lines = [line.partition(b"{") for line in content.split(b"\n")]
+        content = b"\n".join(before + lost(brace + rest) if brace else before for before, brace, rest in lines)
+    headers = {"content-type": response.headers["content-type"]}
+    return httpx2.Response(response.status_code, headers=headers, content=content)
+
+
+def lost(document: bytes) -> bytes:
+    value = json.loads(document)
+    for holder in (value, value.get("response")):
+        if isinstance(holder, dict):
+            holder.pop("toploc_proofs", None)
+    return json.dumps(value).encode()
 
 
 @pytest.fixture
@@ -268,6 +311,39 @@ def test_proofs_that_are_required(make: Callable[..., OpenAI]) -> None:
     with pytest.raises(MissingProofs) as error:
         client.completions.create(model=NAME, prompt="x", extra_body={"use_beam_search": True}, n=2, max_tokens=8)
     assert error.value.code == "beam_search"
+
+
+def test_proofs_that_were_lost_on_the_way(server: LocalServer, signing: Any) -> None:
+    """On every route, streamed or not; with receipts, which are of the same answer."""
+    http = openai.DefaultHttpxClient(transport=Lossy())
+    options: dict[str, Any] = {"base_url": f"{server.url}/v1", "api_key": "none", "trusted_keys": [signing[1]]}
+    with OpenAI(verifier=server.url, http_client=http, **options) as client:
+        asked: list[Callable[..., Any]] = [
+            partial(client.chat.completions.create, **{**CHAT, "temperature": 1}, n=2),
+            partial(client.completions.create, model=NAME, prompt=["one, two", "January"], max_tokens=40),
+            partial(client.responses.create, model=NAME, input="Hello", temperature=0),
+        ]
+        for ask_for in asked:
+            answer = ask_for()
+            assert answer.toploc_proofs.choices[0].receipt is not None
+            stream = ask_for(stream=True)
+            assert list(stream)
+            assert len(stream.toploc_proofs.choices) == len(answer.toploc_proofs.choices)
+        assert (client.checks.fetched, client.checks.accepted, client.checks.unchecked) == (6, 6, 0)
+        with pytest.raises(RejectedResponse, match="no_receipt"):
+            client.with_options(fetch_proofs=False).chat.completions.create(**CHAT)
+        tampered = client.with_options(http_client=openai.DefaultHttpxClient(transport=TamperingAndLossy()))
+        with pytest.raises(RejectedResponse):
+            tampered.chat.completions.create(**CHAT)
+
+    async def run() -> None:
+        http = openai.DefaultAsyncHttpxClient(transport=AsyncLossy())
+        async with AsyncOpenAI(verifier=server.url, http_client=http, **options) as client:
+            assert (await client.chat.completions.create(**CHAT)).toploc_proofs
+            assert [event async for event in await client.chat.completions.create(**LONG, stream=True)]
+            assert (client.checks.fetched, client.checks.accepted) == (2, 2)
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -1,4 +1,4 @@
-"""Prompts with images and video: answers are proven, and bound to the media that were sent."""
+"""Prompts with images, video and audio: answers are proven, and bound to the media that were sent."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import importlib.util
 import io
 import threading
+import wave
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -163,14 +164,29 @@ def test_a_cached_image_is_proven_as_well(seeing: Api) -> None:
         assert report["verdict"] == "accepted", report
 
 
-def test_a_verified_image_can_be_asked_about(seeing: Api) -> None:
-    """A rehearsal leaves nothing behind that an answer would take for its own."""
-    body = {**GREEDY, "messages": asking(url(14))}
-    answer = seeing.post("/v1/chat/completions", **body)
-    other = {**GREEDY, "messages": asking(url(15))}
-    assert seeing.report(answer, **other)["verdict"] == "rejected"
-    report = seeing.report(seeing.post("/v1/chat/completions", **other), **other)
+def test_a_verification_that_ends_before_its_prefill_leaves_nothing_behind(seeing: Api) -> None:
+    """The server's processor sends an image to the engine once. Under the image's own name the engine would have been
+    sent nothing, and would have nothing for whoever asks about it."""
+    answer = seeing.post("/v1/chat/completions", **GREEDY, messages=asking(url(14)))
+    answer["toploc_proofs"]["choices"][0]["token_ids"][0] = 2**31
+    body = {**GREEDY, "messages": asking(url(15))}
+    report = seeing.report(answer, **body)
+    assert report["verdict"] == "rejected"
+    assert "proofs" not in {one["name"] for one in report["checks"]}, report
+    report = seeing.report(seeing.post("/v1/chat/completions", **body), **body)
     assert report["verdict"] == "accepted", report
+
+
+def test_a_clients_name_does_not_stand_for_what_it_sent_before(seeing: Api) -> None:
+    """It answered one image, which the cache has under a name of the client's, and claims another of that name."""
+    asked = {**GREEDY, "messages": asking(url(26), uuid="taken")}
+    seeing.post("/v1/chat/completions", **asked)
+    answer = seeing.post("/v1/chat/completions", **GREEDY, messages=asking(url(26)))
+    claim = {**GREEDY, "messages": asking(url(27))}
+    answer["toploc_proofs"]["prompt"] = seeing.post("/v1/chat/completions", **claim)["toploc_proofs"]["prompt"]
+    report = seeing.report(answer, **GREEDY, messages=asking(url(27), uuid="taken"))
+    assert check(report, "prompt")["status"] == "passed", report
+    assert check(report, "proofs")["reason"] == "activations", report
 
 
 def test_another_image_of_the_same_size_is_rejected(seeing: Api) -> None:
@@ -305,3 +321,58 @@ def test_video(seeing: Api, kind: str) -> None:
     assert report["verdict"] == "accepted", report
     report = seeing.report(answer, **GREEDY, messages=video(1, 2, 3, 5))
     assert (report["verdict"], check(report, "prompt")["reason"]) == ("rejected", "media_differ"), report
+
+
+@pytest.fixture(scope="module")
+def hearing(tmp_path_factory: pytest.TempPathFactory, api_of: type[Api]) -> Iterator[Api]:
+    if not importlib.util.find_spec("soundfile"):
+        pytest.skip("needs soundfile")
+    model = media.make("qwen2_audio", tmp_path_factory.mktemp("media") / "qwen2_audio")
+    with LocalServer([str(model), *SERVE]) as server, api_of(server.url) as api:
+        yield api
+
+
+def sound(seed: int) -> dict[str, Any]:
+    """Half a second of random tones, as the model hears them."""
+    seconds = np.arange(8000) / 16000
+    tones = np.random.default_rng(seed).uniform(100, 4000, 5)
+    samples = sum(np.sin(2 * np.pi * tone * seconds) for tone in tones) / len(tones)
+    file = io.BytesIO()
+    with wave.open(file, "wb") as written:
+        written.setparams((1, 2, 16000, len(samples), "NONE", ""))
+        written.writeframes((samples * 32767).astype("<i2").tobytes())
+    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(file.getvalue()).decode(), "format": "wav"}}
+
+
+def listening(*seeds: int) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [*map(sound, seeds), {"type": "text", "text": "What is it?"}]}]
+
+
+@pytest.mark.parametrize("seeds", [(1,), (1, 2, 1)], ids=["one", "several"])
+def test_audio(hearing: Api, seeds: tuple[int, ...]) -> None:
+    body = {**GREEDY, "messages": listening(*seeds)}
+    answer = hearing.post("/v1/chat/completions", **body)
+    assert [one["modality"] for one in claimed(answer)] == ["audio"] * len(seeds)
+    again = hearing.post("/v1/chat/completions", **body)
+    assert claimed(again) == claimed(answer)
+    assembly = Assembly()
+    for event in hearing.stream("/v1/chat/completions", **body):
+        assembly.add(event)
+    for given in (answer, again):
+        report = hearing.report(given, **body)
+        assert report["verdict"] == "accepted", report
+    report = hearing.report(assembly.response(), stream=True, **body)
+    assert report["verdict"] == "accepted", report
+
+
+def test_other_audio_is_not_accepted(hearing: Api) -> None:
+    """Its digest is of samples, which another decoder may have made. Under the digest of what was to be heard, proofs
+    tell."""
+    answer = hearing.post("/v1/chat/completions", **GREEDY, messages=listening(3))
+    asked = {**GREEDY, "messages": listening(4)}
+    report = hearing.report(answer, **asked)
+    assert (report["verdict"], check(report, "prompt")["reason"]) == ("undecided", "media_changed"), report
+    answer["toploc_proofs"]["prompt"] = hearing.post("/v1/chat/completions", **asked)["toploc_proofs"]["prompt"]
+    report = hearing.report(answer, **asked)
+    assert check(report, "prompt")["status"] == "passed"
+    assert check(report, "proofs")["reason"] == "activations", report

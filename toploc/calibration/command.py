@@ -41,6 +41,24 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         "toploc calibrate", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    _add_answers(made)
+    _add_bounds(made)
+    made.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="YAML; what it has for the check on tokens is kept, but for bounds finer than a step of the logits",
+    )
+    made.add_argument("--plots", metavar="DIR", type=Path, help="for figures as PNG and SVG; needs matplotlib")
+    made.add_argument(
+        "--dtype", choices=["bfloat16", "float16", "float32"], help="of the weights (default: the model's)"
+    )
+    made.add_argument("--device", default="cpu", help="where the model runs (default: cpu)")
+    return made
+
+
+def _add_answers(made: argparse.ArgumentParser) -> None:
     made.add_argument("honest", metavar="HONEST", type=Path, help="evidence of the model itself: JSONL")
     made.add_argument(
         "--altered",
@@ -52,6 +70,10 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--model", metavar="PATH", required=True, help="the model's weights, or its name on the hub")
     made.add_argument("--name", required=True, help="the served name that the thresholds are for")
+    made.add_argument("--prover", metavar="TEXT", help="engine that made the answers, and its mode, for the provenance")
+
+
+def _add_bounds(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--target-false-alarm",
         metavar="RATE",
@@ -69,32 +91,18 @@ def parser() -> argparse.ArgumentParser:
         "hold for one configuration of the prover's engine, which --prover has to say",
     )
     made.add_argument(
-        "--pair",
-        action="store_true",
-        help="add the bounds to FILE as those of the engine that the answers name and of this verifier's, in place of "
-        "the model's own, which they only tighten",
-    )
-    made.add_argument(
         "--target-false-alarm-answer",
         metavar="RATE",
         type=rate,
         default=1e-3,
         help="of honest answers that the bound on an answer may refuse (default: 1e-3)",
     )
-    made.add_argument("--prover", metavar="TEXT", help="engine that made the answers, and its mode, for the provenance")
     made.add_argument(
-        "--out",
-        metavar="FILE",
-        type=Path,
-        required=True,
-        help="YAML; what it has for the check on tokens is kept, but for bounds finer than a step of the logits",
+        "--pair",
+        action="store_true",
+        help="add the bounds to FILE as those of the engine that the answers name and of this verifier's, in place of "
+        "the model's own, which they only tighten",
     )
-    made.add_argument("--plots", metavar="DIR", type=Path, help="for figures as PNG and SVG; needs matplotlib")
-    made.add_argument(
-        "--dtype", choices=["bfloat16", "float16", "float32"], help="of the weights (default: the model's)"
-    )
-    made.add_argument("--device", default="cpu", help="where the model runs (default: cpu)")
-    return made
 
 
 def main(arguments: Sequence[str]) -> int:
