@@ -324,11 +324,13 @@ def test_video(seeing: Api, kind: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def hearing(tmp_path_factory: pytest.TempPathFactory, api_of: type[Api]) -> Iterator[Api]:
+def hearing(
+    launch: Callable[..., LocalServer], tmp_path_factory: pytest.TempPathFactory, api_of: type[Api]
+) -> Iterator[Api]:
     if not importlib.util.find_spec("soundfile"):
         pytest.skip("needs soundfile")
     model = media.make("qwen2_audio", tmp_path_factory.mktemp("media") / "qwen2_audio")
-    with LocalServer([str(model), *SERVE]) as server, api_of(server.url) as api:
+    with launch(model=model) as server, api_of(server.url) as api:
         yield api
 
 
