@@ -332,8 +332,8 @@ def test_proofs_that_were_lost_on_the_way(server: LocalServer, signing: Any) -> 
         assert (client.checks.fetched, client.checks.accepted, client.checks.unchecked) == (6, 6, 0)
         with pytest.raises(RejectedResponse, match="no_receipt"):
             client.with_options(fetch_proofs=False).chat.completions.create(**CHAT)
-        tampered = client.with_options(http_client=openai.DefaultHttpxClient(transport=TamperingAndLossy()))
-        with pytest.raises(RejectedResponse):
+        http = openai.DefaultHttpxClient(transport=TamperingAndLossy())
+        with client.with_options(http_client=http) as tampered, pytest.raises(RejectedResponse):
             tampered.chat.completions.create(**CHAT)
 
     async def run() -> None:
