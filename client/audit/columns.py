@@ -153,19 +153,10 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _of_choice(proofs: dict[str, Any], index: int) -> dict[str, Any]:
-    """Of one choice alone, numbered 0; of all, where they have none of this number.
-
-    Without receipts: these are of the request's own bytes, which rows do not have, and held against others they accuse.
-    """
+    """Of one choice alone, numbered 0; of all, where they have none of this number."""
     choices: Sequence[Any] = proofs.get("choices") or ()
     if len(choices) > 1 or index:
         kept = [choice for choice in choices if isinstance(choice, dict) and choice.get("index") == index]
         kept = kept or ([choices[0]] if len(choices) == 1 else [])
         choices = [{**choice, "index": 0} for choice in kept] or choices
-    if not choices:
-        return proofs
-    return {**proofs, "choices": [_without(choice, "receipt") for choice in choices]}
-
-
-def _without(value: Any, name: str) -> Any:
-    return {key: item for key, item in value.items() if key != name} if isinstance(value, dict) else value
+    return {**proofs, "choices": choices} if choices else proofs

@@ -121,3 +121,8 @@ def test_rollouts_in_parquet(server: LocalServer, api: Api, tmp_path: Path) -> N
         "prompt: prompt_digest",
         "response: cut_short",
     ]
+    # Each receipt is of its row's prompt and tokens, and blames nobody for options that the row says.
+    lines = (tmp_path / "report" / "files" / "step-1.parquet" / "reports.jsonl").read_text("utf-8").splitlines()
+    reports = sorted(map(json.loads, lines), key=lambda line: line["line"])
+    receipts = [c["status"] for line in reports for c in line["report"]["checks"] if c["name"] == "receipt"]
+    assert receipts == ["passed"] * 12 + ["failed", "skipped", "skipped"]

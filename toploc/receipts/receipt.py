@@ -29,15 +29,16 @@ if TYPE_CHECKING:
 MAX_UNCOVERED: Final = 20
 """Fields that a result names. Stops responses of thousands from filling reports."""
 
-Known = Literal["exact", "canonical", "another", "unknown"]
-"""What is known of a request: that it is the one that was signed, or one of its canonical form."""
+Known = Literal["exact", "canonical", "prompt", "another", "unknown"]
+"""What is known of a request: that it is the one that was signed, or one of its canonical form; or of one that was
+written from what was kept, that its prompt's tokens are those that were signed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiptResult:
     """Whether one choice has a valid receipt. `reason` is None if so; `docs/receipts.md` lists the others.
 
-    `request`, if so: `exact`, or `canonical` where others of the same canonical form may lead to other answers.
+    `request`, if so: `exact`; or `canonical` or `prompt`, where others may lead to other answers.
     `uncovered`: the response's fields that say something the receipt does not cover; `leaves` for all that is no text,
     reasoning or tool call, `output` for these.
     """
@@ -63,8 +64,8 @@ def verify_receipt(
 
     `request` is the JSON body as it was sent, and `body` its bytes, where they were kept; `response` is the object that
     came back or was put together from a stream's events (`toploc.evidence.assembly`). A `partial` one is what was kept
-    of it: fields beside text, reasoning and tool calls are not held against it. One result for each choice with tokens;
-    one for the whole where there are none. Raises MalformedEvidence, if `toploc_proofs` does not parse.
+    of it, with its request in any form: what is not there is not held against it. One result for each choice with
+    tokens; one for the whole where there are none. Raises MalformedEvidence, if `toploc_proofs` does not parse.
     """
     sent = response.get(FIELD_NAME)
     if sent is None:
@@ -110,13 +111,15 @@ def check_receipts(
         statement, key = receipt.statement, trusted.get(receipt.statement.key_id)
         problem = _untrusted(receipt, key) if trusted else None  # 1-3
         known = asked.is_of(statement)  # 4
+        if partial and known in ("another", "unknown"):
+            known = "prompt"
         if problem is None and known == "another":
             problem = "request_differs", "the receipt is for another request"
         if problem is None:
             problem = _of_another_route(request, response, choice.index)  # 5
         if problem is None:
             actual = stated(proofs, choice, prompt, response)
-            problem = _another_answer(statement, actual, prompt, response)  # 6
+            problem = _another_answer(statement, actual, prompt, response, partial=partial)  # 6
         if problem is None:
             problem = _other_tokens(response, choice, prompt)  # 7
         if problem is None and not partial:
@@ -132,7 +135,8 @@ def check_receipts(
         else:
             uncovered = _uncovered(statement, response, partial=partial)
             beside = f", but for: {', '.join(map(quote, uncovered))}" if uncovered else ", every field that is not free"
-            message = f"signed with key {key.key_id}{beside}"
+            asked_for = "; of the request, the prompt's tokens alone" if known == "prompt" else ""
+            message = f"signed with key {key.key_id}{beside}{asked_for}"
             results.append(ReceiptResult(choice.index, "passed", None, message, statement, known, uncovered))
     return tuple(results)
 
@@ -187,12 +191,18 @@ def _of_another_route(request: Mapping[str, Any], response: Mapping[str, Any], i
 
 
 def _another_answer(
-    statement: Statement, actual: Mapping[str, Any], prompt: PromptDigest, response: Mapping[str, Any]
+    statement: Statement,
+    actual: Mapping[str, Any],
+    prompt: PromptDigest,
+    response: Mapping[str, Any],
+    *,
+    partial: bool = False,
 ) -> tuple[str, str] | None:
     """The reason and the message, where a statement is about another answer than that of which all is `actual`."""
     for name, reason in DIFFERENCES.items():
         stated = getattr(statement, name)
-        if actual[name] != stated and not (name == "output_sha256" and stated is None):
+        unkept = partial and (name in OF_THE_WHOLE or actual[name] == SAID.get(name, stated))
+        if actual[name] != stated and not unkept and not (name == "output_sha256" and stated is None):
             return reason, f"the receipt is for another answer: its {name} is not this one's"
     ids: Sequence[int] | None = prompt.token_ids
     if ids is not None and token_ids_sha256(ids) != prompt.sha256:
@@ -261,3 +271,9 @@ DIFFERENCES: Final = {
     "output_sha256": "output_differs",
 }
 """The reason, where the evidence has another value than the statement."""
+
+OF_THE_WHOLE: Final = frozenset(("response_id", "created", "choice"))
+"""What a choice that was kept by itself has its own of, or none."""
+
+SAID: Final[Mapping[str, str | None]] = {"finish_reason": None, "output_sha256": digest({"text": ""})}
+"""What may not have been kept of it, as it is then."""

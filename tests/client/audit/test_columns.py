@@ -81,6 +81,12 @@ def test_a_choice_of_several(tmp_path: Path) -> None:
     assert [item["request"]["sampling_params"]["seed"] for item in found] == [5, 6]
 
 
+def test_a_row_keeps_its_receipt(tmp_path: Path) -> None:
+    signed = {**PROOFS, "choices": [{**PROOFS["choices"][0], "receipt": {"statement": {}, "signature": "x"}}]}
+    [item] = items(table(tmp_path / "r.parquet", {**ROW, "toploc_proofs": json.dumps(signed)}), Columns())
+    assert item["response"]["toploc_proofs"] == signed
+
+
 def test_rows_by_their_place(tmp_path: Path) -> None:
     rows = [{**ROW, "id": str(place)} for place in range(10)]
     reader = Rows(table(tmp_path / "r.parquet", *rows, row_group_size=4), Columns())

@@ -26,6 +26,7 @@ from toploc.receipts.output import output_of, shown_in
 from toploc.receipts.receipt import verify_receipt
 from toploc.receipts.request import digest, request_digest
 from toploc.receipts.statement import canonical, issue
+from toploc.report import Check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -287,6 +288,61 @@ def test_a_receipt_of_another_choice_is_none() -> None:
     first, second = response["toploc_proofs"]["choices"]
     first["receipt"], second["receipt"] = second["receipt"], first["receipt"]
     assert reasons(request, response) == ["response_differs", "response_differs"]
+
+
+def row() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The second choice as a table of rollouts keeps it: by itself, with what it was asked for written anew."""
+    _, response = copy.deepcopy(SIGNED["two-choices"])
+    field = response["toploc_proofs"]
+    choice = {**field["choices"][1], "index": 0}
+    kept = {"request_id": "row-7", "choices": [{"index": 0, "token_ids": choice["token_ids"]}]}
+    request = {"token_ids": [1, 2, 3], "sampling_params": {"temperature": 1.0, "n": 1}}
+    return request, {**kept, "toploc_proofs": {**field, "choices": [choice]}}
+
+
+def test_a_choice_that_was_kept_by_itself() -> None:
+    request, response = row()
+    [result] = verify_receipt(request, response, [KEY.public], partial=True)
+    assert (result.status, result.request) == ("passed", "prompt")
+    assert "the prompt's tokens alone" in result.message
+    assert reasons(request, response) == ["request_differs"]
+    assert [r.reason for r in verify_receipt(request, response, [OTHER.public], partial=True)] == ["unknown_key"]
+
+
+def other_ids(response: dict[str, Any]) -> None:
+    """Which the row itself says, too."""
+    for holder in (response["choices"][0], response["toploc_proofs"]["choices"][0]):
+        holder["token_ids"] = [*holder["token_ids"][:-1], 9]
+
+
+CHANGES: dict[str, Any] = {
+    "tokens_differ": other_ids,
+    "proofs_differ": lambda response: response["toploc_proofs"]["choices"][0]["proofs"].reverse(),
+    "prompt_differs": lambda response: response["toploc_proofs"]["prompt"].update(sha256="0" * 64),
+    "response_differs": lambda response: response["choices"][0].update(finish_reason="abort"),
+    "signature": lambda response: response["toploc_proofs"]["choices"][0]["receipt"]["statement"].update(issued_at=1),
+}
+
+
+@pytest.mark.parametrize("reason", CHANGES)
+def test_a_choice_that_was_kept_and_changed(reason: str) -> None:
+    request, response = row()
+    CHANGES[reason](response)
+    assert [r.reason for r in verify_receipt(request, response, [KEY.public], partial=True)] == [reason]
+
+
+@pytest.mark.parametrize(
+    ("failed", "status"),
+    [("proofs", "passed"), ("tokens", "skipped"), ("prompt", "skipped"), ("response", "skipped"), ("model", "skipped")],
+)
+def test_what_the_request_that_was_written_anew_may_be_to_blame_for(failed: Any, status: str) -> None:
+    """Else whoever keeps rows could accuse a provider by other options than those that it was asked for with."""
+    request, response = row()
+    evidence = read_evidence({"request": request, "response": response, "partial": True})
+    others = [Check(name=failed, status="failed", message="")]
+    [check] = check_receipt(evidence, [KEY.public], others)
+    assert (check.status, check.reason) == (status, None if status == "passed" else "request_unknown")
+    assert [one.status for one in check_receipt(evidence, [KEY.public])] == ["passed"]
 
 
 def test_a_receipt_taken_from_one_choice_leaves_the_other() -> None:
