@@ -60,6 +60,9 @@ class Program:
             await self._end()
             raise NoAnswer(f"an answer of more than {MAX_ANSWER:,} bytes") from None
         except EOFError:
+            # One that closed its output is about to end with a status that says why.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), 1)
             status = await self._end()
             raise NoAnswer(f"it ended, with status {status}") from None
 
@@ -80,9 +83,6 @@ class Program:
         process, self._process = self._process, None
         if process is None:
             return None
-        # One that closed its output may be about to end with a status that says why.
-        with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), 1)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         return await process.wait()

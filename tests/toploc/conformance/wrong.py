@@ -58,7 +58,7 @@ RULES = {
     "secret-is-ignored": Rule(
         "proofs", "toploc.proofs.verdict:decoy_positions", lambda of: lambda proof, residues, _: of(proof, residues)
     ),
-    "decoys-have-no-bound": Rule("proofs", "toploc.proofs.verdict:decoy_bound", lambda _: lambda *_: 256),
+    "decoys-have-no-bound": Rule("proofs", "toploc.proofs.verdict:decoy_bound", lambda _: lambda *_, **__: 256),
     "infinities-are-finite": Rule("proofs", "toploc.proofs.verdict:_decoy_hits", _infinities_are_finite),
     "nothing-passes": Rule("proofs", "toploc.proofs.verdict:Verdict.passed", lambda _: True),
     "last-of-two-keys": Rule("evidence", "toploc.evidence.strict_json:_object", lambda _: dict),
@@ -67,11 +67,13 @@ RULES = {
         "evidence", "toploc.evidence.parse:_by_index", lambda _: lambda choices, _: {one.index: one for one in choices}
     ),
     "any-tokens": Rule("evidence", "toploc.evidence.parse:MAX_TOKENS", lambda _: 10**12),
-    "any-signature": Rule("receipts", "toploc.receipts.keys:PublicKey.verifies", lambda _: lambda *_: True),
-    "keys-never-expire": Rule("receipts", "toploc.receipts.keys:PublicKey.expired_at", lambda _: lambda *_: False),
-    "no-leaves": Rule("receipts", "toploc.receipts.receipt:_other_leaves", lambda _: lambda *_: None),
-    "any-request": Rule("receipts", "toploc.receipts.receipt:_Asked.is_of", lambda _: lambda *_: "exact"),
-    "any-output": Rule("receipts", "toploc.receipts.receipt:_another_answer", lambda _: lambda *_: None),
+    "any-signature": Rule("receipts", "toploc.receipts.keys:PublicKey.verifies", lambda _: lambda *_, **__: True),
+    "keys-never-expire": Rule(
+        "receipts", "toploc.receipts.keys:PublicKey.expired_at", lambda _: lambda *_, **__: False
+    ),
+    "no-leaves": Rule("receipts", "toploc.receipts.receipt:_other_leaves", lambda _: lambda *_, **__: None),
+    "any-request": Rule("receipts", "toploc.receipts.receipt:_Asked.is_of", lambda _: lambda *_, **__: "exact"),
+    "any-output": Rule("receipts", "toploc.receipts.receipt:_another_answer", lambda _: lambda *_, **__: None),
     "keys-are-sorted-by-code-points": Rule("receipts", "rfc8785:dumps", lambda _: _json_of_python),
     "response-is-optional": Rule("reports", "toploc.report:REQUIRED", lambda names: names[:-1]),
     "one-choice-is-enough": Rule("reports", "toploc.report:_passed", lambda _: lambda done, name: _any(done, name)),
