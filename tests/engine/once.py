@@ -121,6 +121,7 @@ def said(evidence: Evidence, answer: Answer) -> list[Any]:
 
 def main() -> None:
     # Not above: an engine imports this file once more, and must not have numba before its own start.
+    from toploc_proxy import application
     from toploc_proxy.engines.vllm import startup
     from toploc_proxy.engines.vllm.prefill import PrefillEngine
     from toploc_proxy.engines.vllm.serve.command import main as serve
@@ -128,7 +129,7 @@ def main() -> None:
 
     from toploc.verifier import judge
 
-    rehearsals, attach, connect = Rehearsals(), startup.attach, startup.connect
+    rehearsals, attach, connect = Rehearsals(), application.attach, startup.connect
 
     def attach_grouped(app: Any, settings: Any) -> None:
         attach(app, settings)
@@ -142,7 +143,7 @@ def main() -> None:
     async def nothing(*_: Any) -> None:
         """In place of connecting, while the other group's routes are made."""
 
-    startup.attach, startup.connect = attach_grouped, connect_all
+    application.attach, startup.connect = attach_grouped, connect_all
     PrefillEngine.rehearse = lambda self, *given, **way: rehearsals.perform(self, *given, **way)  # type: ignore[method-assign]
     EngineVerifier.compute = computing_once(EngineVerifier.compute)  # type: ignore[method-assign]
     judge._of_choice = judging_once(judge._of_choice)  # type: ignore[assignment]

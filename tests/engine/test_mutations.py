@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from mcp_tool import tool_server
 from mutations import changed, leaves, mutations
+from options import SERVE
+from toploc_proxy.local_server import LocalServer
 
 from toploc.leaves import is_free
 from toploc.protocol import FIELD_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from conftest import Api
     from mutations import Json
-    from toploc_proxy.local_server import LocalServer
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "tests" / "toploc" / "evidence"
@@ -70,12 +71,13 @@ def recordings() -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def api(launch: Callable[..., LocalServer], api_of: type[Api]) -> Iterator[Api]:
-    options = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+def api(api_of: type[Api]) -> Iterator[Api]:
+    options = [*SERVE, "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    # Not warm: what `once.py` imports, an engine may not have at its start.
     command = [sys.executable, str(Path(__file__).with_name("once.py"))]
     with (
         tool_server() as tools,
-        launch(*options, "--tool-server", tools, command=command) as local,
+        LocalServer([str(ROOT / "models" / "toploc-mini"), *options, "--tool-server", tools], command=command) as local,
         api_of(local.url) as api,
     ):
         yield api
