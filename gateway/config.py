@@ -126,11 +126,12 @@ class StoreOptions(_Options):
 
 
 class Limits(_Options):
-    """`requests` in progress at once; bytes of a request's body, and of an answer that is checked."""
+    """`requests` in progress at once; bytes of a request's body, of an answer that is checked, and of all that are."""
 
     requests: int = Field(default=512, ge=1)
     body_bytes: int = Field(default=64 * 2**20, ge=1)
     answer_bytes: int = Field(default=32 * 2**20, ge=1)
+    held_bytes: int = Field(default=2**30, ge=1)
 
 
 class Timeouts(_Options):

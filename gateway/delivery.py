@@ -46,7 +46,23 @@ SLICE: Final = 64 * 2**10
 
 
 class TooLong(Exception):
-    """A reply is longer than what is held of one; never leaves this folder."""
+    """A reply is longer than what is held of one, or of all; never leaves this folder."""
+
+
+class Budget:
+    """Bytes of all answers that are held at once. Stops upstreams that fill the memory together."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    def take(self, size: int) -> None:
+        """Raises TooLong; what was asked for is taken all the same, and to be given back."""
+        self._left -= size
+        if self._left < 0:
+            raise TooLong
+
+    def give_back(self, size: int) -> None:
+        self._left += size
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +74,7 @@ class Exam:
     finding: Finding
     fetch: FetchAsync
     limit: int
+    budget: Budget
     strip: bool
     fails: bool
     """Whether an answer that cannot be stored is refused."""
@@ -79,12 +96,14 @@ async def held(reply: httpx.Response, exam: Exam) -> Response:
         async for part in reply.aiter_raw():
             parts.append(part)
             size += len(part)
+            exam.budget.take(len(part))
             if size > exam.limit:
                 raise TooLong
+        body = b"".join(parts)
+        await exam.of(reply, body)
     finally:
+        exam.budget.give_back(size)
         await reply.aclose()
-    body = b"".join(parts)
-    await exam.of(reply, body)
     if exam.strip:
         body = _stripped(body) if is_stream(reply, asked=False) else without(body)
     response = Response(body, reply.status_code)
@@ -127,37 +146,37 @@ class _Watch:
     def __init__(self, reply: httpx.Response, exam: Exam) -> None:
         self._reply, self._exam = reply, exam
         self._stripper = Stripper() if exam.strip else None
-        self._came = list[bytes]()
+        self._came, self._held = list[bytes](), 0
         self._reads = exam.finding.drawn or exam.sent.form == "response"  # of which the id is to be known
         self._proven = False
         """Whether something that looks like the field has come."""
 
     async def parts(self) -> AsyncIterator[bytes]:
         """What goes out. An `error` event ends a stream that broke off, or that could not be stored."""
-        exam, size, examined, whole = self._exam, 0, 0, True
+        exam, size, examined, last = self._exam, 0, 0, b"\n\n"
         try:
             async for part in self._reply.aiter_raw():
                 size += len(part)
                 if size > exam.limit:
                     raise TooLong
                 self._note(part)
-                if not examined and b":" in part and LAST.search(part):
+                if not examined and (b"[DONE]" in part or b"event:" in part) and LAST.search(part):
                     examined = len(self._came) or 1
                     await self._examine()
                     if exam.finding.unstored and exam.fails:
                         break
                 if going := part if self._stripper is None else self._stripper.feed(part):
-                    whole = going.endswith(ENDS)
+                    last = going
                     yield going
             if not examined or any(b"data:" in part for part in self._came[examined:]):
                 await self._examine()
             if exam.finding.unstored and exam.fails:
-                yield _error("not_stored", "the answer could not be stored", whole)
+                yield _error("not_stored", "the answer could not be stored", last)
             elif self._stripper is not None and (rest := self._stripper.flush()):
                 yield rest
         except (*BROKEN, TooLong) as error:
             exam.finding.worsen("unchecked", "too_long" if isinstance(error, TooLong) else "broken_off")
-            yield _error("broken_off", "the upstream's stream did not come to its end", whole)
+            yield _error("broken_off", "the upstream's stream did not come to its end", last)
         finally:
             self._over()
 
@@ -165,6 +184,8 @@ class _Watch:
         self._proven = self._proven or MARK in part
         if self._reads:
             self._came.append(part)
+            self._held += len(part)
+            self._exam.budget.take(len(part))
 
     async def _examine(self) -> None:
         if self._reads:
@@ -175,6 +196,7 @@ class _Watch:
     def _over(self) -> None:
         """One that the application left after its proofs is looked at too, while nobody waits."""
         finding = self._exam.finding
+        self._exam.budget.give_back(self._held)
         left = finding.verdict is None and self._reads and self._proven
         self._exam.auditor.over(finding, self._examine() if left else None)
 
@@ -195,7 +217,7 @@ def _stripped(body: bytes) -> bytes:
     return stripper.feed(body) + stripper.flush()
 
 
-def _error(code: str, message: str, whole: bool) -> bytes:
-    """An event that the SDKs of OpenAI and Anthropic raise for. A part of an event may stand before it."""
-    start = b"" if whole else b"\n\n"
+def _error(code: str, message: str, last: bytes) -> bytes:
+    """An event that the SDKs of OpenAI and Anthropic raise for. What went out last may be a part of an event."""
+    start = b"" if last.endswith(ENDS) else b"\n\n"
     return start + b"event: error\ndata: " + body_of(BILLED, code, message, anthropic=True) + b"\n\n"

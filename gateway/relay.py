@@ -49,7 +49,7 @@ MESSAGES: Final = {
     "broken": "the upstream's reply broke off or did not come; it may have been billed",
     "redirect": "the upstream redirects, which is not followed; set its `url` to where it is",
     "encoded": "the upstream's answer is compressed though it was asked not to be, so it was not read",
-    "too_long": "the upstream's answer is longer than `limits.answer_bytes`",
+    "too_long": "the upstream's answer is longer than `limits.answer_bytes`, or all are than `limits.held_bytes`",
     "rejected": "the answer was rejected by its checks",
     "undecided": "nobody could tell whether the answer is right",
     "missing": "the answer has no proofs",
@@ -83,6 +83,7 @@ class Relay:
     ) -> None:
         self._config, self._sides, self._trust = config, sides, trust
         self._answers, self._metrics = answers, metrics
+        self._budget = delivery.Budget(config.limits.held_bytes)
         self._models = {model for side in sides.values() for model in side.upstream.options.models}
 
     async def answer(self, incoming: Incoming) -> Response:
@@ -170,6 +171,7 @@ class Relay:
         exam = delivery.Exam(
             *(sent, auditor, finding, upstream.proofs_of),
             limit=config.limits.answer_bytes,
+            budget=self._budget,
             strip=config.field == "strip",
             fails=config.store.on_error == "fail",
         )

@@ -18,7 +18,7 @@ from toploc_client import MissingProofs, RejectedResponse, UnacceptedResponse, U
 from toploc.report import REQUIRED, Check, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from toploc.verifier.transformers import TransformersVerifier
 
@@ -733,3 +733,48 @@ def test_a_reply_that_a_transport_has_read_already(asked: Asked) -> None:
         for stream in (False, True):
             with pytest.raises(RejectedResponse):
                 list(chat(client, provider, stream=stream))
+
+
+@pytest.mark.parametrize("when", ["soon", "after its proofs"])
+def test_a_reader_of_a_stream_that_is_cancelled(asked: Asked, when: str) -> None:
+    """As a server cancels the work for a client that went: it is one that leaves."""
+    provider = LyingProvider("greedy")
+    arrived = asyncio.Event()
+
+    class Stuck(httpx2.AsyncByteStream):
+        def __init__(self, parts: list[bytes]) -> None:
+            self._parts = parts
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for part in self._parts:
+                yield part
+            arrived.set()
+            await asyncio.Event().wait()
+
+    async def run() -> None:
+        async with provider.async_client(verifier=asked) as client:
+            honest = provider.handle_request
+
+            async def stuck(request: httpx2.Request) -> httpx2.Response:
+                reply = honest(httpx2.Request(request.method, request.url, content=await request.aread()))
+                parts = [*reply.stream]  # type: ignore[misc]
+                kept = parts[:3] if when == "soon" else [part for part in parts if b"[DONE]" not in part]
+                return httpx2.Response(200, headers=reply.headers, stream=Stuck(kept))
+
+            provider.handle_async_request = stuck  # type: ignore[method-assign]
+            create = client.chat.completions.with_streaming_response.create
+
+            async def read() -> None:
+                async with create(**asking(provider), stream=True) as reply:
+                    async for _ in reply.iter_bytes():
+                        pass
+
+            reading = asyncio.ensure_future(read())
+            await arrived.wait()
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading
+            await asyncio.to_thread(client.flush_checks, 60)
+            assert (client.checks.accepted, client.checks.unchecked) == ((0, 1) if when == "soon" else (1, 0))
+
+    asyncio.run(run())
