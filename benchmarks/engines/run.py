@@ -36,7 +36,7 @@ VLLM = ["--served-model-name", NAME, "--enforce-eager", "--max-model-len", "2048
 SGLANG = [
     *["--model-path", str(MODEL), "--served-model-name", NAME, "--device", "cpu"],
     *["--attention-backend", "torch_native", "--sampling-backend", "pytorch"],
-    *["--max-total-tokens", "16384", "--max-running-requests", "16"],
+    *["--max-total-tokens", "16384", "--max-running-requests", "16", "--sleep-on-idle"],
 ]
 
 

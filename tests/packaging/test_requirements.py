@@ -19,9 +19,9 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def pins() -> dict[str, str]:
+def pins(file: Path = FILE) -> dict[str, str]:
     found: dict[str, str] = {}
-    for line in FILE.read_text().splitlines():
+    for line in file.read_text().splitlines():
         match = re.fullmatch(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!]+)", line)
         assert match, f"no pin: {line}"
         assert normalized(match[1]) not in found, f"twice: {line}"
@@ -42,3 +42,10 @@ def test_no_requirement_of_a_package_is_missing_or_contradicted() -> None:
     missing = [re.fullmatch(r"\S+ \S+ requires (\S+), which is not installed\.", line) for line in said]
     assert all(missing), said
     assert {match[1] for match in missing if match} == NOT_INSTALLED
+
+
+def test_sglangs_environment_adds_to_this_one() -> None:
+    """It sees all of this one's packages, and has none of them in another version."""
+    added = pins(FILE.with_name("sglang-cpu.txt"))
+    assert "sglang" in added
+    assert not added.keys() & pins().keys()

@@ -18,6 +18,8 @@ SERVE = [
     *["--model-path", str(MODEL), "--served-model-name", NAME, "--device", "cpu"],
     *["--attention-backend", "torch_native", "--sampling-backend", "pytorch"],
     *["--max-total-tokens", "16384", "--max-running-requests", "16"],
+    # A scheduler that waits would else take a core.
+    "--sleep-on-idle",
 ]
 ENVIRONMENT = {
     "SGLANG_USE_CPU_ENGINE": "1",

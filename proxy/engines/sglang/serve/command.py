@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ....channel.addresses import channel_directory
 from ....options import check_files
+from ....settings import Role
 from ...guards import load, require
 from .. import reliances
 from ..plugin import install
@@ -52,7 +53,11 @@ def parse(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
         merged = load(reliances.CONFIG_FILES)(parser).merge_config_with_args(merged)
     ours = ArgumentParser(add_help=False, allow_abbrev=False)
     add_options(ours)
-    return parser.parse_args(merged), ours.parse_known_args(merged)[1]
+    args, theirs = parser.parse_args(merged), ours.parse_known_args(merged)[1]
+    if args.toploc_role == Role.VERIFIER.value and not args.skip_server_warmup:
+        # It is a request of SGLang's to /generate, which is not there, and SGLang ends where it fails.
+        theirs.append("--skip-server-warmup")
+    return args, theirs
 
 
 def make_parser() -> ArgumentParser:
