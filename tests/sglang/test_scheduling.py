@@ -40,7 +40,7 @@ def test_schedules(
 ) -> None:
     with launch(*options, **environment) as server, Api(server.url) as api:
         verified(api.post("/v1/chat/completions", messages=LONG, max_tokens=40)["toploc_proofs"], LONG)
-        hold(api, verified, 48)
+        hold(api, verified, 24)
 
 
 def test_streams_of_deltas_and_a_schema(launch: Callable[..., LocalServer], verified: Callable[..., Any]) -> None:

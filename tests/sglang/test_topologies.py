@@ -31,6 +31,6 @@ def test_topologies(
     launch: Callable[..., LocalServer], verified: Callable[..., Any], options: list[str], environment: dict[str, str]
 ) -> None:
     with launch(*options, **environment) as server, Api(server.url) as api:
-        hold(api, verified, 32)
+        hold(api, verified, 16)
         said = api.http.get("/v1/toploc").json()["engine"]
         assert said.get("tensor_parallel", 1) == (2 if "--tp-size" in options else 1)
