@@ -160,7 +160,7 @@ class Rehearsal:
         pieces = 1 if one_by_one else TOKENS_AT_ONCE
         play = _Play(performance, self._replayer, choices, prefills, pieces)
         answer = await _answer(play, create, request)
-        if isinstance(answer, dict) and "error" not in answer and answer.get("object") != "error":
+        if isinstance(answer, dict) and not answer.get("error") and answer.get("object") != "error":
             performance.response = answer
         elif performance.ended is None:
             performance.problem = performance.problem or _message(answer)
@@ -201,6 +201,6 @@ async def _as_json(answer: Any) -> Any:
 
 def _message(refusal: Any) -> str:
     """In a line, without what may tell of paths and addresses."""
-    error = refusal.get("error", refusal) if isinstance(refusal, dict) else None
+    error = (refusal.get("error") or refusal) if isinstance(refusal, dict) else None
     said = error.get("message") if isinstance(error, dict) else None
     return str(said or (type(refusal).__name__ if refusal is not None else "nothing was generated"))[:200]
