@@ -71,6 +71,7 @@ test-gpu:
 # files over the compiled part of the one that is installed.
 compat: $(READY)
 	$(BIN)/python tests/compat/compat.py
+	$(BIN)/python tests/compat/sglang_versions.py
 	$(BIN)/python -m pytest -m compat tests
 
 clean:

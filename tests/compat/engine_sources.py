@@ -1,4 +1,4 @@
-"""The Python files of vLLM's versions, from its wheels, kept below `build/compat`."""
+"""The Python files of an engine's versions, from its wheels, kept below `build/compat`."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def newest_patches(floor: str) -> tuple[str, ...]:
     )
 
 
-def fetch(version: str) -> Path:
-    """The folder with the package. A wheel has 300 to 500 MB, its Python files 40 to 60."""
-    folder = CACHE / f"vllm-{version}"
+def fetch(version: str, package: str = "vllm") -> Path:
+    """The folder with the package. A wheel of vLLM has 300 to 500 MB, its Python files 40 to 60; one of SGLang 20."""
+    folder = CACHE / f"{package}-{version}"
     if folder.is_dir():
         return folder
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -40,11 +40,11 @@ def fetch(version: str) -> Path:
     with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
         platforms = [argument for platform in PLATFORMS for argument in ("--platform", platform)]
         where = ["--python-version", "3.12", "--only-binary", ":all:", "--no-deps", "--dest", temporary]
-        print(f"Fetching vLLM {version} …", flush=True)
-        subprocess.run([*PIP, "download", "--quiet", *where, *platforms, f"vllm=={version}"], check=True)
+        print(f"Fetching {package} {version} …", flush=True)
+        subprocess.run([*PIP, "download", "--quiet", *where, *platforms, f"{package}=={version}"], check=True)
         [wheel] = Path(temporary).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
-            names = [name for name in archive.namelist() if name.startswith("vllm/") and name.endswith(".py")]
+            names = [name for name in archive.namelist() if name.startswith(f"{package}/") and name.endswith(".py")]
             archive.extractall(Path(temporary) / "sources", names)
         shutil.move(Path(temporary) / "sources", folder)
     return folder

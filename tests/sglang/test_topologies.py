@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.sglang_all
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+# A core for each rank: else SGLang wants as many NUMA nodes as ranks.
+A_CORE_EACH = {"SGLANG_CPU_OMP_THREADS_BIND": "0|1"}
 
 
 @pytest.mark.parametrize(
     ("options", "environment"),
     [
-        (["--dp-size", "2"], ONE_THREAD),
-        (["--tp-size", "2"], {"SGLANG_CPU_OMP_THREADS_BIND": "0|1"}),
+        (["--dp-size", "2"], A_CORE_EACH),
+        (["--tp-size", "2"], A_CORE_EACH),
         (["--tokenizer-worker-num", "2"], {}),
     ],
     ids=["data parallel", "tensor parallel", "tokenizer workers"],
