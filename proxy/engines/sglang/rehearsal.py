@@ -147,8 +147,8 @@ class Rehearsal:
             return Performance(problem=f"{inside[0][:100]} asks for what only the engine that answered knows")
         request_class, create = self._routes[route]
         asked = {name: value for name, value in body.items() if name not in DELIVERY}
-        if route == "response":
-            asked["store"] = False
+        if "store" in body:
+            asked["store"] = body["store"]
         if stream:
             asked |= {name: body[name] for name in ("stream", "stream_options") if name in body}
         try:
@@ -156,11 +156,16 @@ class Rehearsal:
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             return Performance(problem=f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        stored = getattr(request, "store", None)
+        if route == "response":
+            request.store = False
         performance = Performance()
         pieces = 1 if one_by_one else TOKENS_AT_ONCE
         play = _Play(performance, self._replayer, choices, prefills, pieces)
         answer = await _answer(play, create, request)
         if isinstance(answer, dict) and not answer.get("error") and answer.get("object") != "error":
+            if route == "response":
+                answer["store"] = stored  # what was asked for, repeated
             performance.response = answer
         elif performance.ended is None:
             performance.problem = performance.problem or _message(answer)
