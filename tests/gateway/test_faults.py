@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import sqlite3
 import subprocess
@@ -260,6 +261,58 @@ def test_a_store_that_is_none_ends_the_start(
     assert done.returncode == 2
     assert "store: " in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_many_at_once_while_things_break(
+    start: Callable[..., Running],
+    provider: Provider,
+    other: Provider,
+    verifier_app: VerifierApp,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Upstreams lie, prove nothing and break off, and the verifier goes and comes. No lie reaches an application, what
+    reaches one was accepted, and all that was made is in the store with a verdict in the end."""
+    monkeypatch.setattr("toploc_gateway.auditor.RETRY", 0.2)
+    chance = random.Random(7)
+
+    def misbehaves(response: dict[str, Any]) -> None:
+        what = chance.random()
+        if what < 0.3:
+            lies(response)
+        elif what < 0.4:
+            response.pop("toploc_proofs")
+
+    policy = {"on_rejected": "next", "on_missing": "next", "on_unavailable": "fail", "on_broken": "next", **FOREVER}
+    gateway = start(provider, other, policy=policy)
+    for made in (provider, other):
+        made.lying.change = misbehaves
+    over = threading.Event()
+
+    def breaks() -> None:
+        while not over.wait(0.1):
+            verifier_app.down = chance.random() < 0.3
+            for made in (provider, other):
+                made.breaks_after = chance.choice([None, None, 0, 3])
+
+    def ask(number: int) -> httpx.Response:
+        return gateway.ask(provider, stream=number % 2 == 0)
+
+    with ThreadPoolExecutor(9) as threads:
+        breaking = threads.submit(breaks)
+        replies = list(threads.map(ask, range(96)))
+        over.set()
+        breaking.result()
+    verifier_app.down = False
+    assert not any(EVIL[:7] in reply.text for reply in replies)
+    assert {reply.status_code for reply in replies} <= {200, 424}
+    delivered = [reply for reply in replies if reply.status_code == 200]
+    assert len(delivered) > 10
+    assert {reply.headers["toploc-verdict"] for reply in delivered} == {"accepted"}
+    gateway.eventually(lambda: "pending" not in gateway.upstream()["answers"].get("toploc-mini", {}))
+    assert {gateway.report(reply)["verdict"] for reply in delivered} == {"accepted"}
+    refused = [reply for reply in replies if "toploc-report" in reply.headers and reply.status_code == 424]
+    assert {gateway.report(reply)["verdict"] for reply in refused} <= {"accepted", "rejected", "missing"}
+    assert gateway.gateway.running == 0
 
 
 def test_a_gateway_that_is_left_alone_asks_nobody(start: Callable[..., Running], provider: Provider) -> None:
