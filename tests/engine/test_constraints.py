@@ -182,6 +182,8 @@ def test_forged_log_probabilities_under_a_grammar(api: Api, forged: str) -> None
     response = api.chat(**body)
     assert api.report(response, **body)["verdict"] == "accepted"
     change(response)
+    assert api.report(response, **body)["verdict"] == "rejected"  # it is not what was signed
+    del response["toploc_proofs"]["choices"][0]["receipt"]
     assert api.report(response, **body)["verdict"] == verdict
 
 
