@@ -137,7 +137,7 @@ def test_other_routes(api: Api, signing: Signing, kind: str, stream: bool) -> No
     assert (result.reason, bool(result.statement.output_sha256), result.uncovered) == (None, True, ())
     assert result.statement.response_id == response["id"]
     shown = json.dumps(response.get("output", response.get("content")))
-    assert ("add" in shown) == ("tool" in kind)
+    assert ('"add"' in shown) == ("tool" in kind)  # an id may have those letters too
     found = api.http.get(f"/v1/toploc/receipts/{response['id']}").json()["receipts"]
     assert found == [response["toploc_proofs"]["choices"][0]["receipt"]]
 
