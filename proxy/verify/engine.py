@@ -113,40 +113,14 @@ class Health(Protocol):
         """What ends its requests then."""
 
 
-class Engine(Protocol):
-    """The engine that this server runs, and the routes before it.
+class Rehearsal(Protocol):
+    """The server's own routes, answering with tokens that are given."""
 
-    Attributes:
-        model: path or name of its weights.
-        vocab_size, context_length: its limits, in tokens.
-        defaults: options of sampling where a request has none.
-        eos_token_ids: what ends an answer.
-        health: to be looked at while something other than its outputs is waited for.
-        reports: what it calls log-probabilities; None for what options have changed.
-        routes: those whose responses it rehearses.
-        chat_template: by which it renders chats, or several by name; None if unknown.
-    """
+    @property
+    def routes(self) -> Sequence[str]:
+        """Those whose responses are rehearsed."""
 
-    model: str
-    vocab_size: int
-    context_length: int
-    defaults: Mapping[str, Any]
-    eos_token_ids: Collection[int]
-    health: Health
-    reports: Literal["logprobs", "logits"] | None
-    routes: Sequence[str]
-    chat_template: str | Mapping[str, str] | None
-
-    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool, /) -> str:
-        """Their text. On any thread."""
-
-    def spelled(self, text: str, /) -> int:
-        """Of how many tokens a response may say this. On any thread."""
-
-    def adapters(self) -> Iterable[str]:
-        """Names of the adapters that are loaded now."""
-
-    async def rehearse(
+    async def perform(
         self,
         route: str,
         body: Mapping[str, Any],
@@ -162,6 +136,42 @@ class Engine(Protocol):
         The prefills of a prompt begin when it is known. Tools that it runs itself give `tool_outputs`. A `stream` is
         put together again, from tokens in large pieces or `one_by_one`.
         """
+
+
+class Engine(Protocol):
+    """The engine that this server runs, and the routes before it.
+
+    Attributes:
+        model: path or name of its weights.
+        vocab_size, context_length: its limits, in tokens.
+        defaults: options of sampling where a request has none.
+        eos_token_ids: what ends an answer.
+        health: to be looked at while something other than its outputs is waited for.
+        reports: what it calls log-probabilities; None for what options have changed.
+        rehearsal: the routes before it.
+        chat_template: by which it renders chats, or several by name; None if unknown.
+    """
+
+    model: str
+    vocab_size: int
+    context_length: int
+    defaults: Mapping[str, Any]
+    eos_token_ids: Collection[int]
+    health: Health
+    reports: Literal["logprobs", "logits"] | None
+    chat_template: str | Mapping[str, str] | None
+
+    @property
+    def rehearsal(self) -> Rehearsal: ...
+
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool, /) -> str:
+        """Their text. On any thread."""
+
+    def spelled(self, text: str, /) -> int:
+        """Of how many tokens a response may say this. On any thread."""
+
+    def adapters(self) -> Iterable[str]:
+        """Names of the adapters that are loaded now."""
 
     def sampling_of(self, rendered: Any, asked: Sampling) -> Sampling:
         """The options that the engine is handed after one of a rehearsal's prompts, with the seed and the sampler of

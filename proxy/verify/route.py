@@ -120,7 +120,7 @@ def description(server: Server) -> dict[str, Any]:
             "provenance": thresholds.provenance,
             "impostor_rate": thresholds.impostor_rate,
         },
-        "response": {"routes": [*verifier.engine.routes], "free": {**FREE}},
+        "response": {"routes": [*verifier.engine.rehearsal.routes], "free": {**FREE}},
         "limits": {
             "verify_concurrency": settings.verify_concurrency,
             "verify_tokens": settings.verify_tokens,

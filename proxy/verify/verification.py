@@ -68,7 +68,7 @@ class Verification:
         ways = WAYS[-1:] if not is_stream else WAYS[:-1] if evidence.route == "response" else WAYS
         first: tuple[Performance, list[Rehearsed]] | None = None
         for way in ways:
-            performance = await engine.rehearse(
+            performance = await engine.rehearsal.perform(
                 evidence.route, evidence.source[0], choices, prefills, evidence.tool_outputs, **way
             )
             if len(ways) == 1:

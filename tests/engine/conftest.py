@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
-import httpx
 import openai
 import pytest
+from asking import MODEL, Api, hold
 from options import NAME, SERVE, THINKING
 from toploc_proxy.local_server import LocalServer
 from warm import Warm, WarmServer
 
 from models import alter
-from toploc.proofs.verdict import verify_activations
-from toploc.protocol import ToplocProofs, num_chunks, token_ids_sha256
 from toploc.receipts.keys import SigningKey
 from toploc.thresholds.bounds import Thresholds
 from toploc.verifier.prefill import TransformersPrefill
@@ -24,10 +22,10 @@ from toploc.verifier.prefill import TransformersPrefill
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from toploc.protocol import ToplocProofs
     from toploc.receipts.keys import PublicKey
 
 REPOSITORY = Path(__file__).parents[2]
-MODEL = REPOSITORY / "models" / "toploc-mini"
 TOOLS = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--enable-scale-out"]
 
 
@@ -35,47 +33,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.engine)
-
-
-class Api:
-    """JSON requests to a server of the bundled model, by any number of threads."""
-
-    def __init__(self, url: str) -> None:
-        self.http = httpx.Client(base_url=url, timeout=120, limits=httpx.Limits(max_connections=None))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.http.close()
-
-    def post(self, path: str, **body: Any) -> dict[str, Any]:
-        response = self.http.post(path, json={"model": NAME, **body})
-        assert response.status_code == 200, response.text
-        return response.json()
-
-    def chat(self, messages: list[dict[str, Any]], **body: Any) -> dict[str, Any]:
-        return self.post("/v1/chat/completions", messages=messages, **body)
-
-    def report(self, response: dict[str, Any], **body: Any) -> dict[str, Any]:
-        """The server's own report on a request and its response."""
-        reply = self.http.post("/v1/toploc/verify", json={"request": {"model": NAME, **body}, "response": response})
-        assert reply.status_code == 200, reply.text
-        return reply.json()
-
-    def stream(self, path: str, **body: Any) -> list[dict[str, Any]]:
-        """The JSON of every event."""
-        response = self.http.post(path, json={"model": NAME, "stream": True, **body})
-        assert response.status_code == 200, response.text
-        lines = [line.removeprefix("data: ") for line in response.text.split("\n") if line.startswith("data: {")]
-        return [json.loads(line) for line in lines]
-
-    def metric(self, name: str) -> float:
-        """A counter or gauge, summed over its labels."""
-        lines = self.http.get("/metrics").text.splitlines()
-        values = [float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
-        assert values, f"no metric {name}"
-        return sum(values)
 
 
 @pytest.fixture(scope="session")
@@ -169,34 +126,8 @@ def calibrated() -> Thresholds:
 
 @pytest.fixture(scope="session")
 def verified(prefill: TransformersPrefill, calibrated: Thresholds) -> Callable[..., ToplocProofs]:
-    """Holds every chunk of a `toploc_proofs` field against the prefill of its prompt, and gives the field back.
-
-    As many choices belong to each prompt; a prompt is a list of messages or of token ids.
-    """
-
-    def check(
-        field: dict[str, Any],
-        *prompts: Sequence[Any],
-        engine: TransformersPrefill = prefill,
-        thresholds: Thresholds = calibrated,
-        **template: Any,
-    ) -> ToplocProofs:
-        proofs = ToplocProofs.model_validate(field)
-        assert proofs.choices, proofs.error
-        for place, choice in enumerate(proofs.choices):
-            assert choice.error is None
-            prompt = prompts[place * len(prompts) // len(proofs.choices)]
-            if not isinstance(prompt[0], int):
-                prompt = engine.render(prompt, **template)
-            digest = choice.prompt or proofs.prompt
-            assert digest.sha256 == token_ids_sha256(prompt)
-            assert len(choice.proofs) == num_chunks(len(choice.token_ids)) > 0
-            states = engine.hidden_states(prompt, choice.token_ids)
-            verdict = verify_activations(choice.proofs, states, thresholds=thresholds)
-            assert verdict.passed, verdict.chunks
-        return proofs
-
-    return check
+    """`asking.hold`, by the honest model and its bounds where a test names no others."""
+    return partial(hold, engine=prefill, thresholds=calibrated)
 
 
 @pytest.fixture(scope="module", params=["int4", "finetuned"])

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from starlette.types import ASGIApp, Receive, Scope, Send
-    from toploc_proxy.engines.vllm.prefill import PrefillEngine
     from toploc_proxy.engines.vllm.rehearsal import Rehearsal
     from toploc_proxy.verify.verifier import EngineVerifier
     from vllm.engine.protocol import EngineClient
@@ -67,15 +66,17 @@ class Rehearsals:
         args.structured_outputs_config.reasoning_parser = before
         self._reasoning = Rehearsal(state, engine)
 
-    async def perform(self, engine: PrefillEngine, *given: Any, **way: bool) -> Any:
+    async def perform(
+        self, rehearsal: Rehearsal, perform: Callable[..., Awaitable[Any]], *given: Any, **way: bool
+    ) -> Any:
         """By all that a rehearsal is given, but what computes beside it."""
         route, body, choices, prefills, outputs = given
         key = json.dumps([group.get().decode(), route, body, choices, [*outputs], way])
         async with self._lock:
             if key not in self._known:
-                rehearsal = self._reasoning if group.get() == b"reasoning" else engine._rehearsal
+                chosen = self._reasoning if group.get() == b"reasoning" else rehearsal
                 with environment(TURNS, "1" if group.get() == b"turns" else "0"):
-                    self._known[key] = await rehearsal.perform(route, body, choices, prefills, outputs, **way)
+                    self._known[key] = await perform(chosen, route, body, choices, prefills, outputs, **way)
         return self._known[key]
 
 
@@ -123,7 +124,7 @@ def main() -> None:
     # Not above: an engine imports this file once more, and must not have numba before its own start.
     from toploc_proxy import application
     from toploc_proxy.engines.vllm import startup
-    from toploc_proxy.engines.vllm.prefill import PrefillEngine
+    from toploc_proxy.engines.vllm.rehearsal import Rehearsal
     from toploc_proxy.engines.vllm.serve.command import main as serve
     from toploc_proxy.verify.verifier import EngineVerifier
 
@@ -144,7 +145,8 @@ def main() -> None:
         """In place of connecting, while the other group's routes are made."""
 
     application.attach, startup.connect = attach_grouped, connect_all
-    PrefillEngine.rehearse = lambda self, *given, **way: rehearsals.perform(self, *given, **way)  # type: ignore[method-assign]
+    perform = Rehearsal.perform
+    Rehearsal.perform = lambda self, *given, **way: rehearsals.perform(self, perform, *given, **way)  # type: ignore[method-assign]
     EngineVerifier.compute = computing_once(EngineVerifier.compute)  # type: ignore[method-assign]
     judge._of_choice = judging_once(judge._of_choice)  # type: ignore[assignment]
     serve(sys.argv[1:])

@@ -18,7 +18,7 @@ from toploc_proxy.local_server import free_port
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Api
+    from asking import Api
     from toploc_proxy.local_server import LocalServer
 
 NAME = "toploc-mini"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import httpx
-    from conftest import Api
+    from asking import Api
     from toploc_proxy.local_server import LocalServer
 
     from toploc.protocol import ToplocProofs

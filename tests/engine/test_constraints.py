@@ -14,7 +14,7 @@ from models import corpus
 from toploc.protocol import FIELD_NAME
 
 if TYPE_CHECKING:
-    from conftest import Api
+    from asking import Api
     from toploc_client.routes import Kind
 
     Json = dict[str, Any]

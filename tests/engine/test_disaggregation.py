@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from conftest import Api
+    from asking import Api
     from toploc_proxy.local_server import LocalServer
 
 SMALL = ["--max-model-len", "1024", "--max-num-seqs", "4", "--no-enable-prefix-caching"]

@@ -12,7 +12,7 @@ from models import corpus
 
 if TYPE_CHECKING:
     import httpx
-    from conftest import Api
+    from asking import Api
 
 QUESTION = [{"role": "user", "content": "What is 17 + 25?"}]
 STORY = [{"role": "user", "content": "Tell me a story."}]

@@ -12,7 +12,7 @@ from models import corpus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Api
+    from asking import Api
 
     from toploc.protocol import ToplocProofs
     from toploc.verifier.prefill import TransformersPrefill

@@ -24,7 +24,7 @@ from toploc.verifier.transformers import TransformersVerifier
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Api
+    from asking import Api
     from toploc_proxy.local_server import LocalServer
 
     from toploc.protocol import ToplocProofs

@@ -22,7 +22,7 @@ from toploc.receipts.receipt import verify_receipt
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from conftest import Api
+    from asking import Api
     from toploc_proxy.local_server import LocalServer
 
     from toploc.protocol import ToplocProofs

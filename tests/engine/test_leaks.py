@@ -20,7 +20,7 @@ import vllm
 from load import Load
 
 if TYPE_CHECKING:
-    from conftest import Api
+    from asking import Api
     from toploc_proxy.local_server import LocalServer
 
     from toploc.thresholds.bounds import Thresholds

@@ -25,7 +25,7 @@ from toploc.protocol import FIELD_NAME
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Api
+    from asking import Api
     from mutations import Json
 
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import openai
-    from conftest import Api
+    from asking import Api
 
     from toploc.receipts.keys import PublicKey
 

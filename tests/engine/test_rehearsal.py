@@ -18,7 +18,7 @@ from toploc.protocol import FIELD_NAME
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from conftest import Api
+    from asking import Api
     from toploc_client.routes import Kind
 
     Json = dict[str, Any]

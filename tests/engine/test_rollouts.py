@@ -24,7 +24,7 @@ from toploc.weights import weights_digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from conftest import Api
+    from asking import Api
     from toploc_proxy.local_server import LocalServer
 
     from toploc.receipts.keys import PublicKey

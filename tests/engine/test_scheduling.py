@@ -15,7 +15,7 @@ from models.lists import story
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from conftest import Api
+    from asking import Api
     from toploc_proxy.local_server import LocalServer
 
     from toploc.protocol import ToplocProofs

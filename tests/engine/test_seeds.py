@@ -12,7 +12,7 @@ from toploc.thresholds.bounds import Thresholds
 from toploc.verifier.transformers import TransformersVerifier
 
 if TYPE_CHECKING:
-    from conftest import Api
+    from asking import Api
 
     from toploc.verifier.prefill import TransformersPrefill
 

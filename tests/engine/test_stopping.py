@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Api
+    from asking import Api
 
     from toploc.verifier.prefill import TransformersPrefill
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from conftest import Api
+    from asking import Api
     from toploc_proxy.local_server import LocalServer
 
     from toploc.protocol import ToplocProofs

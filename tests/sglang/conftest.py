@@ -3,22 +3,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
-from sglang_server import COMMAND, ENVIRONMENT, HERE, MODEL, NAME, SERVE, Api
+from asking import MODEL, Api, hold
+from options import NAME
+from sglang_server import COMMAND, ENVIRONMENT, HERE, SERVE
 from toploc_proxy.local_server import LocalServer
 
-from toploc.proofs.verdict import verify_activations
-from toploc.protocol import ToplocProofs, num_chunks, token_ids_sha256
 from toploc.receipts.keys import SigningKey
 from toploc.thresholds.bounds import Thresholds
 from toploc.verifier.prefill import TransformersPrefill
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from toploc.protocol import ToplocProofs
     from toploc.receipts.keys import PublicKey
 
 
@@ -71,24 +73,5 @@ def prefill() -> TransformersPrefill:
 
 @pytest.fixture(scope="session")
 def verified(prefill: TransformersPrefill) -> Callable[..., ToplocProofs]:
-    """Holds every chunk of a `toploc_proofs` field, whose prompts have their token ids, against a prefill by
-    transformers, and gives the field back."""
-    thresholds = Thresholds.load(NAME)
-
-    def check(field: dict[str, Any], *prompts: Sequence[Any]) -> ToplocProofs:
-        proofs = ToplocProofs.model_validate(field)
-        assert proofs.choices, proofs.error
-        for place, choice in enumerate(proofs.choices):
-            assert choice.error is None
-            prompt = prompts[place * len(prompts) // len(proofs.choices)]
-            if not isinstance(prompt[0], int):
-                prompt = prefill.render(prompt)
-            digest = choice.prompt or proofs.prompt
-            assert digest.sha256 == token_ids_sha256(prompt)
-            assert len(choice.proofs) == num_chunks(len(choice.token_ids)) > 0
-            states = prefill.hidden_states(prompt, choice.token_ids)
-            verdict = verify_activations(choice.proofs, states, thresholds=thresholds)
-            assert verdict.passed, verdict.chunks
-        return proofs
-
-    return check
+    """`asking.hold`, by the honest model and its bounds."""
+    return partial(hold, engine=prefill, thresholds=Thresholds.load(NAME))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sglang_server import Api
+    from asking import Api
 
 WORDS = ["a story", "17", "+", "what", "is", "the"]
 
@@ -37,5 +37,5 @@ def hold(api: Api, verified: Callable[..., Any], count: int) -> None:
     for body, answer in zip(asked, answers, strict=True):
         verified(answer["toploc_proofs"], body["messages"])
     for body, answer in list(zip(asked, answers, strict=True))[:4]:
-        report = api.report({"model": "toploc-mini", **body}, answer)
+        report = api.report(answer, **body)
         assert report["verdict"] == "accepted", report

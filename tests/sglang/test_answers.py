@@ -10,7 +10,7 @@ from many_answers import bodies
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sglang_server import Api
+    from asking import Api
 
 ANSWERS = 60
 

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sglang_server import MODEL, Api
+from asking import MODEL, Api
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

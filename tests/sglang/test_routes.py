@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from sglang_server import Api
+    from asking import Api
 
     from toploc.receipts.keys import PublicKey
     from toploc.verifier.prefill import TransformersPrefill

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from sglang_server import COMMAND, ENVIRONMENT, MODEL, SERVE
+from asking import MODEL
+from sglang_server import COMMAND, ENVIRONMENT, SERVE
 from toploc_proxy.engines.sglang.serve.command import parse
 from toploc_proxy.engines.sglang.serve.refusals import refuse_unsupported
 

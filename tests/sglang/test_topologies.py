@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asking import Api
 from many_answers import hold
-from sglang_server import Api
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import pytest
 from toploc.evidence.assembly import Assembly
 
 if TYPE_CHECKING:
-    from sglang_server import Api
+    from asking import Api
 
 STORY = {"model": "toploc-mini", "messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 70}
 GREEDY = {**STORY, "temperature": 0}
@@ -36,7 +36,7 @@ def answer(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_honest_answers_are_accepted(api: Api, path: str, body: dict[str, Any]) -> None:
-    report = api.report(body, answer(api, path, body))
+    report = api.report(answer(api, path, body), **body)
     assert report["verdict"] == "accepted", report
     # Of tokens that are sampled without a seed there is no more than their surprise.
     checked = report["coverage"].partition("; not checked")[0].replace("weakly: ", "")
@@ -48,7 +48,7 @@ def test_a_cached_prompt_is_run_again(api: Api) -> None:
     """Twice: the second time everything of the answer is in the engine's cache."""
     response = answer(api, "/v1/chat/completions", GREEDY)
     for _ in range(2):
-        assert api.report(GREEDY, response)["verdict"] == "accepted"
+        assert api.report(response, **GREEDY)["verdict"] == "accepted"
 
 
 def altered(response: dict[str, Any], what: str) -> dict[str, Any]:
@@ -72,20 +72,20 @@ def altered(response: dict[str, Any], what: str) -> dict[str, Any]:
 def test_altered_answers_are_rejected(api: Api, what: str) -> None:
     body = {**GREEDY, "ignore_eos": True}
     response = answer(api, "/v1/chat/completions", body)
-    assert api.report(body, response)["verdict"] == "accepted"
+    assert api.report(response, **body)["verdict"] == "accepted"
     unsigned = altered(response, what)
     del unsigned["toploc_proofs"]["choices"][0]["receipt"]
-    assert api.report(body, unsigned)["verdict"] == "rejected"
+    assert api.report(unsigned, **body)["verdict"] == "rejected"
 
 
 def test_the_answer_to_another_request_is_rejected(api: Api) -> None:
-    report = api.report(SUM, answer(api, "/v1/chat/completions", GREEDY))
+    report = api.report(answer(api, "/v1/chat/completions", GREEDY), **SUM)
     assert report["verdict"] == "rejected"
 
 
 def test_what_is_not_rehearsed_is_undecided(api: Api) -> None:
     body = {**GREEDY, "logprobs": True, "top_logprobs": 2}
-    report = api.report(body, answer(api, "/v1/chat/completions", body))
+    report = api.report(answer(api, "/v1/chat/completions", body), **body)
     assert report["verdict"] == "undecided"
     assert report["coverage"] == "checked: model, prompt, proofs, tokens, receipt; not checked: response (unrehearsed)"
 
@@ -110,6 +110,6 @@ def test_streams_are_accepted_as_they_are_put_together(api: Api, path: str, body
     # The last that carries the field has it of all choices.
     fields = [event.get("toploc_proofs") or event.get("response", {}).get("toploc_proofs") for event in events]
     response["toploc_proofs"] = [field for field in fields if field][-1]
-    report = api.report({**body, "stream": True}, response)
+    report = api.report(response, **body, stream=True)
     assert report["verdict"] == "accepted", report
     assert "receipt" in report["coverage"].partition("; not checked")[0]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from toploc.tokens.sampling import Sampling
 
     from ...settings import Launch
-    from ...verify.engine import Claim, Health, Performance, Prefills
+    from ...verify.engine import Health
     from .call import Call
 
 prefilling: Final[ContextVar[dict[str, Any] | None]] = ContextVar("toploc_prefill", default=None)
@@ -67,8 +67,7 @@ class PrefillEngine:
         )
         self.chat_template: str | Mapping[str, str] | None = getattr(self._tokenizer, "chat_template", None)
         self._manager = manager
-        self._rehearsal = Rehearsal(manager, state)
-        self.routes: Sequence[str] = self._rehearsal.routes
+        self.rehearsal = Rehearsal(manager, state)
         self.reports: Literal["logprobs", "logits"] | None = None
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool, /) -> str:
@@ -80,21 +79,6 @@ class PrefillEngine:
 
     def adapters(self) -> Iterable[str]:
         return tuple(getattr(self._manager, "lora_ref_cache", ()))
-
-    async def rehearse(
-        self,
-        route: str,
-        body: Mapping[str, Any],
-        choices: Sequence[Sequence[Claim]],
-        prefills: Prefills,
-        tool_outputs: Sequence[str],
-        *,
-        stream: bool = False,
-        one_by_one: bool = False,
-    ) -> Performance:
-        return await self._rehearsal.perform(
-            route, body, choices, prefills, tool_outputs, stream=stream, one_by_one=one_by_one
-        )
 
     def sampling_of(self, rendered: Call, asked: Sampling) -> Sampling:
         return handed_over(rendered.request, asked)

@@ -138,7 +138,7 @@ class Rehearsal:
         stream: bool = False,
         one_by_one: bool = False,
     ) -> Performance:
-        """See `verify.engine.Engine.rehearse`. The route ends at the first prompt that there are no choices for."""
+        """See `verify.engine.Rehearsal`. The route ends at the first prompt that there are no choices for."""
         if route not in self._routes:
             return Performance(problem="this server does not have the request's endpoint")
         if tool_outputs:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from toploc.tokens.masks import Constraint
     from toploc.tokens.sampling import Sampling
 
-    from ...verify.engine import Claim, Health, Performance, Prefills
+    from ...verify.engine import Health
     from .call import Call
 
 
@@ -66,10 +66,9 @@ class PrefillEngine:
         given = getattr(getattr(state, "openai_serving_chat", None), "chat_template", None)
         self.chat_template: str | Mapping[str, str] | None = given or self._tokenizer.chat_template
         self._generate = generate
-        self._rehearsal = Rehearsal(state, engine)
+        self.rehearsal = Rehearsal(state, engine)
         self._constraints = Constraints(config)
         self._texts: Counter[str] | None = None
-        self.routes: Sequence[str] = self._rehearsal.routes
         self.reports = REPORTS.get(str(config.model_config.logprobs_mode))
         self._watermarks = watermarks(config)
         self._models = getattr(state, "openai_serving_models", None)
@@ -88,21 +87,6 @@ class PrefillEngine:
 
     def adapters(self) -> Iterable[str]:
         return tuple(getattr(self._models, "lora_requests", ()))
-
-    async def rehearse(
-        self,
-        route: str,
-        body: Mapping[str, Any],
-        choices: Sequence[Sequence[Claim]],
-        prefills: Prefills,
-        tool_outputs: Sequence[str],
-        *,
-        stream: bool = False,
-        one_by_one: bool = False,
-    ) -> Performance:
-        return await self._rehearsal.perform(
-            route, body, choices, prefills, tool_outputs, stream=stream, one_by_one=one_by_one
-        )
 
     def sampling_of(self, rendered: Call, asked: Sampling) -> Sampling:
         followed = self._constraints.followed if rendered.request is not None else frozenset[str]()
