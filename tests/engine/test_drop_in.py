@@ -167,13 +167,24 @@ def shape(value: Any) -> Any:
 
 def kinds(found: list[tuple[str | None, Any]]) -> list[str]:
     """What follows what, without the chunks that have nothing but a piece of text, and runs of alike events as one."""
-    kept = [(name, shape(data)) for name, data in found if not is_piece(data)]
+    kept = [(name, shape(part)) for name, data in found for part in parts(data) if not is_piece(part)]
     shown = [f"{name} {ordered(data)}" for name, data in kept]
     return [one for i, one in enumerate(shown) if i == 0 or shown[i - 1] != one]
 
 
+def parts(data: Any) -> list[Any]:
+    """An event, or the piece and the end that one event has of a chat where both came while the last was written."""
+    match data:
+        case {"choices": [{"delta": {**piece}, "finish_reason": str()} as choice]} if piece:
+            before = {key: value for key, value in choice.items() if key != "stop_reason"} | {"finish_reason": None}
+            return [{**data, "choices": [before]}, {**data, "choices": [{**choice, "delta": {}}]}]
+    return [data]
+
+
 def is_piece(data: Any) -> bool:
     match data:
+        case {"choices": [{"delta": {"tool_calls": [*calls], **others}, "finish_reason": None}]} if not others:
+            return all(call.keys() == {"index", "function"} and call["function"].keys() == {"arguments"} for call in calls)
         case {"choices": [{"delta": {"content": str(), **others}, "finish_reason": None}]}:
             return not others.keys() - {"reasoning"}
         case {"choices": [{"text": str(), "finish_reason": None}]}:
