@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SGLANG := .venv-sglang
 SGLANG_READY := $(SGLANG)/.ready
-SOURCES := toploc proxy client gateway tests benchmarks examples models
+SOURCES := toploc proxy client gateway tests benchmarks examples models scripts
 
 # Each server is four processes that import the same thousands of files: uncompiled ones take an engine's start from
 # half a minute to more than one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint format test-sglang test-sglang-all test-gpu compat evidence fuzz soak clean
+.PHONY: demo test lint format twins test-sglang test-sglang-all test-gpu compat evidence fuzz soak clean
 
 # MODEL=smollm2: with a real chat model, which is downloaded.
 MODEL ?=
@@ -38,10 +38,15 @@ lint: $(READY)
 	  && ln -sfn ../../proxy build/types/toploc_proxy && ln -sfn ../../client build/types/toploc_client \
 	  && ln -sfn ../../gateway build/types/toploc_gateway
 	MYPYPATH=build/types $(BIN)/mypy
+	$(BIN)/python scripts/synchronous.py --check
 
 format: $(READY)
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+# Synchronous modules, from the asynchronous ones.
+twins: $(READY)
+	$(BIN)/python scripts/synchronous.py
 
 # For as long as it takes: FUZZ_SECONDS=600 by default.
 FUZZ_SECONDS ?= 600

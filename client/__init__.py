@@ -18,10 +18,11 @@ from toploc.protocol import ToplocProofs
 from toploc.report import Check, Report
 from toploc.verifier.server import AsyncVerifier, Verifier
 
+from .asynchronous.sdk import AsyncOpenAI
 from .errors import MissingProofs, RejectedResponse, UnacceptedResponse, UndecidedResponse
 from .judgement import Judgement, Opinion
 from .options import Options, Verifies
-from .sdk import AsyncOpenAI, OpenAI
+from .synchronous.sdk import OpenAI
 
 __all__ = [
     "AsyncOpenAI",

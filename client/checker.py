@@ -19,7 +19,6 @@ from toploc.protocol import FIELD_NAME
 from toploc.report import Check
 
 from . import share
-from .answer import Answer
 from .asked import Asked
 from .background import Background
 from .errors import MissingProofs, RejectedResponse, UnacceptedResponse, UndecidedResponse
@@ -33,7 +32,8 @@ from .verifiers import NamedVerifier
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .kept import Fetch, FetchAsync, Kept
+    from .answer import Answer
+    from .kept import Kept
     from .options import Options
     from .routes import Sent
 
@@ -101,39 +101,12 @@ class Checker:
         server does not know (the seed) and cannot choose alone (number, request and response)."""
         return share.chosen(self.options.audit_rate, self.seed, f"{number}:{sha256(exchange.evidence).hexdigest()}")
 
-    def finish(self, answer: Answer, fetch: Fetch | None = None) -> None:
-        """Does what the options say with an answer that is whole. `fetch` asks its server for proofs that did not come.
-
-        Raises UnacceptedResponse.
-        """
-        if fetch is not None and (name := self._fetchable(answer)) is not None:
-            answer = self._receive(answer, fetch(name))
-        given = self.begin(answer)
-        if given is not None:
-            if self.options.when == "inline":
-                self._react(given.exchange, answer.response, self._judge(given))
-            else:
-                self._submit(given, answer.response)
-
-    async def finish_async(self, answer: Answer, fetch: FetchAsync | None = None) -> None:
-        """See `finish`. A function of `on_reject` or `on_undecided` may be a coroutine function."""
-        if fetch is not None and (name := self._fetchable(answer)) is not None:
-            answer = self._receive(answer, await fetch(name))
-        given = self.begin(answer)
-        if given is not None:
-            if self.options.when == "inline":
-                pending = self._react(given.exchange, answer.response, await self._judge_async(given))
-                if inspect.isawaitable(pending):
-                    await pending
-            else:
-                self._submit(given, answer.response)
-
     def leave(self, answer: Answer) -> None:
         """Checks in the background an answer that nobody waits for: of a stream that was left after its proofs."""
         try:
             given = self.begin(answer)
             if given is not None:
-                self._submit(given, answer.response)
+                self.submit(given, answer.response)
         except ToplocError as error:
             self._warn(str(error))
 
@@ -146,29 +119,21 @@ class Checker:
         if self.verifies:
             self._warn(f"an answer was not checked: {why}")
 
-    def judge(self, exchange: Exchange, fetch: Fetch) -> Judgement:
-        """Raises ToplocError where there is no verifier."""
-        self._require_verifiers()
-        answer = Answer(exchange, None, exchange.proofs)
-        if self.options.fetch_proofs is not False and (name := answer.fetchable) is not None:
-            exchange = self._receive(answer, fetch(name)).exchange or exchange
-        return self._judge(Given(exchange, tuple(self._receipts(exchange))))
-
-    async def judge_async(self, exchange: Exchange, fetch: FetchAsync) -> Judgement:
-        """See `judge`; all verifiers are asked at once."""
-        self._require_verifiers()
-        answer = Answer(exchange, None, exchange.proofs)
-        if self.options.fetch_proofs is not False and (name := answer.fetchable) is not None:
-            exchange = self._receive(answer, await fetch(name)).exchange or exchange
-        return await self._judge_async(Given(exchange, tuple(self._receipts(exchange))))
-
-    def _judge(self, given: Given) -> Judgement:
+    def ask(self, given: Given) -> Judgement:
+        """What the verifiers say, one after the other."""
         opinions = [named.ask(given.evidence) for named in self._verifiers]
         return Judgement.by(self.options.rule, opinions, given.own, unproven=given.unproven)
 
-    async def _judge_async(self, given: Given) -> Judgement:
+    async def ask_async(self, given: Given) -> Judgement:
+        """What the verifiers say, all asked at once."""
         opinions = await asyncio.gather(*(named.ask_async(given.evidence) for named in self._verifiers))
         return Judgement.by(self.options.rule, opinions, given.own, unproven=given.unproven)
+
+    def given(self, exchange: Exchange) -> Given:
+        """An answer that is judged because somebody asks. Raises ToplocError where there is nobody to judge it."""
+        if not self.verifies:
+            raise ToplocError("verifier: none was given to this client")
+        return Given(exchange, tuple(self._receipts(exchange)))
 
     def flush(self, timeout: float | None = None) -> bool:
         """Waits for the checks in the background, up to `timeout` seconds; whether all are done."""
@@ -186,10 +151,12 @@ class Checker:
         await asyncio.to_thread(self.close)
         await asyncio.gather(*(named.close_async() for named in self._verifiers))
 
-    def _fetchable(self, answer: Answer) -> str | None:
+    def fetchable(self, answer: Answer) -> str | None:
+        """The id by which the answer's server is asked for proofs that did not come with it, None if it is not."""
         return answer.fetchable if self.options.fetches_proofs and not answer.says_nothing else None
 
-    def _receive(self, answer: Answer, kept: Kept) -> Answer:
+    def receive(self, answer: Answer, kept: Kept) -> Answer:
+        """The answer with what its server said when it was asked."""
         if not kept.problem:
             self._count("fetched")
         return answer.with_kept(kept)
@@ -273,7 +240,7 @@ class Checker:
         if sent.kind == "response" and isinstance(name, str):
             self._asked.keep(name, sent.body)
 
-    def _react(self, exchange: Exchange, response: Any, judgement: Judgement) -> object:
+    def react(self, exchange: Exchange, response: Any, judgement: Judgement) -> object:
         if judgement.open:
             self._spool(exchange)
             self._warn(f"an answer could not be checked and waits in the spool\n{judgement}")
@@ -289,7 +256,7 @@ class Checker:
         self._warn(str(judgement))
         return None
 
-    def _submit(self, given: Given, response: Any) -> None:
+    def submit(self, given: Given, response: Any) -> None:
         with self._lock:
             if self._background is None:
                 self._background = Background(self._check, self._spool_given, self.options.queue_size)
@@ -297,13 +264,13 @@ class Checker:
 
     def _check(self, given: Given, response: Any) -> None:
         try:
-            judgement = self._judge(given)
+            judgement = self.ask(given)
         except Exception as error:
             logger.error("toploc: an answer could not be checked: %s", printable(repr(error)))
             self._spool(given.exchange)
             return
         try:
-            pending = self._react(given.exchange, response, judgement)
+            pending = self.react(given.exchange, response, judgement)
             if inspect.iscoroutine(pending):
                 asyncio.run(pending)
         except UnacceptedResponse as error:  # a stream that was left: nobody is there to catch it
@@ -355,10 +322,6 @@ class Checker:
             )
             for r in results
         ]
-
-    def _require_verifiers(self) -> None:
-        if not self._verifiers and not self._keys:
-            raise ToplocError("verifier: none was given to this client")
 
 
 @dataclass(frozen=True, slots=True)

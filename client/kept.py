@@ -21,7 +21,6 @@ from toploc.protocol import FIELD_NAME
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from openai import AsyncOpenAI, OpenAI
     from openai._types import RequestOptions
 
     Fetch = Callable[[str], "Kept"]
@@ -45,43 +44,13 @@ class Kept:
     problem: str = ""
 
 
-def fetch(client: OpenAI, response_id: str) -> Kept:
-    """Follows no redirect. Raises nothing: without its field an answer is one without proofs."""
-    try:
-        reading = Reading()
-        reply: Any = client.get(path_of(response_id), cast_to=object, options=_options())
-        try:
-            for part in reply.iter_bytes():
-                reading.add(part)
-        finally:
-            reply.close()
-        return reading.kept(response_id)
-    except Exception as error:
-        return none_because(error)
-
-
-async def fetch_async(client: AsyncOpenAI, response_id: str) -> Kept:
-    """See `fetch`."""
-    try:
-        reading = Reading()
-        reply: Any = await client.get(path_of(response_id), cast_to=object, options=_options())
-        try:
-            async for part in reply.iter_bytes():
-                reading.add(part)
-        finally:
-            await reply.close()
-        return reading.kept(response_id)
-    except Exception as error:
-        return none_because(error)
-
-
 def path_of(response_id: str) -> str:
     if not IDS.fullmatch(response_id):
         raise ToplocError("its id is none that this client asks for")
     return f"/toploc/proofs/{response_id}"
 
 
-def _options() -> RequestOptions:
+def options() -> RequestOptions:
     """The SDK hands out what is not read yet where it finds this header."""
     return {"headers": {RAW_RESPONSE_HEADER: "stream"}, "follow_redirects": False, "timeout": SECONDS}
 

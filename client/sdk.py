@@ -1,44 +1,39 @@
-"""The OpenAI SDK's clients, which check the answers they bring."""
+"""What the OpenAI SDK's clients, synchronous or not, need to check the answers they bring."""
 
 from __future__ import annotations
 
 import json
-from contextlib import suppress
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, cast
 
-import openai
 from openai._models import construct_type
 from openai._streaming import extract_stream_chunk_type
 
 from .answer import Answer
 from .checker import Checker, Counts
 from .exchange import Exchange, typed
-from .foreign import BROKEN, guarded
-from .helpers import AsyncProvenCompletions, AsyncProvenResponses, ProvenCompletions, ProvenResponses
-from .kept import fetch, fetch_async
+from .foreign import BROKEN
 from .options import NAMES, Options
 from .routes import EXTENSION, kind_of, sent_of, sent_with
-from .seeds import NONE, PATIENCE, draw, sampler_in, wanted
-from .streams import AsyncProvenStream, ProvenStream
-from .tap import Tap, is_stream, tap_of
+from .seeds import NONE, draw, wanted
+from .tap import is_stream, tap_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from openai.resources.chat import AsyncChat, Chat
-    from openai.resources.responses import AsyncResponses, Responses
-
-    from .judgement import Judgement
-    from .kept import Kept
     from .routes import Sent
+    from .tap import BaseTap
 
 
-class _Checked:
+class Checked:
     """What both clients share. `_process_response` is the SDK's one place that every reply passes, raw ones too."""
 
     _toploc: Checker
-    _fetch: Any
+    _stream_type: type[Any]
+    _tap_type: type[BaseTap]
+
+    def _finish(self, answer: Answer) -> Any:
+        """Has an answer checked; awaitable where the client is asynchronous."""
+        raise NotImplementedError
 
     def __init__(self, *, _toploc: Checker | None = None, **options: Any) -> None:
         own = _own(options)
@@ -91,7 +86,7 @@ class _Checked:
         if not self._toploc.idle and (sent := sent_with(request)) is not None:
             request.extensions = {**request.extensions, EXTENSION: sent}
 
-    def _prepare_reply(self, reply: dict[str, Any], stream_type: type[Any]) -> Sent | None:
+    def _prepare_reply(self, reply: dict[str, Any]) -> Sent | None:
         """Has streams and objects typed, and stands between the reply's bytes and its readers; what was asked, if the
         reply is an answer that was read already."""
         response, options = reply["response"], reply["options"]
@@ -100,7 +95,7 @@ class _Checked:
             return None
         checker, cast_to = self._toploc, reply["cast_to"]
         if reply["stream"] and reply["stream_cls"] is not None:
-            reply["stream_cls"] = stream_type[extract_stream_chunk_type(reply["stream_cls"])]
+            reply["stream_cls"] = self._stream_type[extract_stream_chunk_type(reply["stream_cls"])]
         if reply["stream"] or not response.is_closed:
             if not checker.idle:
 
@@ -113,7 +108,7 @@ class _Checked:
                     return value
 
                 streams = is_stream(response, reply["stream"])
-                Tap(response, sent, checker, streams=streams, parse=construct, fetch=self._fetch)
+                self._tap_type(response, sent, checker, finish=self._finish, streams=streams, parse=construct)
             if reply["stream"]:
                 return None
         before = options.post_parser
@@ -129,111 +124,6 @@ class _Checked:
         return None if checker.idle or tap_of(response) is not None else sent
 
 
-class OpenAI(_Checked, openai.OpenAI):
-    """`openai.OpenAI` with the options of `toploc_client.Options`; `docs/client.md` explains them.
-
-    Raises ToplocError for options that are none, and UnacceptedResponse from any call that brings an answer.
-    """
-
-    @cached_property
-    def chat(self) -> Chat:
-        chat = super().chat
-        chat.__dict__["completions"] = ProvenCompletions(self)
-        return chat
-
-    @cached_property
-    def responses(self) -> Responses:
-        return ProvenResponses(self)
-
-    def verify(self, request: Any, response: Any = None) -> Judgement:
-        """What the verifiers say: of a request and its response, or of an object that this client gave alone.
-
-        `request` is what the SDK was called with or the body itself. A response without proofs is looked up with this
-        client's server. Raises ToplocError where there is no verifier.
-        """
-        return self._toploc.judge(self._exchange(request, response), self._fetch)
-
-    def _fetch(self, response_id: str) -> Kept:
-        return fetch(self, response_id)
-
-    def close(self) -> None:
-        self._toploc.close()
-        super().close()
-
-    def _prepare_options(self, options: Any) -> Any:
-        options = super()._prepare_options(options)
-        if self._samples(options):
-            if self._toploc.sampler is None:
-                described: object = None
-                with suppress(openai.OpenAIError, *BROKEN):
-                    described = self.with_options(max_retries=0, timeout=PATIENCE).get("/toploc", cast_to=object)
-                self._toploc.sampler = sampler_in(described)
-            self._seed(options)
-        return options
-
-    def _prepare_request(self, request: Any) -> None:
-        super()._prepare_request(request)
-        self._note_sent(request)
-
-    def _process_response(self, **reply: Any) -> Any:
-        sent = self._prepare_reply(reply, ProvenStream)
-        if sent is None:
-            return super()._process_response(**reply)
-        with guarded(reply["response"]):
-            value = super()._process_response(**reply)
-        self._toploc.finish(_answer(value, sent, reply["response"]), self._fetch)
-        return value
-
-
-class AsyncOpenAI(_Checked, openai.AsyncOpenAI):
-    """See `OpenAI`."""
-
-    @cached_property
-    def chat(self) -> AsyncChat:
-        chat = super().chat
-        chat.__dict__["completions"] = AsyncProvenCompletions(self)
-        return chat
-
-    @cached_property
-    def responses(self) -> AsyncResponses:
-        return AsyncProvenResponses(self)
-
-    async def verify(self, request: Any, response: Any = None) -> Judgement:
-        """See `OpenAI.verify`."""
-        return await self._toploc.judge_async(self._exchange(request, response), self._fetch)
-
-    async def _fetch(self, response_id: str) -> Kept:
-        return await fetch_async(self, response_id)
-
-    async def close(self) -> None:
-        await self._toploc.close_async()
-        await super().close()
-
-    async def _prepare_options(self, options: Any) -> Any:
-        options = await super()._prepare_options(options)
-        if self._samples(options):
-            if self._toploc.sampler is None:
-                described: object = None
-                with suppress(openai.OpenAIError, *BROKEN):
-                    described = await self.with_options(max_retries=0, timeout=PATIENCE).get("/toploc", cast_to=object)
-                self._toploc.sampler = sampler_in(described)
-            self._seed(options)
-        return options
-
-    async def _prepare_request(self, request: Any) -> None:
-        await super()._prepare_request(request)
-        self._note_sent(request)
-
-    async def _process_response(self, **reply: Any) -> Any:
-        sent = self._prepare_reply(reply, AsyncProvenStream)
-        if sent is None:
-            return await super()._process_response(**reply)
-        with guarded(reply["response"]):
-            value = await super()._process_response(**reply)
-        await self._toploc.finish_async(_answer(value, sent, reply["response"]), self._fetch)
-        return value
-
-
 def _extra(options: Any) -> dict[str, Any]:
     """What a request's body has of `extra_body`."""
     return options.extra_json if isinstance(options.extra_json, dict) else {}
@@ -244,7 +134,7 @@ def _own(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options.pop(name) for name in NAMES if name in options}
 
 
-def _answer(value: Any, sent: Sent, response: Any) -> Answer:
+def answer_of(value: Any, sent: Sent, response: Any) -> Answer:
     """Of an object of the SDK, or of a raw response, which is not parsed before its user does."""
     exchange = Exchange.read(sent.body, response.content)
     proofs = typed(value) if hasattr(value, "__pydantic_extra__") else exchange.proofs

@@ -16,7 +16,7 @@ from .assembler import MAX_CHARACTERS, Assembler, whole
 from .exchange import Exchange
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
     from .checker import Checker
     from .routes import Sent
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 ATTRIBUTE: Final = "_toploc_tap"
 """Of a reply: its tap."""
 
+LEFT: Final = (GeneratorExit, asyncio.CancelledError)
+"""What is raised in a generator that nobody reads any more."""
 
-class Tap:
+
+class BaseTap:
     """What is read of one reply is checked before its last part is handed on.
 
     1. A part that ends a choice without its proofs is not handed on where proofs are required. Where its server may be
@@ -41,14 +44,14 @@ class Tap:
         sent: Sent,
         checker: Checker,
         *,
+        finish: Callable[[Answer], Any],
         streams: bool,
         parse: Callable[[Exchange], Any],
-        fetch: Any,
     ) -> None:
         self.owner: Any = None
         """What the application holds: the SDK's stream, once there is one."""
         self._response, self._sent, self._checker, self._parse = response, sent, checker, parse
-        self._fetch = fetch
+        self._finish = finish
         # Asked of the options with each part, they would cost as much as all else that is done with it.
         self._required, self._fetches = checker.options.requires_proofs, checker.options.fetches_proofs
         self._late = bytearray()
@@ -56,54 +59,12 @@ class Tap:
         self._events = _Events() if streams else None
         self._assembler = Assembler(sent)
         self._over = self._inside = self._read = self._told = self._kept = False
-        self._iter, self._aiter = response.iter_bytes, response.aiter_bytes
-        self._raw: Callable[[int | None], Iterator[bytes]] = response.iter_raw
-        self._araw: Callable[[int | None], AsyncIterator[bytes]] = response.aiter_raw
-        response.iter_bytes, response.aiter_bytes = self._bytes, self._bytes_async
-        response.iter_raw, response.aiter_raw = self._below, self._below_async
+        self._install(response)
         setattr(response, ATTRIBUTE, self)
 
-    def _bytes(self, chunk_size: int | None = None) -> Iterator[bytes]:
-        self._inside = True
-        try:
-            for part in self._iter(chunk_size):
-                if self._take(part):
-                    self._checker.finish(self._answer(), self._fetch)
-                if ready := self._ready(part):
-                    yield ready
-                    self._read = True
-        except GeneratorExit:
-            self._left()
-            raise
-        if self._ends():
-            self._checker.finish(self._answer(), self._fetch)
-        if self._late:
-            yield self._ready(b"")
-
-    async def _bytes_async(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
-        self._inside = True
-        try:
-            async for part in self._aiter(chunk_size):
-                if self._take(part):
-                    await self._checker.finish_async(self._answer(), self._fetch)
-                if ready := self._ready(part):
-                    yield ready
-                    self._read = True
-        except (GeneratorExit, asyncio.CancelledError):
-            self._left()
-            raise
-        if self._ends():
-            await self._checker.finish_async(self._answer(), self._fetch)
-        if self._late:
-            yield self._ready(b"")
-
-    def _below(self, chunk_size: int | None = None) -> Iterator[bytes]:
-        self._refuse()
-        return self._raw(chunk_size)
-
-    def _below_async(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
-        self._refuse()
-        return self._araw(chunk_size)
+    def _install(self, response: Any) -> None:
+        """Takes the place of what reads the reply."""
+        raise NotImplementedError
 
     def _refuse(self) -> None:
         """Raises MissingProofs for bytes that are read as they came over the wire, compressed perhaps."""
@@ -220,9 +181,9 @@ class _Events:
                 yield event.data
 
 
-def tap_of(response: Any) -> Tap | None:
+def tap_of(response: Any) -> BaseTap | None:
     tap = getattr(response, ATTRIBUTE, None)
-    return tap if isinstance(tap, Tap) else None
+    return tap if isinstance(tap, BaseTap) else None
 
 
 def is_stream(response: Any, asked: bool) -> bool:

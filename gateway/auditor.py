@@ -43,7 +43,7 @@ CLOSE_SECONDS: Final = 10.0
 class Auditor(Checker):
     """The checker of one upstream, under one policy.
 
-    Where it is `inline`, what waits for `finish_async` has the verdict afterwards; else the answer is in the store by
+    Where it is `inline`, what waits for `finish` has the verdict afterwards; else the answer is in the store by
     then, pending, and `settled` is called once it is judged. Nothing here raises for what an answer says.
     """
 
@@ -70,11 +70,11 @@ class Auditor(Checker):
         self._upstream, self._answers, self._storing, self._settled = upstream, answers, store, settled
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def finish_async(self, answer: Answer, fetch: FetchAsync | None = None) -> None:
+    async def finish(self, answer: Answer, fetch: FetchAsync | None = None) -> None:
         """Its `response` is the Finding."""
         finding: Finding = answer.response
-        if fetch is not None and (name := self._fetchable(answer)) is not None:
-            answer = self._receive(answer, await fetch(name))
+        if fetch is not None and (name := self.fetchable(answer)) is not None:
+            answer = self.receive(answer, await fetch(name))
         given = self._given(finding, answer)
         if given is None:
             await self._close(finding, answer)
@@ -109,7 +109,7 @@ class Auditor(Checker):
     async def _judge_finding(self, finding: Finding, given: Given) -> None:
         """Asks the verifiers, and writes down what they say. Where none could say anything, the answer stays pending in
         the store, and is `unavailable` to whoever waits."""
-        judgement = await self._judge_async(given)
+        judgement = await self.ask_async(given)
         if judgement.open:
             if finding.stored:
                 await self._release(finding)

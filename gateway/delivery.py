@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 from starlette.responses import Response, StreamingResponse
-from toploc_client.tap import Tap, is_stream
+from toploc_client.asynchronous.tap import AsyncTap
+from toploc_client.tap import is_stream
 
 from .errors import BILLED, body_of
 from .field import MARK, Stripper, without
@@ -83,7 +84,14 @@ class Exam:
         """Has the client's tap read what came, as if it came now. What was found is in `finding`."""
         read = httpx.Response(reply.status_code, headers=reply.headers, stream=_Slices(body))
         streams = is_stream(reply, asked=False)
-        tap = Tap(read, self.sent, self.auditor, streams=streams, parse=lambda _: self.finding, fetch=self.fetch)
+        tap = AsyncTap(
+            read,
+            self.sent,
+            self.auditor,
+            finish=lambda answer: self.auditor.finish(answer, self.fetch),
+            streams=streams,
+            parse=lambda _: self.finding,
+        )
         tap.owner = self.finding
         async for _ in read.aiter_bytes():
             pass

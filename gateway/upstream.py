@@ -107,7 +107,7 @@ class Upstream:
         return await self._transport.handle_async_request(request)
 
     async def proofs_of(self, response_id: str) -> Kept:
-        """Of an answer that came without. Raises nothing, as `toploc_client.kept.fetch_async`."""
+        """Of an answer that came without. Raises nothing, as `toploc_client.asynchronous.kept.fetch`."""
         try:
             reading = Reading()
             async with asyncio.timeout(SECONDS), aclosing(self._get(path_of(response_id))) as parts:

@@ -56,6 +56,7 @@ LAYERS = {
         "tap",
         "helpers streams",
         "sdk",
+        "asynchronous synchronous",
         "audit",
         "__init__",
     ],

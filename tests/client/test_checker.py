@@ -13,6 +13,7 @@ from toploc_client import Judgement, MissingProofs, Options, RejectedResponse, R
 from toploc_client.answer import Answer
 from toploc_client.checker import Checker
 from toploc_client.exchange import Exchange
+from toploc_client.synchronous import finishing
 
 from toploc.receipts.keys import SigningKey
 from toploc.report import REQUIRED, Check
@@ -33,7 +34,7 @@ def exchange(receipt: Any = None) -> Exchange:
 
 
 def finish(checker: Checker, given: Exchange) -> None:
-    checker.finish(Answer(given, Response(), given.proofs))
+    finishing.finish(checker, Answer(given, Response(), given.proofs))
 
 
 @pytest.fixture
@@ -83,12 +84,26 @@ def test_a_check_that_fails_unforeseen_costs_no_answer(
         raise RuntimeError("unforeseen")
 
     checker = Checker(Options(verifier=lambda _: ACCEPTED, when="background", spool=tmp_path / "spool.jsonl"))
-    monkeypatch.setattr(checker, "_judge", fail)
+    monkeypatch.setattr(checker, "ask", fail)
     finish(checker, exchange())
     assert checker.flush(30)
     checker.close()
     assert checker.counts.spooled == 1
     assert "unforeseen" in caplog.text
+
+
+@pytest.mark.parametrize("when", ["inline", "background"])
+def test_a_coroutine_function_for_rejected_answers_is_run(key: Any, when: str) -> None:
+    seen: list[Judgement] = []
+
+    async def note(_: Any, report: Judgement) -> None:
+        seen.append(report)
+
+    checker = Checker(Options(trusted_keys=[key], when=when, on_reject=note))
+    finish(checker, exchange({}))
+    checker.flush(30)
+    checker.close()
+    assert [report.verdict for report in seen] == ["rejected"]
 
 
 def test_what_a_provider_says_does_not_move_the_cursor(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,7 @@ from toploc_client.checker import Checker
 from toploc_client.errors import RejectedResponse
 from toploc_client.exchange import Exchange
 from toploc_client.options import Options
+from toploc_client.synchronous.finishing import finish
 
 from toploc.protocol import ToplocProofs
 from toploc.receipts.keys import SigningKey
@@ -48,12 +49,12 @@ def test_a_large_seed(tmp_path: Path, seed: int, carried: bool) -> None:
     assert json.loads(given.evidence).get("request_body") == (body.decode() if carried else None)
     stored = tmp_path / "evidence.jsonl"
     checker = Checker(Options(trusted_keys=[key.public], evidence=str(stored)))
-    checker.finish(Answer(given, Response(), given.proofs))
+    finish(checker, Answer(given, Response(), given.proofs))
     assert checker.counts.accepted == 1
     assert stored.read_bytes() == given.evidence.replace(b"\n", b" ") + b"\n"
     swapped: Any = {**request, "messages": [{"role": "user", "content": "Count from 1 to 50."}]}
     with pytest.raises(RejectedResponse, match="another request"):
-        checker.finish(Answer(Exchange.read(json.dumps(swapped).encode(), answer), Response(), given.proofs))
+        finish(checker, Answer(Exchange.read(json.dumps(swapped).encode(), answer), Response(), given.proofs))
 
 
 def test_what_was_written_anew_is_not_the_bytes() -> None:

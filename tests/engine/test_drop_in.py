@@ -184,7 +184,7 @@ def parts(data: Any) -> list[Any]:
 def is_piece(data: Any) -> bool:
     match data:
         case {"choices": [{"delta": {"tool_calls": [*calls], **others}, "finish_reason": None}]} if not others:
-            return all(call.keys() == {"index", "function"} and call["function"].keys() == {"arguments"} for call in calls)
+            return all(call.keys() == {"index", "function"} and [*call["function"]] == ["arguments"] for call in calls)
         case {"choices": [{"delta": {"content": str(), **others}, "finish_reason": None}]}:
             return not others.keys() - {"reasoning"}
         case {"choices": [{"text": str(), "finish_reason": None}]}:

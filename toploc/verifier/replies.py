@@ -18,6 +18,12 @@ from ..scheme import MAX_ITEMS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+TIMEOUT: Final = 660.0
+"""Seconds for a report; the server itself gives up after 600."""
+
+RETRIES: Final = 4
+"""Attempts after the first."""
+
 PATH: Final = "/v1/toploc/verify"
 """Where evidence goes."""
 
