@@ -1,144 +1,167 @@
-"""How far honest proofs of one engine lie from another's prefill.
+"""How far honest proofs of one engine lie from another's prefill, and those of copies of the model.
 
-    python benchmarks/engines/run.py [--answers 100] [--tokens 256] [--sglang .venv-sglang/bin/python] [--out FILE]
+    python benchmarks/engines/run.py OUT [--model DIR --name NAME] [--answers 100] [--tokens 256]
+        [--copies int8 fp8 int4] [--sglang .venv-sglang/bin/python] [--table]
 
 vLLM and SGLang each answer the same requests, sampled at temperature 1. Each answer is held against a prefill by both
-servers (`POST /v1/toploc/verify`) and by transformers, under the paper's bounds. Run it with the Python that has vLLM.
+servers (`POST /v1/toploc/verify`) and by transformers. vLLM also answers with copies of the weights (`models.alter`),
+which the others take for the model. Run it with the Python that has vLLM. What is in the folder OUT already is not
+done again; with `--table` nothing is, and the table is printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
-import numpy as np
-from toploc_proxy.local_server import LocalServer
+from comparison import markdown, rows
+from folder import HONEST, Folder, Held
+from servers import BOUNDS, ROOT, server_of
 
 from toploc.proofs.verdict import verify_activations
 from toploc.thresholds.bounds import Thresholds
 from toploc.verifier.prefill import TransformersPrefill
 
-ROOT = Path(__file__).parents[2]
-MODEL = ROOT / "models" / "toploc-mini"
-NAME = "toploc-mini"
-AT_ONCE = 8
-TOPICS = ["a story", "the sea", "numbers", "a king", "what is", "17 + 25", "the sum of", "a letter", "rain", "tell me"]
-FIGURES = ("mismatches", "mantissa_mean")
-BOUNDS = ["--toploc-thresholds", "paper-bfloat16"]
-VLLM = ["--served-model-name", NAME, "--enforce-eager", "--max-model-len", "2048", "--kv-cache-memory-bytes", "256M"]
-SGLANG = [
-    *["--model-path", str(MODEL), "--served-model-name", NAME, "--device", "cpu"],
-    *["--attention-backend", "torch_native", "--sampling-backend", "pytorch"],
-    *["--max-total-tokens", "16384", "--max-running-requests", "16", "--sleep-on-idle"],
-]
+sys.path.insert(0, str(ROOT))
+from models.alter import make
+from models.prompts import prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BUNDLED: Final = ROOT / "models" / "toploc-mini"
+AT_ONCE: Final = 8
+FIGURES: Final = ("mismatches", "mantissa_mean", "mantissa_median")
+TOPICS: Final = (
+    *("a story", "the sea", "numbers", "a king", "what is"),
+    *("17 + 25", "the sum of", "a letter", "rain", "tell me"),
+)
+"""What the bundled model has read of."""
 
 
-def servers(stack: ExitStack, python: str) -> dict[str, str]:
-    """The address of each, by its engine's name."""
-    standins = os.pathsep.join(filter(None, (str(ROOT / "tests/sglang/standins"), os.environ.get("PYTHONPATH"))))
-    sglang = LocalServer(
-        [*SGLANG, *BOUNDS],
-        command=[python, "-m", "toploc", "sglang"],
-        environment={"SGLANG_USE_CPU_ENGINE": "1", "PYTHONPATH": standins},
-    )
-    vllm = LocalServer([str(MODEL), *VLLM, *BOUNDS])
-    return {name: stack.enter_context(server).url for name, server in (("vLLM", vllm), ("SGLang", sglang))}
+class Run:
+    """All of one model.
 
+    Attributes:
+        provers: engine and weights of each that answers.
+    """
 
-def requests(count: int, tokens: int) -> list[dict[str, Any]]:
-    dice = random.Random(0)
-    return [
-        {
-            "model": NAME,
-            "messages": [{"role": "user", "content": " ".join(dice.choices(TOPICS, k=dice.randint(1, 12)))}],
-            "max_tokens": tokens,
-            "temperature": 1.0,
-            "ignore_eos": True,
-            "toploc": {"prompt_token_ids": True},
-        }
-        for _ in range(count)
-    ]
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.folder = Folder(args.out)
+        self.provers = [("vLLM", HONEST), *(("vLLM", copy) for copy in args.copies), ("SGLang", HONEST)]
 
+    def answer(self, prover: str, weights: str, url: str) -> None:
+        """All requests, unless their answers are there."""
+        if self.folder.answers(prover, weights):
+            return
+        bodies = list(self._requests())
+        with httpx.Client(base_url=url, timeout=900) as http, ThreadPoolExecutor(AT_ONCE) as pool:
+            made = pool.map(lambda body: http.post("/v1/chat/completions", json=body).raise_for_status().json(), bodies)
+            answers = [{"request": body, "response": one} for body, one in zip(bodies, made, strict=True)]
+        self.folder.keep_answers(prover, weights, answers)
 
-def asked(url: str, path: str, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    with httpx.Client(base_url=url, timeout=600) as http, ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(lambda body: http.post(path, json=body).raise_for_status().json(), bodies))
+    def verify(self, verifier: str, url: str) -> None:
+        """By a server, all answers that are there and that it has not seen."""
+        with httpx.Client(base_url=url, timeout=900) as http, ThreadPoolExecutor(AT_ONCE) as pool:
 
+            def report(one: tuple[str, str, int, dict[str, Any]]) -> Held:
+                prover, weights, number, evidence = one
+                found = http.post("/v1/toploc/verify", json=evidence).raise_for_status().json()
+                checks = {check["name"]: check for check in found["checks"]}
+                said = {
+                    name: f"{check['status']} {check.get('reason') or ''}".strip() for name, check in checks.items()
+                }
+                chunks = [[chunk[name] for name in FIGURES] for chunk in checks["proofs"]["figures"]["chunks"]]
+                return Held(prover, weights, verifier, number, chunks, said)
 
-def chunks_in(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the check `proofs` found of each chunk."""
-    return [chunk for check in report["checks"] if check["name"] == "proofs" for chunk in check["figures"]["chunks"]]
+            for held in pool.map(report, list(self._left(verifier))):
+                self.folder.keep(held)
 
+    def prefill(self) -> None:
+        """The same by transformers."""
+        engine, bounds = TransformersPrefill(self.args.model), Thresholds.load(BOUNDS)
+        for prover, weights, number, evidence in self._left("transformers"):
+            proofs = evidence["response"]["toploc_proofs"]
+            [choice] = proofs["choices"]
+            states = engine.hidden_states(proofs["prompt"]["token_ids"], choice["token_ids"])
+            verdict = verify_activations(choice["proofs"], states, thresholds=bounds)
+            chunks = [[getattr(chunk, name) for name in FIGURES] for chunk in verdict.chunks]
+            self.folder.keep(Held(prover, weights, "transformers", number, chunks))
 
-def by_transformers(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    prefill, bounds = TransformersPrefill(MODEL), Thresholds.load("paper-bfloat16")
-    found = []
-    for answer in answers:
-        proofs = answer["toploc_proofs"]
-        [choice] = proofs["choices"]
-        states = prefill.hidden_states(proofs["prompt"]["token_ids"], choice["token_ids"])
-        verdict = verify_activations(choice["proofs"], states, thresholds=bounds)
-        found += [
-            {**{name: getattr(chunk, name) for name in FIGURES}, "passed": chunk.passed} for chunk in verdict.chunks
-        ]
-    return found
+    def _left(self, verifier: str) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
+        seen = {(one.prover, one.weights, one.answer) for one in self.folder.held() if one.verifier == verifier}
+        for prover, weights in self.provers:
+            if (prover, verifier) == ("vLLM", "vLLM") and weights != HONEST:
+                continue  # of one engine seen by another
+            for number, evidence in enumerate(self.folder.answers(prover, weights)):
+                if (prover, weights, number) not in seen:
+                    yield prover, weights, number, evidence
 
+    def _requests(self) -> Iterator[dict[str, Any]]:
+        dice = random.Random(0)
+        for number in range(self.args.answers):
+            is_bundled = self.args.model == BUNDLED
+            asked = " ".join(dice.choices(TOPICS, k=dice.randint(1, 12))) if is_bundled else prompts()[number]
+            yield {
+                "model": self.args.name,
+                "messages": [{"role": "user", "content": asked}],
+                "max_tokens": self.args.tokens,
+                "temperature": 1.0,
+                "ignore_eos": True,
+                "toploc": {"prompt_token_ids": True},
+            }
 
-def row(prover: str, verifier: str, answers: int, chunks: list[dict[str, Any]]) -> dict[str, Any]:
-    mismatches, means = (np.array([chunk[name] for chunk in chunks]) for name in ("mismatches", "mantissa_mean"))
-    return {
-        "prover": prover,
-        "verifier": verifier,
-        "answers": answers,
-        "chunks": len(chunks),
-        "mismatches, mean": round(float(mismatches.mean()), 2),
-        "mismatches, 99 %": int(np.quantile(mismatches, 0.99, method="higher")),
-        "mismatches, most": int(mismatches.max()),
-        "mantissa mean, 99 %": round(float(np.quantile(means, 0.99, method="higher")), 2),
-        "mantissa mean, most": round(float(means.max()), 2),
-        "beyond the paper's": sum(not chunk["passed"] for chunk in chunks),
-    }
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    heads = list(rows[0])
-    lines = [heads, ["---"] * len(heads), *([str(one[head]) for head in heads] for one in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    def all(self) -> None:
+        """Servers one after another, since each takes gigabytes."""
+        python, name = self.args.sglang, self.args.name
+        for copy in self.args.copies:
+            if not self.folder.answers("vLLM", copy):
+                altered = self.folder.path / f"weights-{copy}"
+                with server_of(
+                    "vLLM", altered if altered.exists() else make(copy, self.args.model, altered), name, python
+                ) as s:
+                    self.answer("vLLM", copy, s.url)
+        for engine in ("SGLang", "vLLM", "SGLang"):
+            if self.folder.answers(engine, HONEST) and not list(self._left(engine)):
+                continue
+            with server_of(engine, self.args.model, name, python) as server:
+                self.answer(engine, HONEST, server.url)
+                self.verify(engine, server.url)
+        self.prefill()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, metavar="OUT", help="the run's folder")
+    parser.add_argument("--model", type=Path, default=BUNDLED, help="the folder of the weights")
+    parser.add_argument("--name", default="toploc-mini", help="that they are served under, and of their thresholds")
     parser.add_argument("--answers", type=int, default=100, help="of each engine")
     parser.add_argument("--tokens", type=int, default=256, help="of each answer")
+    parser.add_argument("--copies", nargs="*", default=[], help="kinds of copies, of `python -m models.alter`")
     parser.add_argument("--sglang", default=str(ROOT / ".venv-sglang" / "bin" / "python"), help="a Python with SGLang")
-    parser.add_argument("--out", type=Path, help="a file for the rows, as JSON")
+    parser.add_argument("--table", action="store_true", help="print what is there")
     args = parser.parse_args()
-    bodies, rows, verdicts = requests(args.answers, args.tokens), [], []
-    with ExitStack() as stack:
-        urls = servers(stack, args.sglang)
-        for prover, url in urls.items():
-            answers = asked(url, "/v1/chat/completions", bodies)
-            evidence = [{"request": body, "response": answer} for body, answer in zip(bodies, answers, strict=True)]
-            for verifier, other in urls.items():
-                reports = asked(other, "/v1/toploc/verify", evidence)
-                chunks = [chunk for report in reports for chunk in chunks_in(report)]
-                rows.append(row(prover, verifier, len(answers), chunks))
-                failed = [c["reason"] for r in reports for c in r["checks"] if c["status"] == "failed"]
-                undecided = sorted({c["reason"] for r in reports for c in r["checks"] if c["status"] == "undecided"})
-                verdicts.append((prover, verifier, len(failed), failed[:3], undecided))
-            rows.append(row(prover, "transformers", len(answers), by_transformers(answers)))
-    print(table(rows))
-    for prover, verifier, count, failed, undecided in verdicts:
-        print(f"{verifier} on {prover}'s: {count} checks failed {failed}, undecided by {undecided}")
-    if args.out:
-        args.out.write_text(json.dumps(rows, indent=1) + "\n")
+    args.out.mkdir(parents=True, exist_ok=True)
+    run = Run(args)
+    if not args.table:
+        run.all()
+    held = run.folder.held()
+    found = rows(held, [BOUNDS, args.name])
+    print(markdown(found))
+    (args.out / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
+    said = {
+        f"{one.verifier} on {one.prover}'s, {one.weights}: {name} {status}"
+        for one in held
+        for name, status in one.checks.items()
+    }
+    print(*sorted(said), sep="\n")
 
 
 if __name__ == "__main__":

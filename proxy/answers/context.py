@@ -68,6 +68,7 @@ class RequestContext:
     """One HTTP request and the calls of `generate` it led to, in order.
 
     Attributes:
+        asked: the model that the request names, as it does.
         settled: whether any choice has its proofs, or the reason why not. No event of a stream is ours before.
         lost: why the proofs of an answer that is fetched later are no longer there.
     """
@@ -78,6 +79,7 @@ class RequestContext:
     calls: list[Call] = field(default_factory=list)
     settled: bool = False
     lost: ProofError | None = None
+    asked: str | None = None
 
     @property
     def request_id(self) -> str:

@@ -118,7 +118,10 @@ class ProofMiddleware:
                 later.forget(str(body.get("request_id")))
             await self.app(scope, replayed, send)
             return
-        context = RequestContext(server.served, options, _refusal(body))
+        asked = body.get("model")
+        context = RequestContext(
+            server.served, options, _refusal(body), asked=asked if isinstance(asked, str) else None
+        )
         signer = server.signer
         signature = None if signer is None else Signature(signer, data, lambda: context.request_id)
         responder = Responder(context, send, self._settings.on_error, signature, later=later, store=server.proofs)

@@ -96,6 +96,8 @@ class Performance:
     """Of the choices, by number, before any parser."""
     scored: bool = True
     """Whether the log-probabilities in the response are the verifier's; else they stand for nothing."""
+    chosen_first: bool = True
+    """Whether the engine's lists of the likeliest tokens begin with the one that was chosen, however likely it is."""
     asked: Mapping[str, int] = field(default_factory=dict)
     """Fields of the response that list `MORE` of the likeliest tokens of each place than were asked for, and that
     number (`toploc.evidence.alternatives`)."""

@@ -98,7 +98,14 @@ class Verification:
             margin = (self._verifier.policy.thresholds.tokens or DEFAULT).margin
             engine = self._verifier.engine
             is_of_one = engine.reports == "logprobs"
-            logprobs = Logprobs(margin, performance.asked, engine.spelled, engine.vocab_size, of_one=is_of_one)
+            logprobs = Logprobs(
+                margin,
+                performance.asked,
+                engine.spelled,
+                engine.vocab_size,
+                of_one=is_of_one,
+                chosen_first=performance.chosen_first,
+            )
         claimed, offsets = self._evidence.source[1], self._chunk_offsets(performance)
         several = any(has_several_weights(choice) for choice in claimed.get("choices") or ())
         options: dict[str, Any] = {

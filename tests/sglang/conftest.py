@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from asking import MODEL, Api, hold
+from collector import Collector
 from options import NAME
 from sglang_server import COMMAND, ENVIRONMENT, HERE, SERVE
 from toploc_proxy.local_server import LocalServer
@@ -48,9 +49,19 @@ def signing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PublicKey]:
 
 
 @pytest.fixture(scope="session")
-def server(launch: Callable[..., LocalServer], signing: tuple[Path, PublicKey]) -> Iterator[LocalServer]:
+def collector() -> Iterator[Collector]:
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+def server(
+    launch: Callable[..., LocalServer], signing: tuple[Path, PublicKey], collector: Collector
+) -> Iterator[LocalServer]:
     key = str(signing[0])
-    with launch("--enable-metrics", "--toploc-signing-key", key, "--toploc-trusted-keys", key) as local:
+    options = ["--enable-metrics", "--enable-trace", "--toploc-signing-key", key, "--toploc-trusted-keys", key]
+    environment = {**collector.environment, "SGLANG_OTLP_EXPORTER_SCHEDULE_DELAY_MILLIS": "100"}
+    with launch(*options, *collector.options, **environment) as local:
         yield local
 
 

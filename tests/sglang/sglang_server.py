@@ -20,6 +20,9 @@ SERVE = [
 ]
 ENVIRONMENT = {
     "SGLANG_USE_CPU_ENGINE": "1",
+    # Seconds for a tokenizer worker to say that it lives. While it imports on a busy machine it does not, and uvicorn
+    # would kill it and start another.
+    "SGLANG_UVICORN_WORKER_HEALTHCHECK_TIMEOUT": "120",
     # Stand-ins for what no package has for processors.
     "PYTHONPATH": os.pathsep.join(filter(None, (str(HERE / "standins"), os.environ.get("PYTHONPATH")))),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asking import Api
+    from collector import Collector
 
     from toploc.receipts.keys import PublicKey
     from toploc.verifier.prefill import TransformersPrefill
@@ -145,6 +147,32 @@ def test_options_of_a_request(api: Api) -> None:
 def test_a_client_cannot_set_the_tag(api: Api, verified: Verified) -> None:
     response = api.post("/v1/chat/completions", **CHAT, custom_params={"toploc": {"nonce": "x"}, "other": 1})
     verified(response["toploc_proofs"], ASKED)
+
+
+@pytest.mark.parametrize("asked", ["default", "gpt-4"])
+def test_an_answer_under_another_name_has_no_proofs(api: Api, asked: str) -> None:
+    """SGLang answers under any name. A verifier would take it for another model's."""
+    field = api.post("/v1/chat/completions", **{**CHAT, "model": asked})["toploc_proofs"]
+    assert field["error"]["code"] == "model_name"
+    assert "'toploc-mini'" in field["error"]["message"]
+
+
+def test_spans(api: Api, collector: Collector) -> None:
+    """Below the client's, as SGLang's own, and with the response's id."""
+    traces = ["a" * 31 + "1", "a" * 31 + "2"]
+    headers = [{"traceparent": f"00-{trace}-00000000000000ff-01"} for trace in traces]
+    request = {"model": "toploc-mini", **CHAT}
+    response = api.http.post("/v1/chat/completions", json=request, headers=headers[0]).json()
+    api.http.post("/v1/toploc/verify", json={"request": request, "response": response}, headers=headers[1])
+    wanted = [(traces[0], "toploc_proofs"), (traces[1], "toploc_verification")]
+    for _ in range(100):
+        spans = {(span.trace, span.name): span for span in list(collector.spans)}
+        if all(key in spans for key in wanted):
+            break
+        time.sleep(0.1)
+    assert {spans[key].parent for key in wanted} == {"00000000000000ff"}
+    assert spans[wanted[0]].attributes["gen_ai.request.id"] == response["id"]
+    assert len([trace for trace, _ in spans if trace == traces[0]]) > 1, "SGLang's own"
 
 
 def test_metrics_and_description(api: Api) -> None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from asking import MODEL
@@ -16,12 +17,38 @@ from sglang_server import COMMAND, ENVIRONMENT, SERVE
 from toploc_proxy.engines.sglang.serve.command import parse
 from toploc_proxy.engines.sglang.serve.refusals import refuse_unsupported
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 CONFIG = Path(__file__).parents[2] / "configs" / "serve" / "sglang.yaml"
 
+OTHER_SGLANG = """
+import sys
 
-def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+from sglang.srt.managers.tokenizer_manager import TokenizerManager
+
+initialize = TokenizerManager.__init__
+
+
+def initialize_and_change(self, *args, **kwargs):
+    initialize(self, *args, **kwargs)
+    self.model_config.hf_eos_token_id = 7
+
+
+TokenizerManager.__init__ = initialize_and_change
+
+if __name__ == "__main__":
+    from toploc.cli import main
+
+    sys.exit(main())
+"""
+"""`toploc` beside a SGLang of which an attribute is of another type, which nothing finds before it is used. Spawned
+processes run the file too, under another name."""
+
+
+def run(*options: str, command: Sequence[str] = COMMAND, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *SERVE, *options],
+        [*command, *SERVE, *options],
         env={**os.environ, **ENVIRONMENT, **environment},
         capture_output=True,
         text=True,
@@ -65,6 +92,20 @@ def test_the_doctor_finds_nothing(tmp_path: Path) -> None:
         *("plugins", "torch", "sglang", "adapters", "loading", "kernels")
     ]
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--tokenizer-worker-num", "2"]], ids=["one process", "tokenizer workers"])
+@pytest.mark.sglang_all
+def test_an_error_after_sglang_came_up_ends_the_server_in_a_line(tmp_path: Path, options: list[str]) -> None:
+    """SGLang by itself would wait for its warm-up, which waits for the server."""
+    (tmp_path / "other.py").write_text(OTHER_SGLANG)
+    ended = run(*options, command=[sys.executable, str(tmp_path / "other.py"), "sglang"])
+    assert ended.returncode not in (0, None)
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("toploc: ")]
+    assert lines[-1].startswith("toploc: the server cannot prove, and ends: TypeError: "), ended.stderr[-2000:]
+    assert "prefill.py" in lines[-1]
+    assert "warmup error" not in ended.stderr + ended.stdout
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.sglang_all

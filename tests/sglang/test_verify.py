@@ -83,11 +83,78 @@ def test_the_answer_to_another_request_is_rejected(api: Api) -> None:
     assert report["verdict"] == "rejected"
 
 
-def test_what_is_not_rehearsed_is_undecided(api: Api) -> None:
-    body = {**GREEDY, "logprobs": True, "top_logprobs": 2}
-    report = api.report(answer(api, "/v1/chat/completions", body), **body)
-    assert report["verdict"] == "undecided"
-    assert report["coverage"] == "checked: model, prompt, proofs, tokens, receipt; not checked: response (unrehearsed)"
+CHAT_SCORED = {"logprobs": True, "top_logprobs": 3}
+COMPLETION = {
+    "model": "toploc-mini",
+    "prompt": ["Once upon", "The"],
+    "max_tokens": 40,
+    "temperature": 1,
+    "ignore_eos": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {**GREEDY, **CHAT_SCORED}),
+        ("/v1/chat/completions", {**SAMPLED, **CHAT_SCORED, "n": 2}),
+        ("/v1/chat/completions", {**SAMPLED, "logprobs": True}),
+        ("/v1/chat/completions", {**SAMPLED, **CHAT_SCORED, "top_p": 0.9}),
+        ("/v1/completions", {**COMPLETION, "logprobs": 3}),
+        ("/v1/completions", {**COMPLETION, "logprobs": 0, "n": 2}),
+    ],
+)
+def test_log_probabilities_are_bound(api: Api, path: str, body: dict[str, Any]) -> None:
+    response = answer(api, path, body)
+    report = api.report(response, **body)
+    assert report["verdict"] == "accepted", report
+    assert "response" in report["coverage"].partition("; not checked")[0]
+    said = response["choices"][0]["logprobs"]
+    if path == "/v1/chat/completions":
+        said["content"][3]["logprob"] -= 1
+    else:
+        said["token_logprobs"][3] -= 1
+    for choice in response["toploc_proofs"]["choices"]:
+        del choice["receipt"]
+    assert api.report(response, **body)["verdict"] == "rejected"
+
+
+def test_likeliest_tokens_are_bound(api: Api) -> None:
+    body = {**SAMPLED, **CHAT_SCORED}
+    response = answer(api, "/v1/chat/completions", body)
+    del response["toploc_proofs"]["choices"][0]["receipt"]
+    response["choices"][0]["logprobs"]["content"][3]["top_logprobs"].pop()
+    assert api.report(response, **body)["verdict"] == "rejected"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        # Of these the log-probabilities are those after the options.
+        ("/v1/chat/completions", {**SAMPLED, **CHAT_SCORED, "temperature": 0.7}),
+        ("/v1/chat/completions", {**SAMPLED, **CHAT_SCORED, "frequency_penalty": 0.5}),
+        (
+            "/v1/responses",
+            {
+                "model": "toploc-mini",
+                "input": "Tell me a story.",
+                "max_output_tokens": 40,
+                "include": ["message.output_text.logprobs"],
+            },
+        ),
+    ],
+)
+def test_others_are_undecided(api: Api, path: str, body: dict[str, Any]) -> None:
+    report = api.report(answer(api, path, body), **body)
+    assert report["verdict"] == "undecided", report
+    assert "response" in report["coverage"].partition("; not checked")[2]
+
+
+def test_altered_text_beside_them_is_rejected(api: Api) -> None:
+    body = {**SAMPLED, **CHAT_SCORED, "temperature": 0.7}
+    response = altered(answer(api, "/v1/chat/completions", body), "text")
+    del response["toploc_proofs"]["choices"][0]["receipt"]
+    assert api.report(response, **body)["verdict"] == "rejected"
 
 
 @pytest.mark.parametrize(
@@ -96,6 +163,8 @@ def test_what_is_not_rehearsed_is_undecided(api: Api) -> None:
         ("/v1/chat/completions", GREEDY),
         ("/v1/chat/completions", {**SAMPLED, "n": 2}),
         ("/v1/completions", {"model": "toploc-mini", "prompt": "Once upon", "max_tokens": 40}),
+        ("/v1/chat/completions", {**SAMPLED, **CHAT_SCORED}),
+        ("/v1/completions", {**COMPLETION, "logprobs": 2}),
         ("/v1/messages", {"model": "toploc-mini", "messages": STORY["messages"], "max_tokens": 40}),
         ("/v1/responses", {"model": "toploc-mini", "input": "Tell me a story.", "max_output_tokens": 40}),
     ],

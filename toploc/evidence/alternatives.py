@@ -79,13 +79,20 @@ def with_masked(
 
 
 def agree(
-    claimed: Sequence[Entry], rehearsed: Sequence[Entry], asked: int, margin: float, *, is_list: bool
+    claimed: Sequence[Entry],
+    rehearsed: Sequence[Entry],
+    asked: int,
+    margin: float,
+    *,
+    is_list: bool,
+    chosen_first: bool = True,
 ) -> list[float] | None:
     """How far each log-probability lies from the rehearsed one; None if the tokens are not those.
 
     `rehearsed` has the chosen token first, then the likeliest `asked + MORE`. As `is_list`, the claimed ones are in
     that order, and as many as `asked`, the chosen one among them; else they have no order, and the chosen one comes on
-    top of them if it is not one of the likeliest.
+    top of them if it is not one of the likeliest. Without `chosen_first` both have the likeliest alone, and the chosen
+    one counts for no more than another.
 
     1. Each is one of the rehearsed ones, none twice, and lies within the margin of it.
     2. There are as many as there have to be. Of two tokens with one text, a list by text has one.
@@ -105,21 +112,21 @@ def agree(
         if noise[-1] > margin:
             return None
         there.remove(nearest)
-    chosen = rehearsed[0][0] if rehearsed else None
+    chosen = rehearsed[0][0] if rehearsed and chosen_first else None
     others = [logprob for token, logprob in claimed if token != chosen]
     if is_list:  # 2
         if len(claimed) != asked:
             return None
-        if claimed and (claimed[0][0] != chosen or others != sorted(others, reverse=True)):  # 3
+        if claimed and (chosen not in (None, claimed[0][0]) or others != sorted(others, reverse=True)):  # 3
             return None
     else:
         doubled = len(rehearsed) - len({token for token, _ in rehearsed})
         border = sorted((logprob for _, logprob in rehearsed), reverse=True)[:asked]
-        is_likely = not border or rehearsed[0][1] >= border[-1] - margin
+        is_likely = not border or not chosen_first or rehearsed[0][1] >= border[-1] - margin
         least = (asked if is_likely else asked + 1) - doubled
         if border and border[-1] == MASKED:  # any of which may share a text
             least = min(least, len({token for token, logprob in rehearsed if logprob > MASKED}))
-        if not least <= len(claimed) <= asked + 1:
+        if not least <= len(claimed) <= asked + chosen_first:
             return None
     rest = [logprob for there in left.values() for logprob in there]
     if others and rest and max(rest) > min(others) + margin:  # 4

@@ -44,6 +44,7 @@ class Logprobs:
     `margin`: how far two may lie from each other. `asked`: the fields in which the rehearsed object lists `MORE` of the
     likeliest tokens than were asked for, and that number. `spelled`: of how many tokens a text is. `tokens`: in
     the vocabulary. `of_one`: whether they are logarithms of probabilities, which sum up to one, or logits.
+    `chosen_first`: whether a list of the likeliest begins with the token that was chosen, however likely it is.
     """
 
     margin: float
@@ -51,6 +52,7 @@ class Logprobs:
     spelled: Callable[[str], int] = field(default=_of_none, repr=False)
     tokens: int | None = None
     of_one: bool = False
+    chosen_first: bool = True
 
     def ranks_fit(self, place: Any, likeliest: Sequence[float] = ()) -> bool:
         return ranks_fit(place, likeliest, self.margin, tokens=self.tokens, of_one=self.of_one)
@@ -232,7 +234,14 @@ class _Walk:
             if right is None:
                 _list(self.found.unbound, path)
                 return
-            noise = agree(left, right, asked, self.logprobs.margin, is_list=isinstance(rehearsed, list))
+            noise = agree(
+                left,
+                right,
+                asked,
+                self.logprobs.margin,
+                is_list=isinstance(rehearsed, list),
+                chosen_first=self.logprobs.chosen_first,
+            )
             likeliest = sorted((logprob for _, logprob in right), reverse=True)[: asked + MORE]
             if not self.logprobs.ranks_fit(claimed, likeliest):
                 noise = None

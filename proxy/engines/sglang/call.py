@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .logprobs import wanted
+
 if TYPE_CHECKING:
     from ...channel.messages import Logprobs
+
+
+def name_of(served: str, adapter: str | None) -> str:
+    """The model under an adapter, as requests and responses name it (OpenAIServingBase._parse_model_parameter in
+    sglang/srt/entrypoints/openai/serving_base.py)."""
+    return served if adapter is None else f"{served}:{adapter}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,5 +38,4 @@ class Call:
 
     @property
     def logprobs(self) -> Logprobs | None:
-        """A response with them is not rehearsed."""
-        return None
+        return wanted(self.request)

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sglang.srt.entrypoints import http_server
 
 from ...settings import Settings
+from .ending import or_end
 
 HERE: Final = f"{__name__}:app"
 """What uvicorn's workers import."""
@@ -27,15 +28,17 @@ def attach_here() -> None:
         return run(HERE if app == THEIRS else app, *args, **kwargs)
 
     http_server.uvicorn.run = run_ours
-    _attach()
+    _attach(os.getpid())
 
 
-def _attach() -> None:
+def _attach(main: int) -> None:
     settings = Settings.from_environ()
-    if settings is not None:
+    if settings is None:
+        return
+    with or_end(main):
         from .startup import attach_to
 
-        attach_to(http_server.app, settings)
+        attach_to(http_server.app, settings, main)
 
 
 def __getattr__(name: str) -> Any:
@@ -43,5 +46,5 @@ def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(name)
     globals()["app"] = http_server.app
-    _attach()
+    _attach(os.getppid())
     return http_server.app

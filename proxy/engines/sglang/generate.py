@@ -21,9 +21,11 @@ from ...channel.tag import EXTRA_ARG, Tag
 from ...tracing import Spans
 from ..guards import load
 from . import reliances
+from .call import name_of
 from .early import Running, ask_for_ended
 from .prefill import prefilling
 from .rehearsal import rehearsed
+from .tracing import emit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -45,7 +47,7 @@ class Proving:
 
     def __init__(self, secret: str) -> None:
         self._secret = secret
-        self._spans = Spans()
+        self._spans = Spans(emit)
         self.channel: Channel | None = None
 
     def install(self) -> None:
@@ -146,20 +148,24 @@ def _call_of(context: RequestContext, request: Any, state: Any) -> tuple[Call, i
     so are the choices of each."""
     prompt = list(request.input_ids or ())
     adapter = state.obj.lora_path if isinstance(state.obj.lora_path, str) else None
-    model = adapter or context.served.model
-    refusal = _refusal(context, request)
+    model = name_of(context.served.model, adapter)
+    refusal = _refusal(context, request, model)
     last = context.calls[-1] if context.calls else None
     if last is not None and (last.model, list(last.prompt_token_ids), last.refusal) == (model, prompt, refusal):
         last.n += 1
         return last, last.n - 1
-    call = Call(model, 1, refusal, prompt_token_ids=prompt, request_id=str(request.rid))
+    headers = state.obj.external_trace_header
+    call = Call(model, 1, refusal, prompt_token_ids=prompt, request_id=str(request.rid), trace_headers=headers)
     context.calls.append(call)
     return call, 0
 
 
-def _refusal(context: RequestContext, request: Any) -> ProofError | None:
+def _refusal(context: RequestContext, request: Any, model: str) -> ProofError | None:
     if context.refusal is not None:
         return context.refusal
+    if context.asked not in (None, model):
+        # SGLang answers under any name. A verifier would take it for another model's, and `lora_path` for nothing.
+        return ProofError(code="model_name", message=f"the request does not name the model that answers, {model!r}")
     for name, what in UNPROVABLE.items():
         if getattr(request, name, None) is not None:
             return ProofError(code="unsupported_prompt", message=f"{what} cannot be proven")

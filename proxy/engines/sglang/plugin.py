@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from toploc.errors import UnsupportedEngine
-
 from ...settings import Settings
+from .ending import or_exit
 
 
 def register() -> None:
@@ -23,12 +22,8 @@ def register() -> None:
     """
     if Settings.from_environ() is None:
         return
-    try:
+    with or_exit():
         install()
-    except UnsupportedEngine as error:
-        raise SystemExit(str(error)) from None
-    except Exception as error:
-        raise SystemExit(f"toploc: the plugin cannot be installed: {type(error).__name__}: {error}") from error
 
 
 @cache

@@ -15,6 +15,7 @@ from toploc.errors import ProofUnavailable
 from toploc.tokens.masks import Constraint
 
 from ...verify.engine import Busy
+from .call import name_of
 from .rehearsal import Rehearsal
 from .sampling import handed_over
 
@@ -55,6 +56,7 @@ class PrefillEngine:
         config = manager.model_config
         self.health: Health = _Alive()
         self.model = launch.model
+        self._name = launch.name
         self.vocab_size = int(config.vocab_size)
         self.context_length = int(config.context_len)
         # Of a prompt that is rehearsed all options are read from what the engine is handed.
@@ -68,17 +70,17 @@ class PrefillEngine:
         self.chat_template: str | Mapping[str, str] | None = getattr(self._tokenizer, "chat_template", None)
         self._manager = manager
         self.rehearsal = Rehearsal(manager, state)
-        self.reports: Literal["logprobs", "logits"] | None = None
+        self.reports: Literal["logprobs", "logits"] | None = "logprobs"
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool, /) -> str:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
 
     def spelled(self, _: str, /) -> int:
-        """No log-probabilities are held against anything."""
+        """Log-probabilities under grammars are held against nothing."""
         return 0
 
     def adapters(self) -> Iterable[str]:
-        return tuple(getattr(self._manager, "lora_ref_cache", ()))
+        return tuple(name_of(self._name, adapter) for adapter in getattr(self._manager, "lora_ref_cache", ()))
 
     def sampling_of(self, rendered: Call, asked: Sampling) -> Sampling:
         return handed_over(rendered.request, asked)

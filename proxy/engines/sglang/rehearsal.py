@@ -18,9 +18,11 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import Response, StreamingResponse
 
 from ...verify.assembled import assembled
-from ...verify.engine import DELIVERY, Performance
+from ...verify.engine import DELIVERY, Performance, Scored
 from ..guards import load, method
 from . import reliances
+from .logprobs import LISTED, unknown
+from .reasoning import Reasoning
 from .replay import TOKENS_AT_ONCE, Replayer, Unended, Unreplayable
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from ...verify.engine import Claim, Prefills, Text
     from ..reliance import Reliance
+    from .call import Call
 
 
 class Handler(NamedTuple):
@@ -56,6 +59,7 @@ class _Play:
     """Those of each prompt."""
     prefills: Prefills
     tokens_at_once: int
+    route: str
 
     async def outputs(self, obj: Any) -> AsyncIterator[Any]:
         """What `generate_request` gives: of one prompt with one choice its outputs, else lists, or outputs with their
@@ -82,19 +86,43 @@ class _Play:
         place = len(self.performance.prompts)
         if place >= len(self.choices):
             raise Unreplayable(f"the answer has tokens for {len(self.choices)} prompts, and here is another")
+        if obj.return_logprob and self.route == "response":
+            # It lists the likeliest by text, so of two with one text it leaves one out.
+            raise Unreplayable("log-probabilities of /v1/responses are not rehearsed by this server")
         call = await self.replayer.read(obj)
         self.performance.prompts.append(call)
         self.prefills.begin(place, call)
         # The engine is given its work before the tokens are turned into text.
         await asyncio.sleep(0)
         before = sum(map(len, self.choices[:place]))
+        scored = await self._scored(place, call)
         texts: list[Text] = []
         outputs = [
-            self.replayer.outputs(obj, call, before + index, claim, texts, tokens_at_once=self.tokens_at_once)
+            self.replayer.outputs(
+                obj,
+                call,
+                before + index,
+                claim,
+                scored[index],
+                texts,
+                tokens_at_once=self.tokens_at_once,
+                by_text=self.route == "completion",
+            )
             for index, claim in enumerate(self.choices[place])
         ]
         self.performance.texts |= {before + index: text for index, text in enumerate(texts)}
         return outputs
+
+    async def _scored(self, place: int, call: Call) -> Sequence[Scored]:
+        """The log-probabilities that the response reports of the choices of a prompt."""
+        choices, request = self.choices[place], call.request
+        if not request.return_logprob:
+            return [Scored()] * len(choices)
+        if request.top_logprobs_num:
+            self.performance.asked = {LISTED: request.top_logprobs_num}
+        found = None if call.logprobs is None else await self.prefills.scored(place)
+        self.performance.scored = self.performance.scored and found is not None
+        return found or [unknown(claim) for claim in choices]
 
 
 _play: Final[ContextVar[_Play | None]] = ContextVar("toploc_rehearsal", default=None)
@@ -115,7 +143,7 @@ class Rehearsal:
 
     def __init__(self, manager: Any, state: State) -> None:
         chat = getattr(state, "openai_serving_chat", None)
-        self._replayer = Replayer(manager, counts_reasoning=bool(getattr(chat, "reasoning_parser", None)))
+        self._replayer = Replayer(manager, Reasoning.of(getattr(chat, "reasoning_parser", None), manager.tokenizer))
         self._routes: dict[str, tuple[Any, Any]] = {}
         for route, handler in HANDLERS.items():
             serving = getattr(state, handler.attribute, None)
@@ -159,9 +187,9 @@ class Rehearsal:
         stored = getattr(request, "store", None)
         if route == "response":
             request.store = False
-        performance = Performance()
+        performance = Performance(chosen_first=False)
         pieces = 1 if one_by_one else TOKENS_AT_ONCE
-        play = _Play(performance, self._replayer, choices, prefills, pieces)
+        play = _Play(performance, self._replayer, choices, prefills, pieces, route)
         answer = await _answer(play, create, request)
         if isinstance(answer, dict) and not answer.get("error") and answer.get("object") != "error":
             if route == "response":

@@ -26,13 +26,16 @@ CONFIG_FILES: Final = Reliance.on(
     "serve/command",
     members="merge_config_with_args",
 )
+KILL: Final = Reliance.on(
+    "sglang.srt.utils:kill_process_tree", "ending serve/command", keywords="include_parent skip_pid wait_timeout"
+)
 COMMAND_LINE: Final = (
     SERVER_ARGS,
     PREPARE,
     CONFIG_FILES,
     Reliance.on("sglang.launch_server:run_server", "serve/command", parameters="server_args"),
     Reliance.on("sglang.srt.plugins:load_plugins", "serve/command"),
-    Reliance.on("sglang.srt.utils:kill_process_tree", "serve/command", keywords="include_parent"),
+    KILL,
 )
 
 # A process that serves HTTP
@@ -45,8 +48,9 @@ TOKENIZER_MANAGER: Final = Reliance.on(
 )
 TOKENIZED: Final = Reliance.on(
     "sglang.srt.managers.io_struct:TokenizedGenerateReqInput",
-    "generate",
-    members="rid input_ids sampling_params mm_inputs input_embeds session_params bootstrap_room",
+    "generate logprobs",
+    members="rid input_ids sampling_params return_logprob top_logprobs_num token_ids_logprob mm_inputs "
+    "input_embeds session_params bootstrap_room",
 )
 TOKENIZED_BATCH: Final = Reliance.on(
     "sglang.srt.managers.io_struct:BatchTokenizedGenerateReqInput", "generate", members="batch"
@@ -78,6 +82,8 @@ MESSAGE: Final = Reliance.on(
     parameters="self request raw_request",
 )
 MESSAGE_REQUEST: Final = Reliance.on("sglang.srt.entrypoints.anthropic.protocol:AnthropicMessagesRequest", "rehearsal")
+REASONING: Final = Reliance.on("sglang.srt.parser.reasoning_parser:ReasoningParser", "reasoning", attributes="detector")
+TRACING: Final = Reliance.on("sglang.srt.observability.trace:", "tracing", members="tracer")
 API_SERVER: Final = (
     TOKENIZER_MANAGER,
     TOKENIZED,
@@ -91,6 +97,13 @@ API_SERVER: Final = (
     RESPONSE_REQUEST,
     MESSAGE,
     MESSAGE_REQUEST,
+    REASONING,
+    Reliance.on(
+        "sglang.srt.parser.reasoning_parser:ReasoningParser.__init__",
+        "reasoning",
+        keywords="model_type stream_reasoning tokenizer",
+    ),
+    TRACING,
     Reliance.on(
         "sglang.srt.managers.tokenizer_manager:TokenizerManager._dispatch_to_scheduler",
         "generate",
@@ -125,8 +138,9 @@ API_SERVER: Final = (
     Reliance.on("sglang.srt.managers.io_struct:BatchStrOutput", "early", members="rids finished_reasons output_ids"),
     Reliance.on(
         "sglang.srt.managers.io_struct:GenerateReqInput",
-        "prefill replay rehearsal",
+        "generate prefill replay rehearsal",
         members="input_ids sampling_params extra_key lora_path stream return_logprob contains_mm_input "
+        "external_trace_header "
         "normalize_batch_and_arguments",
     ),
     Reliance.on(
@@ -136,7 +150,12 @@ API_SERVER: Final = (
         "spaces_between_special_tokens",
     ),
     Reliance.on("sglang.srt.sampling.sampling_params:TOP_K_ALL", "sampling"),
-    Reliance.on("sglang.srt.managers.schedule_batch:Req", "replay", members="update_finish_state finished"),
+    Reliance.on(
+        "sglang.srt.managers.schedule_batch:Req",
+        "replay reasoning",
+        members="update_finish_state finished update_reasoning_tokens",
+        attributes="reasoning_tokens require_reasoning",
+    ),
     Reliance.on("sglang.srt.entrypoints.http_server:", "endpoint serve/command", members="app uvicorn"),
     Reliance.on("sglang.srt.entrypoints.http_server:get_global_state", "startup"),
     Reliance.on("sglang.srt.entrypoints.http_server:_setup_and_run_http_server", "serve/command"),
@@ -200,7 +219,7 @@ SCHEDULER: Final = (
         "sglang.srt.managers.schedule_batch:Req.__init__",
         "runners/requests replay",
         parameters="self rid origin_input_text origin_input_ids sampling_params",
-        keywords="eos_token_ids vocab_size",
+        keywords="require_reasoning eos_token_ids vocab_size",
     ),
     Reliance.on("sglang.srt.managers.schedule_batch:ScheduleBatch", "runners/requests", members="reqs forward_mode"),
     Reliance.on(

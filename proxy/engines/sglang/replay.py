@@ -15,11 +15,14 @@ from toploc.scheme import CHUNK_SIZE
 
 from ...verify.engine import Text
 from .call import Call
+from .logprobs import Reported
+from .outputs import Outputs, Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ...verify.engine import Claim
+    from ...verify.engine import Claim, Scored
+    from .reasoning import Reasoning
 
 TOKENS_AT_ONCE: Final = CHUNK_SIZE
 """In one output, so that it is known where in the text the chunks of a proof are."""
@@ -58,12 +61,12 @@ class Replayer:
 
     Args:
         manager: the process's TokenizerManager.
-        counts_reasoning: whether the scheduler looks for the end of an answer's reasoning.
+        reasoning: how the scheduler counts an answer's tokens of reasoning.
     """
 
-    def __init__(self, manager: Any, *, counts_reasoning: bool) -> None:
+    def __init__(self, manager: Any, reasoning: Reasoning) -> None:
         self._manager = manager
-        self._counts_reasoning = counts_reasoning
+        self._reasoning = reasoning
         self._tokenizer = manager.tokenizer
 
     async def read(self, obj: Any) -> Call:
@@ -90,22 +93,27 @@ class Replayer:
         return Call(request, obj.lora_path if isinstance(obj.lora_path, str) else None)
 
     def outputs(
-        self, obj: Any, call: Call, choice: int, claim: Claim, texts: list[Text], *, tokens_at_once: int
+        self,
+        obj: Any,
+        call: Call,
+        choice: int,
+        claim: Claim,
+        scored: Scored,
+        texts: list[Text],
+        *,
+        tokens_at_once: int,
+        by_text: bool,
     ) -> list[dict[str, Any]]:
-        """What `generate_request` would give for this choice; adds its text to `texts`.
+        """What `generate_request` would give for this choice and its log-probabilities; adds its text to `texts`.
 
         Raises:
             Unended: it has fewer or more tokens than until its end.
             Unreplayable: where it ends, or something in its response, only the engine knows.
         """
-        if obj.return_logprob:
-            raise Unreplayable("log-probabilities are not rehearsed by this server")
-        if obj.require_reasoning and self._counts_reasoning:
-            raise Unreplayable("how many tokens of an answer are reasoning is not rehearsed by this server")
         token_ids = list(claim.token_ids)
         if not claim.proven:
             raise Unreplayable("an answer whose tokens are not proven is not rehearsed by this server")
-        reason = self._end(call, choice, token_ids)
+        reason, reasoning = self._end(obj, call, choice, token_ids)
         whole = self._text(call, token_ids, reason)
 
         def said_up_to(end: int) -> str:
@@ -116,61 +124,44 @@ class Replayer:
         chunks = [len(said_up_to(end)) for end in range(CHUNK_SIZE, count, CHUNK_SIZE)]
         texts.append(Text(whole, (0, *chunks, len(whole))))
         ends = range(tokens_at_once, count, tokens_at_once) if obj.stream else ()
-        said = [*((said_up_to(end), end, None) for end in ends), (whole, count, reason)]
-        if obj.stream and self._manager.incremental_streaming_output:
-            return self._deltas(call, obj, token_ids, said)
-        return [self._output(call, obj, text, token_ids[:end], end, why) for text, end, why in said]
-
-    def _deltas(
-        self, call: Call, obj: Any, token_ids: list[int], said: Sequence[tuple[str, int, dict[str, Any] | None]]
-    ) -> list[dict[str, Any]]:
-        """With what is new alone (--incremental-streaming-output)."""
-        made, before, first = [], "", 0
-        for text, end, why in said:
-            made.append(self._output(call, obj, text[len(before) :], token_ids[first:end], end, why))
-            before, first = text, end
-        return made
-
-    def _output(
-        self, call: Call, obj: Any, text: str, token_ids: list[int], completed: int, reason: dict[str, Any] | None
-    ) -> dict[str, Any]:
-        """As `TokenizerManager._handle_batch_output` makes it, as far as routes read it."""
-        version = self._weight_version()
-        said = {
-            "id": obj.rid,
-            "finish_reason": reason,
-            "prompt_tokens": len(call.token_ids),
-            "completion_tokens": completed,
-            "cached_tokens": 0,
-            "weight_version": version,
-            "weight_versions": [{"version": version, "start": 0, "end": completed}],
-        }
-        return {"text": text, "output_ids": token_ids, "meta_info": said}
+        steps = [*(Step(said_up_to(end), end, None) for end in ends), Step(whole, count, reason)]
+        reported = None
+        if scored.answer is not None:
+            lists = call.request.top_logprobs_num > 0
+            reported = Reported(scored.answer, self._tokenizer, lists=lists, by_text=by_text)
+        outputs = Outputs(obj.rid, len(call.token_ids), token_ids, reasoning, reported, self._weight_version())
+        is_of_deltas = obj.stream and self._manager.incremental_streaming_output
+        return outputs.deltas(steps) if is_of_deltas else outputs.whole(steps)
 
     def _weight_version(self) -> Any:
         config_value = getattr(self._manager, "config_value", None)
         return config_value("weight_version") if config_value else self._manager.server_args.weight_version
 
-    def _end(self, call: Call, choice: int, token_ids: Sequence[int]) -> dict[str, Any]:
-        """Why the answer ends, by the rule of SGLang's own scheduler, which is asked after each token."""
+    def _end(self, obj: Any, call: Call, choice: int, token_ids: Sequence[int]) -> tuple[dict[str, Any], Sequence[int]]:
+        """Why the answer ends, and how much of it is reasoning, by the rules of SGLang's own scheduler, which is asked
+        after each token."""
         config, request = self._manager.model_config, call.request
+        if obj.require_reasoning and self._reasoning.is_selected:
+            raise Unreplayable("where the request says what ends reasoning, how much there is is not rehearsed")
         ended = Req(
             request.rid,
             request.input_text,
             request.input_ids,
             request.sampling_params,
+            require_reasoning=obj.require_reasoning,
             eos_token_ids=config.hf_eos_token_id,
             vocab_size=config.vocab_size,
         )
         ended.tokenizer = self._tokenizer
+        reasoning = []
         for count, token in enumerate(token_ids, 1):
             ended.output_ids.append(token)
+            reasoning.append(self._reasoning.count(ended, token))
             ended.update_finish_state()
             if ended.finished():
                 if count < len(token_ids):
                     raise Unended(choice, count)
-                reason: dict[str, Any] = ended.finished_reason.to_json()
-                return reason
+                return ended.finished_reason.to_json(), reasoning
         if any(getattr(request.sampling_params, name, None) for name in GRAMMARS):
             raise Unreplayable("where a grammar ends an answer is not rehearsed by this server")
         raise Unended(choice, None)

@@ -26,15 +26,22 @@ NEUTRAL: Final = {
 are not replayed."""
 
 
+def changes_of(request: Any) -> list[str]:
+    """Names of the options of a TokenizedGenerateReqInput that change logits."""
+    params = request.sampling_params
+    names = [name for name, neutral in NEUTRAL.items() if (getattr(params, name, neutral) or neutral) != neutral]
+    if set(params.custom_params or {}) - {EXTRA_ARG} or getattr(request, "custom_logit_processor", None):
+        names.append("custom_logit_processor")
+    return names
+
+
 def handed_over(request: Any, asked: Sampling) -> Sampling:
     """Those of a TokenizedGenerateReqInput, whose parameters SGLang has normalized.
 
     At most one of top-k, top-p and min-p is replayed: SGLang's back ends apply several in orders of their own.
     """
     params = request.sampling_params
-    other = [name for name, neutral in NEUTRAL.items() if (getattr(params, name, neutral) or neutral) != neutral]
-    if set(params.custom_params or {}) - {EXTRA_ARG} or getattr(request, "custom_logit_processor", None):
-        other.append("custom_logit_processor")
+    other = changes_of(request)
     top_k = 0 if params.top_k >= TOP_K_ALL else int(params.top_k)
     greedy = top_k == 1
     cuts = [name for name, cuts in (("top_k", top_k), ("top_p", params.top_p < 1), ("min_p", params.min_p)) if cuts]

@@ -13,15 +13,16 @@ from ...answers.context import Served
 from ...answers.later import Later
 from ...application import attach, engine_of, handshake, log_start, watch_slots
 from ...channel.client import Channel
-from ...log import logger
 from ...receipts.signing import Signer
 from ...server import Server
 from ...stores.proofs import MemoryProofs, SqliteProofs
 from ...tracing import Spans
 from ...verify.verifier import EngineVerifier
 from ...weights import Source, first_weights
+from .ending import or_end
 from .generate import Proving
 from .prefill import PrefillEngine
+from .tracing import emit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,8 +35,15 @@ if TYPE_CHECKING:
     from ...settings import Launch, Settings
 
 
-def attach_to(app: FastAPI, settings: Settings) -> None:
-    """Adds routes, middleware, and what is to be done before the first request. Raises UnsupportedEngine."""
+def attach_to(app: FastAPI, settings: Settings, main: int) -> None:
+    """Adds routes, middleware, and what is to be done before the first request.
+
+    Args:
+        main: the id of the server's main process.
+
+    Raises:
+        UnsupportedEngine: this SGLang's methods are not where they are known to be.
+    """
     proving = Proving(settings.secret)
     proving.install()
     attach(app, settings)
@@ -43,11 +51,12 @@ def attach_to(app: FastAPI, settings: Settings) -> None:
 
     @contextlib.asynccontextmanager
     async def connect_and_live(app: FastAPI) -> AsyncIterator[Any]:
-        # The handshake first: a failure after SGLang's own start waits minutes for its warm-up.
-        server = await connect(settings, proving)
+        with or_end(main):
+            server = await connect(settings, proving)
         async with lifespan(app) as state:
-            app.state.toploc = await with_verifier(app, server)
-            log_start(app.state.toploc)
+            with or_end(main):
+                app.state.toploc = with_verifier(app, server)
+                log_start(app.state.toploc)
             yield state
 
     app.router.lifespan_context = connect_and_live
@@ -78,21 +87,17 @@ async def connect(settings: Settings, proving: Proving) -> Server:
         later=Later(),
         proofs=SqliteProofs(settings.proofs_file) if settings.proofs_file else MemoryProofs(),
         verifier=None,
-        spans=Spans(),
+        spans=Spans(emit),
         watch=asyncio.create_task(watch_slots(channel)),
     )
 
 
-async def with_verifier(app: FastAPI, server: Server) -> Server:
+def with_verifier(app: FastAPI, server: Server) -> Server:
     """The server with what judges evidence, once SGLang has its tokenizer and routes."""
     launch, described = server.settings.launch, server.served.engine
     if launch is None or not launch.tokenizer or described is None:
         return server
-    try:
-        return replace(server, verifier=verifier_of(app, server, launch, server.welcome, described))
-    except UnsupportedEngine as error:
-        logger.error("%s", error)
-        raise
+    return replace(server, verifier=verifier_of(app, server, launch, server.welcome, described))
 
 
 def verifier_of(app: FastAPI, server: Server, launch: Launch, welcome: Welcome, described: Engine) -> EngineVerifier:

@@ -68,6 +68,23 @@ def test_a_list_without_order_has_the_chosen_token_on_top() -> None:
     assert not accepted("t0", "t1", of=LIKELY)
 
 
+@pytest.mark.parametrize("is_list", [True, False])
+def test_lists_of_the_likeliest_alone(is_list: bool) -> None:
+    """As an engine makes them that does not put the chosen token first, nor on top of them."""
+
+    def accepted(*names: str, **logprobs: float) -> bool:
+        claimed = listed(*names, **logprobs)
+        return agree(claimed, LIKELY, 3, MARGIN, is_list=is_list, chosen_first=False) is not None
+
+    assert accepted("t0", "t1", "t2")
+    assert accepted("t1", "t0", "t2", t0=-1.3, t1=-1.2)
+    assert accepted("t0", "t1", "t3", t3=-2.1)
+    assert not accepted("t0", "t1")
+    assert not accepted("t0", "t1", "t2", "t3")
+    assert not accepted("t0", "t1", "t4", t4=-2.6)
+    assert accepted("t2", "t1", "t0") is not is_list
+
+
 def test_noise_is_what_the_two_differ_by() -> None:
     noise = agree(listed("t0", "t1", "t2", t1=-1.6), LIKELY, 3, MARGIN, is_list=True)
     assert noise == pytest.approx([0, 0.1, 0])

@@ -11,6 +11,7 @@ from ....log import logger
 from ....settings import Settings
 from ...guards import load
 from .. import reliances
+from ..ending import or_exit
 
 
 def install() -> None:
@@ -35,7 +36,8 @@ def install() -> None:
         runner = self.tp_worker.model_runner
         settings = Settings.from_environ()
         if settings is not None and runner.toploc_ring is not None:
-            self.toploc_worker = runner.toploc_worker = _start(self, runner, settings)
+            with or_exit():
+                self.toploc_worker = runner.toploc_worker = _start(self, runner, settings)
         return result
 
     runner_class.load_model = load_model_and_take_memory
@@ -49,17 +51,13 @@ def _take_memory(runner: Any) -> None:
 
     if settings is None or not is_output_rank():
         return
-    from toploc.errors import UnsupportedEngine
-
     from ....capture.sizes import make_ring
     from ..head import make_head
     from ..worker import shape_of
 
-    try:
+    with or_exit():
         runner.toploc_ring = ring = make_ring(shape_of(runner, settings), torch.device(runner.device))
-    except UnsupportedEngine as error:
-        raise SystemExit(str(error)) from None
-    runner.toploc_head = make_head(runner)
+        runner.toploc_head = make_head(runner)
     taken = ring.num_slots * ring.num_rows * runner.model_config.hidden_size * 2 / 1e6
     logger.info("toploc: %d slots for answers in progress take at most %.0f MB", ring.num_slots, taken)
 
