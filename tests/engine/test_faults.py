@@ -38,7 +38,12 @@ if TYPE_CHECKING:
 CHAT = "/v1/chat/completions"
 SEQUENCES = 8
 # See test_topologies.py; and connections that outlive a pause of their client.
-ENVIRONMENT = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "600"}
+# A process that should have ended and has not says where it is, in the server's log.
+ENVIRONMENT = {
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "600",
+    "PYTHONFAULTHANDLER": "1",
+}
 # Of a segment, and of the socket's buffers: what a stalled stream leaves in the kernel is less than its answer.
 SEGMENT, BUFFER = 536, 4096
 
@@ -356,7 +361,11 @@ def end(server: LocalServer, api_of: type[Api], harm: Callable[[], None]) -> End
         harm()
         outcomes = [future.result(120) for future in asking]
         status = server.wait(60)
-    _, alive = psutil.wait_procs(everything, timeout=30)
+    _, alive = psutil.wait_procs(everything, timeout=60)
+    for process in alive:
+        process.send_signal(signal.SIGABRT)
+    if psutil.wait_procs(alive, timeout=10)[0]:
+        print(server.log()[-8000:])
     return End(status, outcomes, [*(str(process) for process in alive), *([str(channel)] if channel.exists() else [])])
 
 
