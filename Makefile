@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SGLANG := .venv-sglang
 SGLANG_READY := $(SGLANG)/.ready
+FRAMEWORKS := .venv-frameworks
+FRAMEWORKS_READY := $(FRAMEWORKS)/.ready
 SOURCES := toploc proxy client gateway tests benchmarks examples models scripts
 
 # Each server is four processes that import the same thousands of files: uncompiled ones take an engine's start from
 # half a minute to more than one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint format twins test-sglang test-sglang-all test-gpu compat evidence fuzz soak clean
+.PHONY: demo test lint format twins test-sglang test-sglang-all test-frameworks test-gpu compat evidence fuzz soak clean
 
 # MODEL=smollm2: with a real chat model, which is downloaded.
 MODEL ?=
@@ -30,6 +32,12 @@ test-sglang: $(SGLANG_READY)
 
 test-sglang-all: $(SGLANG_READY)
 	PYTHONPATH=tests/sglang/standins $(SGLANG)/bin/python -m pytest -m sglang tests/sglang
+
+# Other people's frameworks in front of a server: Python ones in an environment of their own, JavaScript ones in
+# build/node.
+test-frameworks: $(READY) $(FRAMEWORKS_READY)
+	$(BIN)/python -m pytest tests/engine/test_frameworks.py tests/engine/test_later.py \
+	  tests/gateway/test_sdks.py tests/toploc/conformance/test_vectors.py
 
 lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)
@@ -80,7 +88,7 @@ compat: $(READY)
 	$(BIN)/python -m pytest -m compat tests
 
 clean:
-	rm -rf $(VENV) $(SGLANG) build dist *.egg-info
+	rm -rf $(VENV) $(SGLANG) $(FRAMEWORKS) build dist *.egg-info
 
 # --no-deps: the engine's own requirements pull CUDA builds that break on a CPU build of torch, so the file is
 # complete as it stands. --no-compile: what is used of eight million lines is compiled when it is imported.
@@ -99,4 +107,13 @@ $(SGLANG_READY): $(READY) requirements/sglang-cpu.txt
 	  "$$($(SGLANG)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first.pth"
 	$(BIN)/pip --python $(SGLANG)/bin/python install --no-deps --no-compile -r requirements/sglang-cpu.txt
 	$(BIN)/pip --python $(SGLANG)/bin/python install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(FRAMEWORKS_READY): requirements/frameworks.txt docs/examples/frameworks/package.json
+	@echo "Making the environment in $(FRAMEWORKS) (about 0.8 GB) …"
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/pip install --no-deps --no-compile -r requirements/frameworks.txt
+	$(FRAMEWORKS)/bin/pip install --no-deps --no-build-isolation --editable .
+	mkdir -p build/node && cp docs/examples/frameworks/package.json build/node/
+	npm install --silent --no-audit --no-fund --prefix build/node
 	@touch $@

@@ -215,7 +215,7 @@ console.log(JSON.stringify(await stream.finalChatCompletion()));
 
 
 def test_the_sdk_for_javascript_has_all_choices(keeping: LocalServer, kept: Api) -> None:
-    """`npm install --prefix build/node openai` has this test run."""
+    """`make test-frameworks` installs what it needs."""
     node = shutil.which("node")
     if node is None or not (NODE / "node_modules" / "openai").is_dir():
         pytest.skip("no Node.js, or no package `openai` in build/node")

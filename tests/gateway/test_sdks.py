@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from parties import Provider, Running
 
 NODE = ROOT / "build" / "node"
-"""`npm install --prefix build/node openai ai @ai-sdk/openai-compatible`."""
+"""What `make test-frameworks` installs."""
 
-FRAMEWORKS = os.environ.get("TOPLOC_FRAMEWORKS", sys.executable)
-"""A Python that has langchain-openai and litellm."""
+FRAMEWORKS = os.environ.get("TOPLOC_FRAMEWORKS", str(ROOT / ".venv-frameworks" / "bin" / "python"))
+"""A Python that has what requirements/frameworks.txt names."""
 
 OPENAI_JS = """
 import OpenAI from 'openai';
@@ -79,7 +79,7 @@ def command(name: str) -> list[str]:
     if name in ("openai for JavaScript", "AI SDK"):
         package = "openai" if name != "AI SDK" else "ai"
         if shutil.which("node") is None or not (NODE / "node_modules" / package).is_dir():
-            pytest.skip(f"no Node.js, or no package {package!r} in build/node")
+            pytest.skip(f"no Node.js, or no package {package!r} in build/node: make test-frameworks")
         return ["node", "--input-type=module", "-e", OPENAI_JS if name != "AI SDK" else AI_SDK]
     if name == "curl":
         if shutil.which("curl") is None:
@@ -87,9 +87,8 @@ def command(name: str) -> list[str]:
         return ["sh", "-c", CURL, "sh"]
     package, script = ("langchain_openai", LANGCHAIN) if name == "LangChain" else ("litellm", LITELLM)
     looks = f"import importlib.util as u; u.find_spec('{package}') or exit(1)"
-    found = subprocess.run([FRAMEWORKS, "-c", looks], check=False)
-    if found.returncode:
-        pytest.skip(f"no {package}; TOPLOC_FRAMEWORKS may name a Python that has it")
+    if not Path(FRAMEWORKS).exists() or subprocess.run([FRAMEWORKS, "-c", looks], check=False).returncode:
+        pytest.skip(f"no {package}: make test-frameworks")
     return [FRAMEWORKS, "-c", script]
 
 

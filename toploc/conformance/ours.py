@@ -109,13 +109,16 @@ def evidence(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def receipt(asked: dict[str, Any]) -> dict[str, Any]:
-    """`request`, `response`, the trusted `keys`, and `body`, the request's exact text, where it was kept."""
+    """`request`, `response`, the trusted `keys`, and `body`, the request's exact text, where it was kept.
+    `partial` where the response is what was kept of it."""
     from ..receipts.keys import parse_keys
     from ..receipts.receipt import verify_receipt
 
     body = asked["body"].encode() if "body" in asked else None
     keys = parse_keys(asked["keys"]) if asked["keys"] else ()
-    results = verify_receipt(asked["request"], asked["response"], keys, body)
+    results = verify_receipt(
+        asked["request"], asked["response"], keys, body, partial=asked.get("partial", False)
+    )
     names = ("choice", "status", "reason")
     return {
         "results": [

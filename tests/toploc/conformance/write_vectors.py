@@ -20,7 +20,7 @@ from toploc.conformance.cases import FAMILIES
 from toploc.conformance.ours import QUESTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parents[1]
@@ -107,6 +107,7 @@ def receipt_cases() -> Iterator[Question]:
         for place, case in enumerate(vectors[group]):
             name = f"{group}-{place}-{Path(case['evidence']).stem}"
             yield from _signed(name, case, vectors)
+    yield from _kept_in_part(vectors)
     for path in sorted(TESTS.glob("rejected_receipts/*.json")):
         asked = json.loads(path.read_text("utf-8"))
         keys = asked["keys"] if isinstance(asked["keys"], list) else [asked["keys"]]
@@ -139,6 +140,45 @@ def _signed(name: str, case: dict[str, Any], vectors: dict[str, Any]) -> Iterato
         yield f"{name}-no-keys", "receipt", {**asked, "keys": []}, {}
         unsigned = {**response, "toploc_proofs": {**field, "choices": [chosen]}}
         yield f"{name}-unsigned", "receipt", {**asked, "response": unsigned}, {}
+
+
+def _kept_in_part(vectors: dict[str, Any]) -> Iterator[Question]:
+    """The second choice of two as a table of rollouts keeps it: by itself, its request written anew."""
+    case = next(one for one in vectors["cases"] if (one["evidence"], one["choice"]) == ("two-choices", 1))
+    evidence = json.loads((TESTS / "evidence" / "two-choices.json").read_text("utf-8"))
+    field = evidence["response"]["toploc_proofs"]
+    receipt = {"statement": json.loads(case["statement"]), "signature": case["signature"]}
+    choice = {**field["choices"][1], "index": 0, "receipt": receipt}
+    kept = {"request_id": "row-7", "choices": [{"index": 0, "token_ids": choice["token_ids"]}]}
+    asked = {
+        "request": {"token_ids": [1, 2, 3], "sampling_params": {"temperature": 1.0, "n": 1}},
+        "response": {**kept, "toploc_proofs": {**field, "choices": [choice]}},
+        "keys": [vectors["public_key"]],
+    }
+
+    def result(status: str, reason: str | None, *uncovered: str) -> dict[str, Any]:
+        return {"results": [{"choice": 0, "status": status, "reason": reason, "uncovered": [*uncovered]}]}
+
+    yield "partial-row", "receipt", {**asked, "partial": True}, result("passed", None, "leaves")
+    yield "partial-row-as-whole", "receipt", asked, result("failed", "request_differs")
+    for reason, change in KEPT_AND_CHANGED.items():
+        changed_row = json.loads(json.dumps({**asked, "partial": True}))
+        change(changed_row["response"])
+        yield f"partial-{reason}", "receipt", changed_row, result("failed", reason)
+
+
+def _other_ids(response: dict[str, Any]) -> None:
+    """Which the row itself says, too."""
+    for holder in (response["choices"][0], response["toploc_proofs"]["choices"][0]):
+        holder["token_ids"] = [*holder["token_ids"][:-1], 9]
+
+
+KEPT_AND_CHANGED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "tokens_differ": _other_ids,
+    "proofs_differ": lambda response: response["toploc_proofs"]["choices"][0]["proofs"].pop(),
+    "prompt_differs": lambda response: response["toploc_proofs"]["prompt"].update(sha256="0" * 64),
+    "response_differs": lambda response: response["choices"][0].update(finish_reason="abort"),
+}
 
 
 CASES = {
