@@ -116,9 +116,7 @@ def receipt(asked: dict[str, Any]) -> dict[str, Any]:
 
     body = asked["body"].encode() if "body" in asked else None
     keys = parse_keys(asked["keys"]) if asked["keys"] else ()
-    results = verify_receipt(
-        asked["request"], asked["response"], keys, body, partial=asked.get("partial", False)
-    )
+    results = verify_receipt(asked["request"], asked["response"], keys, body, partial=asked.get("partial", False))
     names = ("choice", "status", "reason")
     return {
         "results": [
