@@ -1,0 +1,135 @@
+"""A closed loop of streams against a server: each asks again as soon as its answer has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import aiohttp
+
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
+
+PER_PROCESS: Final = 128
+"""Streams that one client process reads; more of them would measure the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Of requests: tokens in and out, each drawn from half to one and a half of its length, so that answers do not all
+    end in the same step."""
+
+    model: str
+    vocabulary: int
+    input_len: int
+    output_len: int
+
+    def draw(self, rng: random.Random, *, proofs: bool) -> dict[str, Any]:
+        length = rng.randint(self.input_len // 2, self.input_len * 3 // 2)
+        body: dict[str, Any] = {
+            "model": self.model,
+            "prompt": [rng.randrange(100, self.vocabulary) for _ in range(length)],
+            "max_tokens": rng.randint(self.output_len // 2, self.output_len * 3 // 2),
+            "ignore_eos": True,
+            "stream": True,
+            "temperature": 1.0,
+        }
+        return body if proofs else {**body, "toploc": {"enabled": False}}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """When it was asked for, and when each of its events came, by the monotonic clock in seconds."""
+
+    proofs: bool
+    asked: float
+    events: tuple[float, ...]
+
+
+class Streams:
+    """`count` of them, from as many processes as they need; a context manager."""
+
+    def __init__(self, url: str, count: int, shape: Shape) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._proofs: Synchronized[int] = context.Value("b", 1)
+        self._going: Synchronized[int] = context.Value("b", 1)
+        self._answers: Any = context.Queue()
+        shares = [min(PER_PROCESS, count - first) for first in range(0, count, PER_PROCESS)]
+        self._processes = [
+            context.Process(target=_run, args=(url, share, shape, seed, self._proofs, self._going, self._answers))
+            for seed, share in enumerate(shares)
+        ]
+
+    def __enter__(self) -> Self:
+        for process in self._processes:
+            process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._going.value = 0
+        deadline = time.monotonic() + 60
+        while any(process.is_alive() for process in self._processes) and time.monotonic() < deadline:
+            self.taken()
+            time.sleep(0.1)
+        for process in self._processes:
+            process.kill()
+
+    def ask(self, *, proofs: bool) -> None:
+        """What requests ask for from now on."""
+        self._proofs.value = proofs
+
+    def taken(self) -> list[Answer]:
+        """Those that have ended since the last call. Raises RuntimeError where a client process has ended."""
+        if self._going.value and not all(process.is_alive() for process in self._processes):
+            raise RuntimeError("a client process ended: its error stands above")
+        answers = []
+        while not self._answers.empty():
+            answers.append(self._answers.get())
+        return answers
+
+
+def _run(url: str, count: int, shape: Shape, seed: int, proofs: Any, going: Any, answers: Any) -> None:
+    async def ask(number: int) -> None:
+        rng = random.Random(f"{seed}:{number}")
+        while going.value:
+            proven = bool(proofs.value)
+            asked, events = time.monotonic(), []
+            async with session.post(f"{url}/v1/completions", json=shape.draw(rng, proofs=proven)) as response:
+                if response.status != 200:
+                    raise RuntimeError(await response.text())
+                whole = False
+                async for line in response.content:
+                    if line.startswith(b"data: {"):
+                        events.append(time.monotonic())
+                        whole = proven == (b'"toploc_proofs"' in line)
+                if not whole:
+                    raise RuntimeError(f"the last event of an answer {'lacks' if proven else 'has'} proofs")
+            answers.put(Answer(proven, asked, tuple(events)))
+
+    async def run() -> None:
+        nonlocal session
+        # An event may hold the proofs of thousands of tokens.
+        session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=None),
+            connector=aiohttp.TCPConnector(limit=0),
+            read_bufsize=2**22,
+        )
+        async with session:
+            await asyncio.gather(*(ask(number) for number in range(count)))
+
+    session: aiohttp.ClientSession = None  # type: ignore[assignment]
+    asyncio.run(run())
+
+
+def sizes(model: str) -> int:
+    """How many tokens a model's vocabulary has, by its config.json."""
+    from pathlib import Path
+
+    config = json.loads(Path(model, "config.json").read_text("utf-8"))
+    size: int = config["vocab_size"]
+    return size
