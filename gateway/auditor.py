@@ -14,6 +14,7 @@ from toploc_client.exchange import Exchange
 from toploc_client.options import Options, Verifies
 
 from toploc.errors import ToplocError
+from toploc.evidence.unproven import without_proofs
 from toploc.verifier.server import AsyncVerifier
 
 from .errors import StoreUnavailable
@@ -22,13 +23,13 @@ from .log import logger
 from .stores.answers import LEASE, PENDING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from toploc_client.judgement import Judgement
     from toploc_client.kept import FetchAsync
     from toploc_client.routes import Sent
 
-    from toploc.report import Check
+    from toploc.report import Check, Report
 
     from .config import Policy, StoreOptions, UpstreamOptions
     from .stores.answers import Answer as Stored
@@ -57,13 +58,17 @@ class Auditor(Checker):
         *,
         parent: Auditor | None = None,
     ) -> None:
+        self.proofless = upstream.proofs == "none"
+        """Whether answers are held to their text alone."""
+        requires = True if policy.action("missing") != "warn" else None
         options = Options(
             verifier=_verifiers(upstream) if parent is None else parent.options.verifier,
             rule=upstream.rule,
             audit_rate=policy.audit_rate if policy.when == "inline" else 1.0,
-            require_proofs=True if policy.action("missing") != "warn" else None,
-            trusted_keys=upstream.trusted_keys or (),
-            draw_seeds=upstream.draw_seeds,
+            require_proofs=False if self.proofless else requires,
+            fetch_proofs=False if self.proofless else None,
+            trusted_keys=upstream.trusted_keys or () if not self.proofless else (),
+            draw_seeds=upstream.draw_seeds and not self.proofless,
         )
         super().__init__(options, parent)
         self.policy = policy
@@ -115,7 +120,7 @@ class Auditor(Checker):
                 await self._release(finding)
             finding.worsen("unavailable", "no verifier could be asked", judgement)
         else:
-            finding.worsen(judgement.verdict, _reason(judgement), judgement)
+            finding.worsen(_verdict(judgement), _reason(judgement), judgement)
             await self._judged(finding)
 
     async def recheck(self, answer: Stored) -> None:
@@ -132,10 +137,18 @@ class Auditor(Checker):
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
         for verifier in self.options.verifiers:
-            if isinstance(verifier, AsyncVerifier):
+            if isinstance(verifier, AsyncVerifier | ByTextAlone):
                 await verifier.close()
 
     def _given(self, finding: Finding, answer: Answer) -> Given | None:
+        if self.proofless:
+            # Nothing but its text counts, whatever field it comes with.
+            wanted = answer.exchange is not None and finding.drawn and not answer.says_nothing
+            if answer.exchange is None or not wanted:
+                return None
+            inline = self.policy.when == "inline"
+            drawn = not inline or self.chosen(next(self._numbers), answer.exchange)
+            return Given(answer.exchange, ()) if drawn else None
         try:
             given = self.begin(answer)
             if finding.drawn or given is None or any(check.status in ("failed", "undecided") for check in given.own):
@@ -187,12 +200,34 @@ class Auditor(Checker):
             finding.unstored = str(error)
 
 
+class ByTextAlone:
+    """A verifier that is asked to hold each answer to its text alone."""
+
+    def __init__(self, verifier: AsyncVerifier, sampling: Sequence[Mapping[str, float]] | None) -> None:
+        self._verifier, self._sampling = verifier, sampling
+        self.url = verifier.url
+
+    async def verify(self, evidence: bytes) -> Report:
+        """See `AsyncVerifier.verify`."""
+        return await self._verifier.verify(without_proofs(evidence, self._sampling))
+
+    async def close(self) -> None:
+        await self._verifier.close()
+
+
 def _verifiers(upstream: UpstreamOptions) -> tuple[Verifies, ...]:
     made = list[Verifies]()
     for one in upstream.verifiers:
         key = None if one.api_key is None else one.api_key.get_secret_value()
-        made.append(AsyncVerifier(one.url, api_key=key, timeout=one.timeout, retries=one.retries))
+        verifier = AsyncVerifier(one.url, api_key=key, timeout=one.timeout, retries=one.retries)
+        made.append(ByTextAlone(verifier, upstream.sampling) if upstream.proofs == "none" else verifier)
     return tuple(made)
+
+
+def _verdict(judgement: Judgement) -> str:
+    """`weak` where every verifier looked at the text of an answer without proofs and found nothing."""
+    looked = all(opinion.report is not None and opinion.report.weak for opinion in judgement.opinions)
+    return "weak" if judgement.verdict == "undecided" and looked else judgement.verdict
 
 
 def _reason(judgement: Judgement) -> str | None:

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from toploc_client.environment import expanded
 from toploc_client.judgement import Rule  # noqa: TC002 (pydantic reads it)
+
+from toploc.errors import MalformedEvidence, ToplocError
+from toploc.evidence.candidates import candidates_in
 
 from .errors import InvalidConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """Of an upstream: it stands in headers, metrics and paths."""
 
@@ -83,7 +86,8 @@ class VerifierOptions(_Options):
 
 class UpstreamOptions(_Options):
     """`proofs`: `given` with every answer; to be `asked` for, by `"toploc": {"enabled": true}`; or `none`, and then
-    nothing is checked. `models`: those that it serves, `*` for all."""
+    verifiers, if there are any, hold answers to their text alone, drawn under one of `sampling`. `models`: those that
+    it serves, `*` for all."""
 
     name: str = Field(pattern=NAME)
     url: str
@@ -91,6 +95,7 @@ class UpstreamOptions(_Options):
     models: tuple[str, ...] = Field(min_length=1)
     proofs: Literal["given", "asked", "none"] = "given"
     verifiers: tuple[VerifierOptions, ...] = ()
+    sampling: tuple[dict[str, float], ...] | None = None
     rule: Rule = "all"
     trusted_keys: str | None = None
     draw_seeds: bool = True
@@ -102,7 +107,25 @@ class UpstreamOptions(_Options):
     def _somebody_checks(self) -> Self:
         if self.proofs != "none" and not (self.verifiers or self.trusted_keys):
             raise ValueError("verifiers: nobody checks the proofs; give verifiers or trusted_keys, or `proofs: none`")
+        if self.sampling is not None and self.proofs != "none":
+            raise ValueError("sampling: goes with `proofs: none`; of other answers the request says it")
+        try:
+            candidates_in(None if self.sampling is None else [*self.sampling])
+        except MalformedEvidence as error:
+            raise ValueError(str(error)) from None
         return self
+
+    @property
+    def checks(self) -> bool:
+        """Whether anything is to be found of its answers."""
+        return self.proofs != "none" or bool(self.verifiers)
+
+    def strict(self) -> Policy:
+        """On probation. A text alone leaves much undecided: what is done with that stays."""
+        strict = self.policy.strict()
+        if self.proofs != "none":
+            return strict
+        return strict.model_copy(update={"on_undecided": self.policy.action("undecided")})
 
     def serves(self, model: str | None) -> bool:
         return model is None or model in self.models or "*" in self.models
@@ -164,7 +187,7 @@ class Config(_Options):
         """An upstream's policy has the file's where it says nothing."""
         if not isinstance(given, dict) or not isinstance(upstreams := given.get("upstreams"), list):
             return given
-        merged = [_with_policy(one, given.get("policy")) for one in upstreams]
+        merged = [_with_policy(_lenient(one), given.get("policy")) for one in upstreams]
         return {**given, "upstreams": merged}
 
     @field_validator("api_keys")
@@ -193,28 +216,19 @@ def read_config(path: str | os.PathLike[str], environment: Mapping[str, str] = o
     if not isinstance(given, dict):
         raise InvalidConfig(f"{path}: expected names and values, such as `upstreams:`")
     try:
-        return Config.model_validate(_expanded(given, "", environment))
+        return Config.model_validate(expanded(given, environment))
     except ValidationError as error:
         raise InvalidConfig("\n".join(f"{path}: {line}" for line in map(_line, error.errors()))) from None
-    except InvalidConfig as error:
+    except ToplocError as error:
         raise InvalidConfig(f"{path}: {error}") from None
 
 
-def _expanded(value: Any, place: str, environment: Mapping[str, str]) -> Any:
-    """With `${NAME}` in texts replaced by the environment's."""
-    if isinstance(value, dict):
-        return {name: _expanded(part, f"{place}.{name}".lstrip("."), environment) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_expanded(part, f"{place}[{number}]", environment) for number, part in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-
-    def known(found: re.Match[str]) -> str:
-        if found[1] not in environment:
-            raise InvalidConfig(f"{place}: the environment has no {found[1]}; set it, or write the value here")
-        return environment[found[1]]
-
-    return VARIABLE.sub(known, value)
+def _lenient(upstream: Any) -> Any:
+    """Of one without proofs much is undecided, so that is delivered unless its own policy says otherwise."""
+    if not isinstance(upstream, dict) or upstream.get("proofs") != "none":
+        return upstream
+    own = upstream.get("policy") or {}
+    return {**upstream, "policy": {"on_undecided": "warn", **own}} if isinstance(own, dict) else upstream
 
 
 def _with_policy(upstream: Any, policy: Any) -> Any:

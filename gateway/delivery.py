@@ -199,7 +199,8 @@ class _Watch:
         if self._reads:
             await self._exam.of(self._reply, b"".join(self._came))
         else:
-            self._exam.finding.worsen(*(("unchecked", None) if self._proven else ("missing", "the server sent none")))
+            expected = self._exam.auditor.proofless or self._proven
+            self._exam.finding.worsen(*(("unchecked", None) if expected else ("missing", "the server sent none")))
 
     def _over(self) -> None:
         """One that the application left after its proofs is looked at too, while nobody waits."""

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from toploc.report import Check
 
-ORDER: Final = ("accepted", "unchecked", PENDING, "unavailable", "undecided", "missing", "rejected")
-"""Verdicts, the worst last: what came after a stream's end may make its verdict worse, never better."""
+ORDER: Final = ("accepted", "weak", "unchecked", PENDING, "unavailable", "undecided", "missing", "rejected")
+"""Verdicts, the worst last: what came after a stream's end may make its verdict worse, never better. `weak` is of an
+answer without proofs whose text shows nothing."""
 
 
 @dataclass(eq=False)

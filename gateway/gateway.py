@@ -45,7 +45,7 @@ class Gateway:
     async def settled(self, finding: Finding) -> None:
         """Of an answer that was judged, or never will be."""
         self.metrics.answers.labels(finding.upstream, finding.model, finding.verdict).inc()
-        if finding.verdict not in ("accepted", "unchecked"):
+        if finding.verdict not in ("accepted", "weak", "unchecked"):
             told = {"upstream": finding.upstream, "model": finding.model, "why": finding.reason}
             event(logging.WARNING, f"an answer is {finding.verdict}", report=finding.id, **told)
         if finding.unstored:
@@ -76,9 +76,7 @@ class Gateway:
     def _side(self, options: UpstreamOptions) -> Side:
         upstream = Upstream(options, self.config.timeouts, self.config.limits.requests)
         auditor = Auditor(options, options.policy, self.answers, self.config.store, self.settled)
-        strict = Auditor(
-            options, options.policy.strict(), self.answers, self.config.store, self.settled, parent=auditor
-        )
+        strict = Auditor(options, options.strict(), self.answers, self.config.store, self.settled, parent=auditor)
         return Side(upstream, auditor, strict)
 
     async def _refresh(self) -> None:

@@ -134,12 +134,13 @@ class Relay:
         upstream, policy = side.upstream, side.auditor.policy
         probation = self._trust.of(upstream.name).state == "probation"
         auditor = side.strict if probation else side.auditor
-        checked = upstream.options.proofs != "none" and incoming.sent is not None
+        checked = upstream.options.checks and incoming.sent is not None
         if checked and self._answers.failing and self._config.store.on_error == "fail":
             raise Refusal(503, "store_unavailable", "answers cannot be stored at present, so none is asked for")
         asked = await upstream.prepared(incoming)
         if checked:
-            auditor.sampler = await upstream.sampler() if upstream.options.draw_seeds else ""
+            draws = upstream.options.draw_seeds and upstream.options.proofs != "none"
+            auditor.sampler = await upstream.sampler() if draws else ""
         broken = PassedOver("broken", billed=True, final=policy.on_broken == "fail")
         try:
             async with asyncio.timeout(self._config.timeouts.total):

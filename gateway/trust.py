@@ -14,6 +14,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from toploc.pooling.surprise import FALSE_ALARM
+from toploc.report import UNPROVEN
+
 from .errors import StoreUnavailable
 from .log import event
 from .stores.standing import Standing
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from .finding import Finding
     from .metrics import Metrics
     from .stores.standing import Standings
+
+ANSWERS: Final = 1000
+"""That the thresholds of answers without proofs are for; over more they grow."""
 
 MOST_TESTS: Final = 20
 """Of one report. Stops a verifier whose every report names other tests from filling the store."""
@@ -87,7 +93,7 @@ class Trust:
             await self.quarantine(finding.upstream, f"{finding.verdict}: {finding.reason}", finding.id)
         elif alarm and "alarm" in options.after:
             await self.quarantine(finding.upstream, alarm, finding.id)
-        elif finding.verdict == "accepted" and standing.state == "probation":
+        elif finding.verdict in ("accepted", "weak") and standing.state == "probation":
             await self._passed(standing)
 
     async def _passed(self, standing: Standing) -> None:
@@ -133,6 +139,7 @@ class Trust:
 def _tests(report: Report | None) -> Iterator[tuple[str, float, float, int]]:
     """Name, log-likelihood ratio, threshold, and for how many audits that is, of each test that a report has a number
     for; as `toploc audit` reads them."""
+    yield from _token_tests(report)
     checks = [check for check in report.checks if check.name == "pooled"] if report is not None else []
     number = 0
     for check in checks:
@@ -147,3 +154,24 @@ def _tests(report: Report | None) -> Iterator[tuple[str, float, float, int]]:
                 number += 1
                 name = ascii(f"{check.thresholds.get('name')}, against {copy}"[:100])[1:-1]
                 yield name, float(numbers[0]), float(numbers[1]), math.ceil(numbers[2])
+
+
+def _token_tests(report: Report | None) -> Iterator[tuple[str, float, float, int]]:
+    """Of an answer without proofs: its surprise and its margins, by each of their alternatives.
+
+    Each ratio is the logarithm of a factor whose expectation is 1 at most for an honest answer. So a cumulative sum of
+    one reaches c within n answers with a chance of n exp(-c) at most (Lorden 1971), and one of k with k times that.
+    Those of several sets of options are left out, of which an honest provider's keep one low.
+    """
+    if report is None or not any(check.name == "proofs" and check.reason == UNPROVEN for check in report.checks):
+        return
+    for check in report.checks:
+        if check.name != "tokens" or "swept" in check.figures:
+            continue
+        for kind in ("log_ratios", "margin_ratios"):
+            given = check.figures.get(kind)
+            ratios = given if isinstance(given, dict) else {}
+            for name, ratio in list(ratios.items())[:MOST_TESTS]:
+                if isinstance(ratio, int | float) and math.isfinite(ratio):
+                    limit = math.log(ANSWERS * len(ratios) / FALSE_ALARM)
+                    yield ascii(f"{kind} {name}"[:100])[1:-1], float(ratio), limit, ANSWERS

@@ -48,7 +48,7 @@ LAYERS = {
         "__init__",
     ],
     "toploc_client": [
-        "log share fields merging items asked",
+        "log share fields merging items asked environment",
         "judgement exchange routes",
         "errors kept options replays",
         "answer assembler background foreign seeds verifiers",
@@ -58,6 +58,7 @@ LAYERS = {
         "sdk",
         "asynchronous synchronous",
         "audit",
+        "vendors",
         "__init__",
     ],
     "toploc_gateway": [

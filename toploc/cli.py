@@ -45,6 +45,9 @@ COMMANDS: Final = (
         "calibrate", "thresholds for a model, from stored honest answers", "toploc.calibration.command", "calibrate"
     ),
     Command("audit", "the reports of verifiers on a file of answers, added up", "toploc_client.audit.command", "all"),
+    Command(
+        "vendors", "providers of one model, asked the same, side by side", "toploc_client.vendors.command", "vendors"
+    ),
     Command("gateway", "one address whose answers are checked, from any provider", "toploc_gateway.command", "gateway"),
     Command(
         "doctor",

@@ -24,6 +24,10 @@ ReportVerdict = Literal["accepted", "rejected", "undecided"]
 REQUIRED: Final = ("model", "prompt", "proofs", "response")
 """What has to have passed for an answer to be accepted. The others may be skipped, with a reason."""
 
+UNPROVEN: Final = "unproven"
+"""The reason of a check that was skipped or is weak since the answer carries no proofs, and was to be held to its text
+alone. `proofs` are skipped with it, so that such an answer is never accepted."""
+
 ORDER: Final = ("failed", "undecided", "weak", "skipped", "passed")
 """Of checks in the text of a report: what a reader has to act on comes first."""
 
@@ -114,12 +118,23 @@ class Report(_Frozen):
     def accepted(self) -> bool:
         return self.verdict == "accepted"
 
+    @property
+    def weak(self) -> bool:
+        """Of an answer without proofs that was to be held to its text alone: whether that was done and found nothing.
+
+        Its verdict is `undecided` all the same, as of one of which nothing could be told.
+        """
+        unproven = any(check.name == "proofs" and check.reason == UNPROVEN for check in self.checks)
+        open_ones = any(check.status in ("failed", "undecided") for check in self.checks)
+        return unproven and not open_ones and any(c.name == "tokens" and c.status == "weak" for c in self.checks)
+
     def __str__(self) -> str:
         told = self.model or ("no evidence" if any(c.name == "evidence" for c in self.checks) else "no model named")
         checks = sorted(self.checks, key=lambda check: ORDER.index(check.status))
         lines = [line for check in checks for line in str(check).splitlines()]
         lines += [printable(line) for line in str(self.engines or "").splitlines()]
-        return "\n".join([printable(f"{self.verdict.upper()}  {told}"), *(f"  {line}" for line in lines)])
+        verdict = self.verdict.upper() + (" (nothing found; it proves nothing)" if self.weak else "")
+        return "\n".join([printable(f"{verdict}  {told}"), *(f"  {line}" for line in lines)])
 
 
 def _without_error(check: Any) -> Any:

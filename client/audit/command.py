@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from toploc import arguments
-from toploc.errors import ToplocError
+from toploc.errors import MalformedEvidence, ToplocError
+from toploc.evidence.candidates import candidates_in
 from toploc.foreign import printable
 from toploc.verifier.server import TIMEOUT, AsyncVerifier
 
@@ -21,7 +23,7 @@ from .columns import PARTS, Columns
 from .dispatch import Dispatcher
 from .figures import counted
 from .folder import FolderAudit
-from .journal import Journal
+from .journal import Journal, Proofless
 from .page.page import Page
 from .readers import reader_of
 from .run import Audit
@@ -45,11 +47,12 @@ EPILOG: Final = """\
 An audit that is stopped goes on where it was when it is called again; one of a file that has grown goes on with the new
 lines.
 
-exit status: 0 if every answer is accepted, 1 if any is rejected or all of them together raise an alarm, 2 if any could
-not be verified or the call is wrong, 130 if it was stopped by Ctrl-C.
+exit status: 0 if every answer is accepted, or with --without-proofs none shows anything; 1 if any is rejected or all of
+them together raise an alarm; 2 if any could not be verified or the call is wrong; 130 if it was stopped by Ctrl-C.
 
 example:
   toploc audit answers.jsonl --verifier http://localhost:8000 --sample 0.1 --out report/
+  toploc audit plain.jsonl --without-proofs --verifier http://localhost:8000
   toploc audit rollouts/ --follow --columns prompt_token_ids=prompt,token_ids=completion --verifier http://localhost:8000
   toploc audit answers.jsonl --ray meta-llama/Llama-3.1-8B-Instruct --ray-workers 8 -- --max-model-len 8192
 """
@@ -80,6 +83,13 @@ def parser() -> argparse.ArgumentParser:
     columns = f"of rollouts, as PART=COLUMN,…; parts are {', '.join(PARTS)} (default: columns of these names)"
     option("--columns", default="", metavar="PART=COLUMN,…", help=columns)
     option("--sampling-params", metavar="JSON", help="vLLM's SamplingParams of rows that have none of their own")
+    without = "hold answers to their text alone, as those of providers that send no proofs; none is accepted"
+    option("--without-proofs", action="store_true", help=without)
+    swept = (
+        'with --without-proofs: options that they may have been drawn under, as JSON: [{"temperature": 0.6}, …] '
+        "(default: the model's and OpenAI's, where a request does not say them)"
+    )
+    option("--sampling", metavar="JSON", help=swept)
     follow = "take each new file of the folder, until SIGTERM or Ctrl-C; files are to be renamed there when whole"
     option("--follow", action="store_true", help=follow)
     verdicts = "also write a verdict for each row, of folders always (default: as the file of answers)"
@@ -104,9 +114,10 @@ def main(argv: Sequence[str]) -> int:
     if serve and not args.ray:
         parser().error("options after -- are those of --ray's workers")
     columns = Columns.parse(args.columns, args.sampling_params)
+    proofless = _proofless(args)
     if args.follow or args.file.is_dir():
-        return _audit_folder(args, columns)
-    with Journal(args.out, args.file, args.sample, args.seed) as journal:
+        return _audit_folder(args, columns, proofless)
+    with Journal(args.out, args.file, args.sample, args.seed, proofless) as journal:
         reader = reader_of(args.file, columns)
         audit = Audit(reader, journal)
         try:
@@ -132,7 +143,23 @@ def main(argv: Sequence[str]) -> int:
 def _status(table: Table) -> int:
     if table.total.verdicts["rejected"] or table.alarms.raised or table.surprises.raised:
         return 1
-    return 2 if table.total.verdicts["undecided"] else 0
+    return 2 if table.total.verdicts["undecided"] > table.unproven.weak else 0
+
+
+def _proofless(args: argparse.Namespace) -> Proofless | None:
+    """Raises ToplocError."""
+    if args.sampling is None:
+        return Proofless() if args.without_proofs else None
+    if not args.without_proofs:
+        raise ToplocError("--sampling: goes with --without-proofs; of other answers the request says it")
+    try:
+        given = json.loads(args.sampling)
+        candidates_in(given)
+    except ValueError as error:
+        raise ToplocError(f"--sampling: no JSON: {error}") from None
+    except MalformedEvidence as error:
+        raise ToplocError(f"--{error}") from None
+    return Proofless(given)
 
 
 async def _verify(audit: Audit, args: argparse.Namespace, serve: Sequence[str], scan: Scan) -> bool:
@@ -196,7 +223,7 @@ def _add_up(audit: Audit, reader: Reader, out: Path, journal: Journal) -> Table:
     return table
 
 
-def _audit_folder(args: argparse.Namespace, columns: Columns) -> int:
+def _audit_folder(args: argparse.Namespace, columns: Columns, proofless: Proofless | None) -> int:
     """Of each of its files, and with `--follow` of those that come. Stopped in the middle, the same call goes on."""
     if not args.file.is_dir():
         raise ToplocError(f"{args.file}: no such folder; --follow takes the one that files are renamed into")
@@ -206,7 +233,8 @@ def _audit_folder(args: argparse.Namespace, columns: Columns) -> int:
     async def verify(audit: Audit, scan: Scan) -> bool:
         return await _verify(audit, args, (), scan)
 
-    folder = FolderAudit(args.file, args.out, columns, sample=args.sample, seed=args.seed, verdicts=args.verdicts)
+    drawn = {"sample": args.sample, "seed": args.seed}
+    folder = FolderAudit(args.file, args.out, columns, **drawn, verdicts=args.verdicts, proofless=proofless)
     stopped = asyncio.run(folder.run(verify, _add_up, follow=args.follow))
     print(folder.table)
     if stopped:

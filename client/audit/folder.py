@@ -12,7 +12,7 @@ from toploc.errors import ToplocError
 from toploc.foreign import printable
 
 from .figures import counted
-from .journal import Journal
+from .journal import Journal, Proofless
 from .readers import SUFFIXES, reader_of
 from .run import Audit
 from .table import Table
@@ -45,17 +45,26 @@ class FolderAudit:
         columns: of rollouts.
         sample, seed: the share of the answers.
         verdicts: the format of verdicts; None for that of the file.
+        proofless: None where answers carry proofs.
     """
 
     def __init__(
-        self, folder: Path, out: Path, columns: Columns, *, sample: float, seed: str | None, verdicts: str | None
+        self,
+        folder: Path,
+        out: Path,
+        columns: Columns,
+        *,
+        sample: float,
+        seed: str | None,
+        verdicts: str | None,
+        proofless: Proofless | None = None,
     ) -> None:
         self.table = Table()
         """Of all files, with answers numbered through."""
         self.unread: dict[str, str] = {}
         """Files that cannot be read, and why."""
         self._folder, self._out, self._columns = folder, out, columns
-        self._sample, self._seed, self._verdicts = sample, seed, verdicts
+        self._sample, self._seed, self._verdicts, self._proofless = sample, seed, verdicts, proofless
         self._done: set[str] = set()
         self._added = 0
         self._audit: Audit | None = None
@@ -100,7 +109,7 @@ class FolderAudit:
 
     async def _do(self, path: Path, verify: Verify, add_up: AddUp) -> None:
         target = self._target(path)
-        with Journal(self._out / "files" / path.name, path, self._sample, self._seed) as journal:
+        with Journal(self._out / "files" / path.name, path, self._sample, self._seed, self._proofless) as journal:
             if target.exists():
                 self._add(path, journal.entries())
                 return

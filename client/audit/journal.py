@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from toploc.errors import ToplocError
+from toploc.evidence.unproven import without_proofs
 
 from .. import share
 from .entry import Entry
@@ -38,10 +40,25 @@ class Draw(BaseModel):
     evidence: str
     sample: float = Field(gt=0, le=1)
     seed: str
+    without_proofs: bool = False
+    sampling: list[dict[str, float]] | None = None
+    """Options that answers without proofs may have been drawn under."""
 
     def chosen(self, digest: str) -> bool:
         """Whether the answer whose JSON has this SHA-256 is in the share."""
         return share.chosen(self.sample, self.seed, digest)
+
+    def asked(self, data: bytes) -> bytes:
+        """An answer's JSON as verifiers are given it."""
+        return without_proofs(data, self.sampling) if self.without_proofs else data
+
+
+@dataclass(frozen=True, slots=True)
+class Proofless:
+    """That answers are held to their text alone; `sampling`: the options that they may have been drawn under, None for
+    the verifier's choice."""
+
+    sampling: list[dict[str, float]] | None = None
 
 
 class Journal:
@@ -50,7 +67,9 @@ class Journal:
     Raises ToplocError for a folder that another audit uses, or that is of another file, share or seed.
     """
 
-    def __init__(self, folder: Path, evidence: Path, sample: float, seed: str | None) -> None:
+    def __init__(
+        self, folder: Path, evidence: Path, sample: float, seed: str | None, proofless: Proofless | None = None
+    ) -> None:
         self.folder = folder
         self.path = folder / REPORTS
         self.done: dict[int, str] = {}
@@ -63,7 +82,7 @@ class Journal:
             raise ToplocError(f"{error.filename or folder}: {error.strerror}") from None
         try:
             self._lock()
-            self.draw = self._drawn(evidence, sample, seed)
+            self.draw = self._drawn(evidence, sample, seed, proofless)
             self._read()
         except BaseException as error:
             self._file.close()
@@ -104,13 +123,19 @@ class Journal:
             except BlockingIOError:
                 raise ToplocError(f"{self.folder}: another audit is writing there") from None
 
-    def _drawn(self, evidence: Path, sample: float, seed: str | None) -> Draw:
+    def _drawn(self, evidence: Path, sample: float, seed: str | None, proofless: Proofless | None) -> Draw:
         """That of the folder, which is written where it is new."""
         path = self.folder / DRAW
         try:
             draw = Draw.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            draw = Draw(evidence=str(evidence), sample=sample, seed=seed or secrets.token_hex(16))
+            draw = Draw(
+                evidence=str(evidence),
+                sample=sample,
+                seed=seed or secrets.token_hex(16),
+                without_proofs=proofless is not None,
+                sampling=None if proofless is None else proofless.sampling,
+            )
             new = path.with_suffix(".new")
             new.write_text(json.dumps(draw.model_dump(), ensure_ascii=False, indent=1) + "\n", "utf-8")
             new.replace(path)
@@ -121,6 +146,9 @@ class Journal:
                 f"{self.folder}: holds an audit with --sample {draw.sample:g} and another --seed or share than this; "
                 "choose another --out"
             )
+        if (draw.without_proofs, draw.sampling) != (proofless is not None, proofless and proofless.sampling):
+            message = "holds an audit with another --without-proofs or --sampling than this; choose another --out"
+            raise ToplocError(f"{self.folder}: {message}")
         return draw
 
     def _read(self) -> None:

@@ -104,7 +104,7 @@ class Audit:
             if line.data is not None and line.number not in self._journal.done:
                 digest = sha256(line.data).hexdigest()
                 if self._journal.draw.chosen(digest):
-                    yield Work(line.number, line.offset, digest, line.data)
+                    yield Work(line.number, line.offset, digest, self._journal.draw.asked(line.data))
 
     def _another_file(self, line: int) -> None:
         raise ToplocError(

@@ -13,6 +13,7 @@ from .alarms import Alarms
 from .entry import FIGURES, UNKNOWN
 from .figures import counted, of_bound, ratio
 from .surprise import Surprises
+from .unproven import Unproven
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -89,6 +90,7 @@ class Table:
         """By verdict and reason; an answer may have several."""
         self.alarms = Alarms()
         self.surprises = Surprises()
+        self.unproven = Unproven()
         self._rows: dict[tuple[str, str], Row] = {}
 
     def add(self, entry: Entry) -> None:
@@ -99,6 +101,7 @@ class Table:
         self.total.add(entry)
         self.alarms.add(entry)
         self.surprises.add(entry)
+        self.unproven.add(entry)
         if entry.report.verdict != "accepted":
             self.reasons.update((entry.report.verdict, reason) for reason in entry.reasons)
 
@@ -125,9 +128,10 @@ class Table:
             ).rstrip()
             for line in lines
         ]
-        raised = [f"surprise pooled over answers: {one}" for one in self.surprises if one.test.raised]
+        raised = [f"{one.kind} pooled over answers: {one}" for one in self.surprises if one.test.raised]
         raised += [f"pooled over answers: {alarm}" for alarm in self.alarms if alarm.raised]
-        quiet = [f"surprise pooled over answers: {one}" for one in self.surprises if not one.test.raised]
+        quiet = [*self.unproven.lines()]
+        quiet += [f"{one.kind} pooled over answers: {one}" for one in self.surprises if not one.test.raised]
         quiet += [f"pooled over answers: {alarm}" for alarm in self.alarms if not alarm.raised]
         if self.alarms.not_comparable:
             of = counted(self.alarms.not_comparable, "answer")
@@ -143,8 +147,10 @@ class Table:
 
     def to_json(self) -> dict[str, Any]:
         reasons = [{"verdict": v, "reason": r, "answers": count} for (v, r), count in self.reasons.most_common()]
+        unproven = {"without_proofs": self.unproven.to_json()} if self.unproven.answers else {}
         return {
             "total": self.total.to_json(),
+            **unproven,
             "rows": [row.to_json() for row in self.rows()],
             "reasons": reasons,
             "alarms": [alarm.to_json() for alarm in self.alarms],

@@ -166,6 +166,13 @@ class Engine(Protocol):
     @property
     def rehearsal(self) -> Rehearsal: ...
 
+    @property
+    def end(self) -> int | None:
+        """The token that ends an answer by itself; None where several may."""
+
+    def encode(self, text: str, /) -> list[int]:
+        """Its tokens, without any before or behind. On any thread."""
+
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool, /) -> str:
         """Their text. On any thread."""
 

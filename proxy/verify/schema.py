@@ -13,6 +13,12 @@ _ITEM: Final[dict[str, Any]] = {
         "response": {"type": "object", "description": "the object that came back"},
         "request_body": {"type": "string", "description": "the body exactly as it was sent, for its receipt"},
         "partial": {"type": "boolean", "description": "whether the response is only what was kept of it"},
+        "proofs": {"const": "none", "description": "hold the response to its text alone"},
+        "sampling": {
+            "type": "array",
+            "items": {"type": "object"},
+            "description": "with `proofs`: options it may have been drawn under, where the request does not say them",
+        },
     },
     "required": ["request", "response"],
     "additionalProperties": False,

@@ -41,6 +41,8 @@ class Verification:
 
     async def report(self) -> Report:
         """Raises whatever the engine raises."""
+        if any(told.problem is not None for told in self._evidence.tokenised):
+            return await self._verifier.in_thread(self._untold)
         async with Prefills(self._verifier, self._evidence, self._alternative) as prefills:
             performance, compared = await self._rehearse(prefills)
             self.alternatives = max(map(self._verifier.engine.alternatives, performance.prompts), default=1)
@@ -55,6 +57,12 @@ class Verification:
                     computed.append(not_computable(answer, "prompt", reason, message))
         return await self._verifier.in_thread(partial(self._judge, performance, compared, computed))
 
+    def _untold(self) -> Report:
+        """Of an answer without proofs whose tokens are not known: nothing of it goes into the engine."""
+        answers = self._evidence.answers
+        unknown = [not_computable(answer, "tokens", "token_ids", "they are not all known") for answer in answers]
+        return judge(self._evidence, self._verifier.policy, unknown)
+
     async def _rehearse(self, prefills: Prefills) -> tuple[Performance, list[Rehearsed] | None]:
         """The first way in which the route says what the response says; else the first of all. Beside it what came of
         comparing the two, where there was a choice of ways."""
@@ -65,7 +73,8 @@ class Verification:
         if any(token >= engine.vocab_size for claim in claims for token in claim.token_ids):
             choices = []
         is_stream = evidence.source[0].get("stream") is True
-        ways = WAYS[-1:] if not is_stream else WAYS[:-1] if evidence.route == "response" else WAYS
+        # Without proofs there is nothing to compare, and only the prompt is wanted.
+        ways = WAYS[-1:] if not is_stream or evidence.proofless else WAYS[:-1] if evidence.route == "response" else WAYS
         first: tuple[Performance, list[Rehearsed]] | None = None
         for way in ways:
             performance = await engine.rehearsal.perform(
@@ -84,6 +93,8 @@ class Verification:
     ) -> Report:
         names = self._verifier.names
         policy = replace(self._verifier.policy, names=self._verifier.served_names())
+        if self._evidence.proofless:
+            return judge(self._evidence, policy, computed)
         return judge(self._evidence.under_one_name(names), policy, computed, compared or self._compare(performance))
 
     def _compare(self, performance: Performance) -> list[Rehearsed]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -22,6 +23,7 @@ from toploc.tokens.logprobs import TokenLogprobs
 from toploc.tokens.sampling import Sampling
 from toploc.tokens.scores import TokenScores
 from toploc.verifier.judge import Computed, Policy, beyond_the_model, not_computable
+from toploc.verifier.swept import best_of_variants, swept
 
 from ..channel.client import in_background
 from ..channel.messages import Examine, Masked
@@ -108,7 +110,7 @@ class EngineVerifier:
 
     async def parse(self, item: object) -> Evidence:
         """Raises MalformedEvidence, or TooLarge."""
-        evidence = await self.in_thread(partial(read_evidence, item, self._defaults))
+        evidence = await self.in_thread(partial(read_evidence, item, self._defaults, self.engine))
         for answer in evidence.answers:
             if len(answer.token_ids) > self.places.tokens:
                 field = f"response.toploc_proofs.choices[{answer.index}]"
@@ -116,17 +118,30 @@ class EngineVerifier:
         return evidence
 
     async def verify(self, evidence: Evidence) -> Report:
-        """The report; of several by masks that may have been other ones, the best: none of them may accuse alone.
+        """The report; of several by masks that may have been other ones, the best: none of them may accuse alone. So
+        it is of several by the options that an answer without proofs may have been drawn under.
 
         Raises:
             TimeoutError: the engine did not come to it.
             Exception: whatever the engine raises.
         """
         async with asyncio.timeout(TIMEOUT):
+            if evidence.proofless:
+                return await self._verify_swept(evidence)
             first = Verification(self, evidence)
             report = await first.report()
             others = (Verification(self, evidence, n).report for n in range(1, first.alternatives))
             return await best_of(report, others)
+
+    async def _verify_swept(self, evidence: Evidence) -> Report:
+        """Of an answer without proofs, one variant after another, whatever its provider calls the model."""
+        asked = evidence.source[0]
+        if asked.get("model") not in self.served_names():
+            asked = {**asked, "model": self.names[0]}
+        known = replace(evidence, source=(asked, evidence.source[1]))
+        # What an engine does not say here is a part of what its route hands over.
+        variants = swept(known, knows_defaults=bool(self._defaults))
+        return best_of_variants([(one, await Verification(self, one.evidence).report()) for one in variants])
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -154,6 +169,8 @@ class EngineVerifier:
         if beyond is None and len(prompt) + len(token_ids) > self.places.tokens:
             message = f"{len(prompt)} + {len(token_ids)} tokens, this server verifies {self.places.tokens:,} at once"
             beyond = not_computable(answer, "proofs", "too_large", message)
+        if beyond is not None and evidence.proofless:
+            return beyond, None
         if beyond is not None:
             held = partial(check_prompt, clock=self.policy.clock, media=rendered.media, carried=evidence.carried)
             claimed = await self.in_thread(partial(held, answer, prompt))
@@ -172,7 +189,8 @@ class EngineVerifier:
         scores = TokenScores.from_bytes(examined.scores) if examined.scores else None
         reported = [TokenLogprobs.from_bytes(examined.logprobs, which) for which in ("", "prompt_")]
         scored = Scored(*reported) if examined.logprobs else None
-        made = Computed(tuple(prompt), points, self._dtype, scores, sampling, constraint, rendered.media)
+        own = None if scored is None or scored.answer is None else scored.answer.values[:, 0].astype(np.float64)
+        made = Computed(tuple(prompt), points, self._dtype, scores, sampling, constraint, rendered.media, own)
         return made, scored
 
     def _asked(

@@ -143,7 +143,7 @@ class VerifierApp:
         """A prefill takes a second, and says the same of the same tokens."""
         evidence = json.loads(body)
         known = {**evidence["response"], "id": None} if isinstance(evidence["response"], dict) else evidence
-        key = json.dumps([evidence["request"], known]).encode()
+        key = json.dumps({**evidence, "response": known}).encode()
         if key not in self._reports:
             self._reports[key] = self.mini.verify(body).model_dump(mode="json")
         return json.loads(json.dumps(self._reports[key]))

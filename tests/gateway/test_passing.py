@@ -172,8 +172,8 @@ def test_proofs_are_asked_for(start: Callable[..., Running], provider: Provider)
 
 
 def test_an_upstream_without_proofs(start: Callable[..., Running], provider: Provider) -> None:
-    """Nothing is read, nor asked for."""
-    gateway = start(provider, upstream={"proofs": "none"})
+    """Without verifiers nothing is read, nor asked for."""
+    gateway = start(provider, upstream={"proofs": "none", "verifiers": []})
     provider.lying.change = lambda response: response.pop("toploc_proofs") and None
     for stream in (False, True):
         reply = gateway.ask(provider, stream=stream, temperature=1)

@@ -12,6 +12,7 @@ import numpy as np
 from ..foreign import quote
 from ..report import Check
 from ..tokens.found import found_at
+from ..tokens.margins import margin_ratios
 from ..tokens.masks import UNCONSTRAINED, Constraint, Forbidden
 from ..tokens.surprisal import equal_choices, log_ratios, rarest_token, whole_answer, worst_window
 
@@ -203,6 +204,8 @@ def _greedy(held: _Held) -> Check:
     margin, bounds = held.scores.margin, held.bounds
     allowed = most_of(held.count, bounds.rate)
     what = "what greedy decoding says"
+    held.figures["matched"] = int((margin == 0).sum())
+    held.figures["margin_ratios"] = {**margin_ratios(margin, bounds.near, bounds.rate)}
     failed = _too_far(held, margin, "margin", what, near=bounds.near, allowed=allowed, most=bounds.margin)
     message = f"greedy: the model says the same {held.count} tokens, with margins of {margin.max():.3g} at most"
     return failed or held.check("passed", None, message)
@@ -219,6 +222,7 @@ def _other_draws(held: _Held) -> Check | None:
     if held.scores.replay is None:
         return None
     bounds, sampling = held.bounds, held.sampling
+    held.figures["margin_ratios"] = {**margin_ratios(held.scores.replay, bounds.near, bounds.rate)}
     return _too_far(
         held,
         held.scores.replay,

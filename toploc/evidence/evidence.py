@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..tokens.sampling import Sampling
+    from .tokenised import Tokenised
 
 TokenIds = tuple[TokenId, ...]
 
@@ -63,6 +64,12 @@ class Evidence:
     """Of the request."""
     renderable: bool = True
     """Whether `request` has the whole prompt; if not, only the server's own route can render it."""
+    proofless: bool = False
+    """Whether it is to be held to its text alone. Then `proofs` hold the tokens and nothing that a prover said."""
+    tokenised: tuple[Tokenised, ...] = ()
+    """How the tokens of each choice are known, of evidence without proofs."""
+    candidates: tuple[Mapping[str, float], ...] | None = None
+    """Options that it may have been drawn under, by whoever has it checked; of evidence without proofs alone."""
 
     @property
     def model(self) -> str:
@@ -108,6 +115,8 @@ class Evidence:
         (vllm/v1/engine/parallel_sampling.py); where the request has none, it is the server's word that counts."""
         asked = self.sampling.seed
         seed = answer.proofs.seed if asked is None else asked + answer.index % self.choices_per_prompt
+        if self.proofless and self.proofs.sampler is None:
+            seed = None  # with which nothing is known to have been drawn
         return self.sampling.model_copy(update={"seed": seed, "sampler": self.proofs.sampler})
 
     def prompt_of(self, answer: Answer) -> str | TokenIds:

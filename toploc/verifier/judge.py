@@ -13,15 +13,19 @@ from ..checks.proofs import check_form, check_proofs
 from ..checks.receipt import check_receipt
 from ..checks.response import Rehearsed, check_response
 from ..checks.text import check_text
-from ..checks.tokens import check_equal_choices, check_tokens
+from ..checks.tokens import check_tokens
 from ..foreign import quote
 from ..report import Check, CheckName, Engines, Report
 from ..thresholds import tokens
 from ..tokens.masks import UNCONSTRAINED, Constraint
 from . import plain
+from .proofless import equal_choices, judge_without_proofs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from ..engine import Engine
     from ..evidence.evidence import Answer, Evidence
@@ -70,6 +74,8 @@ class Computed:
     sampling: Sampling | None = None
     constraint: Constraint = UNCONSTRAINED
     media: tuple[Media, ...] = ()
+    logprobs: NDArray[np.float64] | None = None
+    """Float64[tokens]: of the answer's own tokens before any option, where a response without proofs reports some."""
 
 
 def judge(
@@ -92,8 +98,11 @@ def judge(
 
     `computed` has an entry for each of `evidence.answers`, in order: where the verifier could not compute, the check
     that says why. `rehearsed` is an engine's rehearsal, of the whole or of its parts; without, what steps 6 and 7 show
-    is one (`plain.py`). The rule of the verdict is `Report.of`.
+    is one (`plain.py`). The rule of the verdict is `Report.of`. Evidence without proofs has a report of its own
+    (`proofless.py`).
     """
+    if evidence.proofless:
+        return judge_without_proofs(evidence, policy, computed)
     checks = [check_model(evidence, policy.names)]  # 1
     error = evidence.proofs.error
     if error is not None:
@@ -109,7 +118,7 @@ def judge(
         checks += _of_choice(evidence, answer, policy, entry)
         if rehearsed is None:
             checks += _of_text(evidence, answer, policy, entry)
-    checks += _equal_choices(evidence, policy, computed)  # 5
+    checks += equal_choices(evidence, policy, computed)  # 5
     if any(check.name == "prompt" and check.status != "passed" for check in checks):
         rehearsed = [Rehearsed(problem="the prompt that was answered is another than the request's here")]
     elif rehearsed is None:
@@ -143,18 +152,6 @@ def beyond_the_model(
         message = f"{len(prompt)} + {len(answer.token_ids)} tokens, the context has {context_length}"
         return not_computable(answer, "proofs", "context_length", message)
     return None
-
-
-def _equal_choices(evidence: Evidence, policy: Policy, computed: Sequence[Computed | Check]) -> Iterator[Check]:
-    prompts: dict[int, list[tuple[Answer, Sampling, TokenScores | None]]] = {}
-    for answer, entry in zip(evidence.answers, computed, strict=True):
-        if not isinstance(entry, Check) and not answer.proofs.spans_weights:
-            drawn = (answer, entry.sampling or evidence.sampling_of(answer), entry.scores)
-            prompts.setdefault(answer.index // evidence.choices_per_prompt, []).append(drawn)
-    for answers in prompts.values():
-        check = check_equal_choices(answers, policy.thresholds.tokens or tokens.DEFAULT)
-        if check is not None:
-            yield check
 
 
 def _uncomputed(answer: Answer, why: Check) -> Iterator[Check]:

@@ -93,6 +93,23 @@ class TransformersPrefill:
         given = self._model.generation_config.to_diff_dict()
         return {name: given[name] for name in names if given.get(name) is not None}
 
+    @property
+    def end(self) -> int | None:
+        """See `evidence.tokenised.Tokenizer`."""
+        ends = self.eos_token_ids
+        return next(iter(ends)) if len(ends) == 1 else None
+
+    def encode(self, text: str, /) -> list[int]:
+        """See `evidence.tokenised.Tokenizer`."""
+        return [int(token) for token in self.tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool, /) -> str:
+        """See `evidence.tokenised.Tokenizer`."""
+        text: str = self.tokenizer.decode(
+            list(token_ids), skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+        )
+        return text
+
     def render(self, messages: Sequence[Mapping[str, Any]], **template: Any) -> list[int]:
         """See `rendering.render`."""
         return render(self.tokenizer, messages, **template)

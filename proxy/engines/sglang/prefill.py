@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from contextlib import aclosing
 from contextvars import ContextVar
 from http import HTTPStatus
@@ -63,6 +64,7 @@ class PrefillEngine:
         self.defaults: Mapping[str, Any] = {}
         # Routes use the manager's at the same time, and a tokenizer is not to be shared between threads.
         self._tokenizer = copy.deepcopy(manager.tokenizer)
+        self._encoding = threading.Lock()
         listed = config.hf_eos_token_id or ()
         self.eos_token_ids: Collection[int] = frozenset(
             int(i) for i in (*listed, self._tokenizer.eos_token_id) if i is not None
@@ -71,6 +73,14 @@ class PrefillEngine:
         self._manager = manager
         self.rehearsal = Rehearsal(manager, state)
         self.reports: Literal["logprobs", "logits"] | None = "logprobs"
+
+    @property
+    def end(self) -> int | None:
+        return next(iter(self.eos_token_ids)) if len(self.eos_token_ids) == 1 else None
+
+    def encode(self, text: str, /) -> list[int]:
+        with self._encoding:
+            return [int(token) for token in self._tokenizer.encode(text, add_special_tokens=False)]
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool, /) -> str:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections import Counter
 from contextlib import aclosing
 from http import HTTPStatus
@@ -58,6 +59,7 @@ class PrefillEngine:
         self.defaults: Mapping[str, Any] = config.model_config.get_diff_sampling_param()
         # Routes use the engine's tokenizer at the same time, and a tokenizer is not to be shared between threads.
         self._tokenizer = copy.deepcopy(engine.renderer.get_tokenizer())
+        self._encoding = threading.Lock()
         ends = config.model_config.try_get_generation_config().get("eos_token_id")
         listed = ends if isinstance(ends, list) else [ends]
         self.eos_token_ids: Collection[int] = frozenset(
@@ -73,6 +75,14 @@ class PrefillEngine:
         self._watermarks = watermarks(config)
         self._models = getattr(state, "openai_serving_models", None)
         self._priority = priority if config.scheduler_config.policy == "priority" else 0
+
+    @property
+    def end(self) -> int | None:
+        return next(iter(self.eos_token_ids)) if len(self.eos_token_ids) == 1 else None
+
+    def encode(self, text: str, /) -> list[int]:
+        with self._encoding:
+            return [int(token) for token in self._tokenizer.encode(text, add_special_tokens=False)]
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool, /) -> str:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
