@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 OURS: Final = re.compile(r"\((?:\S*/)?(?:toploc|toploc_proxy|proxy)/\S+\.py")
 """A frame of this project, as py-spy writes it: `function (path/of/file.py:line)`."""
+
+MOST: Final = 6
+"""Functions that are named."""
 
 
 def shares(processes: Processes, seconds: float) -> str:
@@ -40,14 +44,16 @@ def _share(spy: str, pid: int, seconds: float) -> str:
 
 
 def summed(stacks: str) -> str:
-    """Of py-spy's raw format: frames with `;` between them, from the outermost, and a count."""
-    total = own = within = 0
+    """Of py-spy's raw format: frames with `;` between them, from the outermost, and a count. What our code calls is not
+    ours: our command started the whole server, and our `generate` goes around vLLM's."""
+    total, own = 0, Counter[str]()
     for line in stacks.splitlines():
         frames, _, count = line.rpartition(" ")
-        ours = [bool(OURS.search(frame)) for frame in frames.split(";")]
+        innermost = frames.rpartition(";")[2]
         total += int(count)
-        own += int(count) * ours[-1]
-        within += int(count) * any(ours)
+        if OURS.search(innermost):
+            own[innermost.partition(" ")[0]] += int(count)
     if not total:
         return "it never held its interpreter"
-    return f"{total} samples, in our code {own / total:.2%}, in what it calls too {within / total:.2%}"
+    most = "".join(f", {name} {count / total:.2%}" for name, count in own.most_common(MOST))
+    return f"{total} samples, in our code {own.total() / total:.2%}{most}"

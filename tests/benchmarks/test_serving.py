@@ -53,5 +53,5 @@ run (/usr/lib/python3.11/asyncio/runners.py:190);_prove (/srv/site-packages/topl
 run (/usr/lib/python3.11/asyncio/runners.py:190);_prove (/srv/proxy/engines/vllm/generate.py:9);f (/srv/vllm/a.py:2) 5
 run (/usr/lib/python3.11/asyncio/runners.py:190);step (/srv/my-toploc-models/serve.py:12) 2
 """
-    assert summed(stacks) == "10 samples, in our code 30.00%, in what it calls too 80.00%"
+    assert summed(stacks) == "10 samples, in our code 30.00%, _prove 30.00%"
     assert summed("") == "it never held its interpreter"
