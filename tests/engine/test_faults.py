@@ -317,7 +317,7 @@ def ask_on(url: str, seed: int) -> list[Outcome]:
     outcomes: list[Outcome] = []
     with httpx.Client(base_url=url, timeout=60) as http:
         while not outcomes or outcomes[-1].proven:
-            long = {"max_tokens": 1500, "ignore_eos": True} if outcomes else {"max_tokens": 20}
+            long = {"max_tokens": 800, "ignore_eos": True} if outcomes else {"max_tokens": 20}
             body = {"model": "toploc-mini", "messages": messages(seed), "stream": seed % 2 == 1, **long}
             try:
                 response = http.post(CHAT, json=body)
