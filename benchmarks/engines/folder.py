@@ -37,15 +37,15 @@ class Folder:
     path: Path
 
     def answers(self, prover: str, weights: str) -> list[dict[str, Any]]:
-        """Requests and their responses; none if they were not all made."""
+        """Requests and their responses, as far as they were made."""
         file = self._answers(prover, weights)
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def keep_answers(self, prover: str, weights: str, answers: Iterable[dict[str, Any]]) -> None:
-        """At once, when all are there."""
+        """More of them."""
         text = "".join(json.dumps(answer) + "\n" for answer in answers)
-        (part := self._answers(prover, weights).with_suffix(".part")).write_text(text)
-        part.rename(self._answers(prover, weights))
+        with self._answers(prover, weights).open("a") as file:
+            file.write(text)
 
     def held(self) -> list[Held]:
         return [Held(**json.loads(line)) for line in self._held.read_text().splitlines()] if self._held.exists() else []

@@ -1,7 +1,7 @@
 """How far honest proofs of one engine lie from another's prefill, and those of copies of the model.
 
     python benchmarks/engines/run.py OUT [--model DIR --name NAME] [--answers 100] [--tokens 256]
-        [--copies int8 fp8 int4] [--sglang .venv-sglang/bin/python] [--table]
+        [--copies int8 fp8 int4] [--sglang .venv-sglang/bin/python] [--seconds S] [--table]
 
 vLLM and SGLang each answer the same requests, sampled at temperature 1. Each answer is held against a prefill by both
 servers (`POST /v1/toploc/verify`) and by transformers. vLLM also answers with copies of the weights (`models.alter`),
@@ -15,6 +15,7 @@ import argparse
 import json
 import random
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -35,8 +36,13 @@ from models.prompts import prompts
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from toploc_proxy.local_server import LocalServer
+
 BUNDLED: Final = ROOT / "models" / "toploc-mini"
-AT_ONCE: Final = 8
+AT_ONCE: Final = 16
+KEPT: Final = 32
+"""Answers, or reports, after which a run is looked at for whether it is out of time."""
+
 FIGURES: Final = ("mismatches", "mantissa_mean", "mantissa_median")
 TOPICS: Final = (
     *("a story", "the sea", "numbers", "a king", "what is"),
@@ -55,17 +61,23 @@ class Run:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.folder = Folder(args.out)
+        self._began = time.monotonic()
         self.provers = [("vLLM", HONEST), *(("vLLM", copy) for copy in args.copies), ("SGLang", HONEST)]
 
     def answer(self, prover: str, weights: str, url: str) -> None:
-        """All requests, unless their answers are there."""
-        if self.folder.answers(prover, weights):
-            return
-        bodies = list(self._requests())
+        """All requests whose answers are not there."""
+        bodies = list(self._requests())[len(self.folder.answers(prover, weights)) :]
         with httpx.Client(base_url=url, timeout=900) as http, ThreadPoolExecutor(AT_ONCE) as pool:
-            made = pool.map(lambda body: http.post("/v1/chat/completions", json=body).raise_for_status().json(), bodies)
-            answers = [{"request": body, "response": one} for body, one in zip(bodies, made, strict=True)]
-        self.folder.keep_answers(prover, weights, answers)
+
+            def ask(body: dict[str, Any]) -> dict[str, Any]:
+                return {
+                    "request": body,
+                    "response": http.post("/v1/chat/completions", json=body).raise_for_status().json(),
+                }
+
+            for at in range(0, len(bodies), KEPT):
+                self._stop_in_time()
+                self.folder.keep_answers(prover, weights, pool.map(ask, bodies[at : at + KEPT]))
 
     def verify(self, verifier: str, url: str) -> None:
         """By a server, all answers that are there and that it has not seen."""
@@ -81,13 +93,17 @@ class Run:
                 chunks = [[chunk[name] for name in FIGURES] for chunk in checks["proofs"]["figures"]["chunks"]]
                 return Held(prover, weights, verifier, number, chunks, said)
 
-            for held in pool.map(report, list(self._left(verifier))):
-                self.folder.keep(held)
+            left = list(self._left(verifier))
+            for at in range(0, len(left), KEPT):
+                self._stop_in_time()
+                for held in pool.map(report, left[at : at + KEPT]):
+                    self.folder.keep(held)
 
     def prefill(self) -> None:
         """The same by transformers."""
         engine, bounds = TransformersPrefill(self.args.model), Thresholds.load(BOUNDS)
-        for prover, weights, number, evidence in self._left("transformers"):
+        for prover, weights, number, evidence in list(self._left("transformers")):
+            self._stop_in_time()
             proofs = evidence["response"]["toploc_proofs"]
             [choice] = proofs["choices"]
             states = engine.hidden_states(proofs["prompt"]["token_ids"], choice["token_ids"])
@@ -104,11 +120,19 @@ class Run:
                 if (prover, weights, number) not in seen:
                     yield prover, weights, number, evidence
 
+    def _stop_in_time(self) -> None:
+        """Raises SystemExit, with which servers are stopped."""
+        if time.monotonic() - self._began > self.args.seconds:
+            raise SystemExit("out of time; the same command goes on here")
+
+    def _is_complete(self, prover: str, weights: str) -> bool:
+        return len(self.folder.answers(prover, weights)) >= self.args.answers
+
     def _requests(self) -> Iterator[dict[str, Any]]:
-        dice = random.Random(0)
+        dice, natural = random.Random(0), prompts()
         for number in range(self.args.answers):
             is_bundled = self.args.model == BUNDLED
-            asked = " ".join(dice.choices(TOPICS, k=dice.randint(1, 12))) if is_bundled else prompts()[number]
+            asked = " ".join(dice.choices(TOPICS, k=dice.randint(1, 12))) if is_bundled else natural[number]
             yield {
                 "model": self.args.name,
                 "messages": [{"role": "user", "content": asked}],
@@ -120,21 +144,25 @@ class Run:
 
     def all(self) -> None:
         """Servers one after another, since each takes gigabytes."""
-        python, name = self.args.sglang, self.args.name
         for copy in self.args.copies:
-            if not self.folder.answers("vLLM", copy):
-                altered = self.folder.path / f"weights-{copy}"
-                with server_of(
-                    "vLLM", altered if altered.exists() else make(copy, self.args.model, altered), name, python
-                ) as s:
-                    self.answer("vLLM", copy, s.url)
+            if not self._is_complete("vLLM", copy):
+                with self._server("vLLM", self._altered(copy)) as server:
+                    self.answer("vLLM", copy, server.url)
+        # The first verifies what the second answers once that is there.
         for engine in ("SGLang", "vLLM", "SGLang"):
-            if self.folder.answers(engine, HONEST) and not list(self._left(engine)):
+            if self._is_complete(engine, HONEST) and not list(self._left(engine)):
                 continue
-            with server_of(engine, self.args.model, name, python) as server:
+            with self._server(engine, self.args.model) as server:
                 self.answer(engine, HONEST, server.url)
                 self.verify(engine, server.url)
         self.prefill()
+
+    def _server(self, engine: str, model: Path) -> LocalServer:
+        return server_of(engine, model, self.args.name, self.args.sglang)
+
+    def _altered(self, copy: str) -> Path:
+        path = self.folder.path / f"weights-{copy}"
+        return path if path.exists() else make(copy, self.args.model, path)
 
 
 def main() -> None:
@@ -146,6 +174,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256, help="of each answer")
     parser.add_argument("--copies", nargs="*", default=[], help="kinds of copies, of `python -m models.alter`")
     parser.add_argument("--sglang", default=str(ROOT / ".venv-sglang" / "bin" / "python"), help="a Python with SGLang")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long, to go on later")
     parser.add_argument("--table", action="store_true", help="print what is there")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -175,5 +175,5 @@ def test_an_engine_that_is_not_installed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "toploc", "doctor", "--engine", "sglang", "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1
-    assert "failed  sglang: SGLang is not installed; pip install 'toploc-proxy[sglang]'" in done.stdout
+    assert "failed  sglang: SGLang is not installed; pip install sglang" in done.stdout
     assert "adapters" not in done.stdout

@@ -157,13 +157,25 @@ def test_altered_text_beside_them_is_rejected(api: Api) -> None:
     assert api.report(response, **body)["verdict"] == "rejected"
 
 
+def streamed(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """A stream as it is put together, with its last field, which is that of all choices."""
+    assembly, events = Assembly(), api.stream(path, **body)
+    for event in events:
+        assembly.add(event)
+    response = assembly.response()
+    assert response is not None
+    fields = [event.get("toploc_proofs") or event.get("response", {}).get("toploc_proofs") for event in events]
+    response["toploc_proofs"] = [field for field in fields if field][-1]
+    return response
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
         ("/v1/chat/completions", GREEDY),
         ("/v1/chat/completions", {**SAMPLED, "n": 2}),
         ("/v1/completions", {"model": "toploc-mini", "prompt": "Once upon", "max_tokens": 40}),
-        ("/v1/chat/completions", {**SAMPLED, **CHAT_SCORED}),
+        ("/v1/chat/completions", {**GREEDY, **CHAT_SCORED}),
         ("/v1/completions", {**COMPLETION, "logprobs": 2}),
         ("/v1/messages", {"model": "toploc-mini", "messages": STORY["messages"], "max_tokens": 40}),
         ("/v1/responses", {"model": "toploc-mini", "input": "Tell me a story.", "max_output_tokens": 40}),
@@ -171,14 +183,19 @@ def test_altered_text_beside_them_is_rejected(api: Api) -> None:
 )
 def test_streams_are_accepted_as_they_are_put_together(api: Api, path: str, body: dict[str, Any]) -> None:
     """With their receipts, which are of what was streamed under the response's own id."""
-    assembly, events = Assembly(), api.stream(path, **body)
-    for event in events:
-        assembly.add(event)
-    response = assembly.response()
-    assert response is not None
-    # The last that carries the field has it of all choices.
-    fields = [event.get("toploc_proofs") or event.get("response", {}).get("toploc_proofs") for event in events]
-    response["toploc_proofs"] = [field for field in fields if field][-1]
+    response = streamed(api, path, body)
     report = api.report(response, **body, stream=True)
     assert report["verdict"] == "accepted", report
     assert "receipt" in report["coverage"].partition("; not checked")[0]
+
+
+def test_streams_that_leave_log_probabilities_out_accuse_nobody(api: Api) -> None:
+    """A token without text, such as the one that would end the answer, has an event only with another that has some,
+    so whether its log-probability is sent depends on time."""
+    body = {**SUM, **CHAT_SCORED, "max_tokens": 60, "ignore_eos": True}
+    response = streamed(api, "/v1/chat/completions", body)
+    said = response["choices"][0]["logprobs"]["content"]
+    assert len(said) < len(response["toploc_proofs"]["choices"][0]["token_ids"])
+    report = api.report(response, **body, stream=True)
+    assert report["verdict"] == "undecided", report
+    assert "response" in report["coverage"].partition("; not checked")[2]

@@ -23,7 +23,8 @@ def line_on(error: Exception) -> str:
     said = " ".join(str(error).split())
     if isinstance(error, ToplocError):
         return said
-    *_, place = traceback.extract_tb(error.__traceback__)
+    # Python's own import machinery has no file.
+    *_, place = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     where = f"{Path(place.filename).name}, line {place.lineno}"
     return f"toploc: the server cannot prove, and ends: {type(error).__name__}: {said} ({where})"
 

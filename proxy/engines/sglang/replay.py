@@ -6,6 +6,7 @@ the answer ends, and why. Text is made as its detokenizer makes it.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, Final
 
@@ -126,6 +127,11 @@ class Replayer:
         ends = range(tokens_at_once, count, tokens_at_once) if obj.stream else ()
         steps = [*(Step(said_up_to(end), end, None) for end in ends), Step(whole, count, reason)]
         reported = None
+        if scored.answer is not None and obj.stream and not by_text:
+            said = [said_up_to(end) for end in range(count)]
+            if any(before == after for before, after in pairwise(said)):
+                # In events of chats they stand beside text alone (OpenAIServingChat._generate_stream_content).
+                raise Unreplayable("a stream has log-probabilities of tokens without text by how it was divided")
         if scored.answer is not None:
             lists = call.request.top_logprobs_num > 0
             reported = Reported(scored.answer, self._tokenizer, lists=lists, by_text=by_text)

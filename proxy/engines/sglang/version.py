@@ -23,7 +23,7 @@ def require_version() -> None:
     does not say of another may have changed too."""
     found = installed_version()
     if found is None:
-        raise UnsupportedEngine("toploc: SGLang is not installed; pip install 'toploc-proxy[sglang]'")
+        raise UnsupportedEngine("toploc: SGLang is not installed; pip install sglang, as docs/sglang.md says")
     if not _release(OLDEST) <= _release(found) <= _release(NEWEST):
         raise UnsupportedEngine(
             f"toploc: SGLang {found[:40]} is not one this version knows; install one from {OLDEST} to {NEWEST}"
