@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
-from starlette.routing import Mount
+from starlette.routing import Mount, Route
 
 from . import incoming, pages
 from .access import authorize
@@ -18,6 +18,7 @@ from .errors import Refusal
 from .gateway import Gateway
 from .headers import REPORT, TRIED, UPSTREAM, VERDICT
 from .log import event, logger
+from .page.page import Page
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -89,14 +90,16 @@ class _Everything:
 
 def application(config: Config) -> Starlette:
     gateway = Gateway(config)
+    page = Page(gateway)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await gateway.start()
         yield
+        page.live.close()
         await gateway.stop()
 
-    routes = [Mount("/toploc", routes=pages.routes(gateway)), Mount("/", app=_Everything(gateway))]
-    made = Starlette(routes=routes, lifespan=lifespan)
-    made.state.gateway = gateway
+    own = [Route("/toploc", page.document), Mount("/toploc", routes=pages.routes(gateway, page))]
+    made = Starlette(routes=[*own, Mount("/", app=_Everything(gateway))], lifespan=lifespan)
+    made.state.gateway, made.state.page = gateway, page
     return made

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,9 +13,11 @@ from toploc_client.answer import Answer
 from toploc_client.checker import Checker, Given
 from toploc_client.errors import MissingProofs
 from toploc_client.exchange import Exchange
+from toploc_client.judgement import Judgement
 from toploc_client.options import Options, Verifies
 
 from toploc.errors import ToplocError
+from toploc.evidence.strict_json import load_json
 from toploc.evidence.unproven import without_proofs
 from toploc.verifier.server import AsyncVerifier
 
@@ -25,10 +29,10 @@ from .stores.answers import LEASE, PENDING
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
-    from toploc_client.judgement import Judgement
     from toploc_client.kept import FetchAsync
     from toploc_client.routes import Sent
 
+    from toploc.protocol import ToplocProofs
     from toploc.report import Check, Report
 
     from .config import Policy, StoreOptions, UpstreamOptions
@@ -114,7 +118,11 @@ class Auditor(Checker):
     async def _judge_finding(self, finding: Finding, given: Given) -> None:
         """Asks the verifiers, and writes down what they say. Where none could say anything, the answer stays pending in
         the store, and is `unavailable` to whoever waits."""
+        started = time.monotonic()
         judgement = await self.ask_async(given)
+        if reports := sum(opinion.report is not None for opinion in judgement.opinions):
+            finding.seconds = time.monotonic() - started
+            finding.tokens = reports * _tokens(given.exchange.proofs)
         if judgement.open:
             if finding.stored:
                 await self._release(finding)
@@ -122,6 +130,19 @@ class Auditor(Checker):
         else:
             finding.worsen(_verdict(judgement), _reason(judgement), judgement)
             await self._judged(finding)
+
+    async def opinion(self, evidence: bytes) -> Judgement:
+        """Of what anybody brings, by the verifiers of this upstream, of which it has some, and its keys. Nothing is
+        remembered of it.
+
+        Raises MalformedEvidence.
+        """
+        value = load_json(evidence)
+        known = value if isinstance(value, dict) else {}
+        request, response = (json.dumps(known.get(name)).encode() for name in ("request", "response"))
+        own = self._receipts(Exchange(request, response, exact=False))
+        opinions = await asyncio.gather(*(named.ask_async(evidence) for named in self._verifiers))
+        return Judgement.by(self.options.rule, opinions, own)
 
     async def recheck(self, answer: Stored) -> None:
         """Of an answer that was pending in the store."""
@@ -228,6 +249,15 @@ def _verdict(judgement: Judgement) -> str:
     """`weak` where every verifier looked at the text of an answer without proofs and found nothing."""
     looked = all(opinion.report is not None and opinion.report.weak for opinion in judgement.opinions)
     return "weak" if judgement.verdict == "undecided" and looked else judgement.verdict
+
+
+def _tokens(proofs: ToplocProofs | None) -> int:
+    """That a verifier computes for an answer: prompt and tokens of each choice."""
+    if proofs is None:
+        return 0
+    prompts = [choice.prompt or proofs.prompt for choice in proofs.choices or ()]
+    read = sum(prompt.num_tokens for prompt in prompts if prompt is not None)
+    return read + sum(len(choice.token_ids) for choice in proofs.choices or ())
 
 
 def _reason(judgement: Judgement) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
@@ -14,6 +14,7 @@ from .config import read_config
 from .log import set_up
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
 
 DESCRIPTION: Final = """\
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     config = read_config(options.file)
     set_up(config.log)
     app = application(config)
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app,
             host=config.host,
@@ -57,6 +58,15 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: None)
     server.run()
     return 0
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams of open pages before it waits for replies to end."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app: Any = self.config.app
+        app.state.page.live.close()
+        await super().shutdown(sockets)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -34,6 +34,10 @@ class Finding:
     verdict: str | None = None
     reason: str | None = None
     report: Judgement | None = None
+    seconds: float | None = None
+    """What its verifiers took; None where none reported."""
+    tokens: int = 0
+    """What they read: of prompt and choices, each time."""
     drawn: bool = True
     """Whether verifiers are to be asked."""
     told: bool = False

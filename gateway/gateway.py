@@ -16,6 +16,7 @@ from .relay import Relay, Side
 from .stores.answers import Answers
 from .stores.database import Database
 from .stores.standing import Standings
+from .stores.tally import Tally
 from .trust import Trust
 from .upstream import Upstream
 
@@ -37,7 +38,8 @@ class Gateway:
         self.answers, self.standings = Answers(self.database), Standings(self.database)
         self.trust = Trust({one.name: one for one in config.upstreams}, self.standings, self.metrics)
         self.sides = {options.name: self._side(options) for options in config.upstreams}
-        self.relay = Relay(config, self.sides, self.trust, self.answers, self.metrics)
+        self.tally = Tally(self.database)
+        self.relay = Relay(config, self.sides, self.trust, self.answers, self.metrics, self.tally)
         self.audits = Audits(self.answers, {n: side.auditor for n, side in self.sides.items()}, self.metrics)
         self.running = 0
         """Requests in progress."""
@@ -45,6 +47,8 @@ class Gateway:
     async def settled(self, finding: Finding) -> None:
         """Of an answer that was judged, or never will be."""
         self.metrics.answers.labels(finding.upstream, finding.model, finding.verdict).inc()
+        of = (finding.upstream, finding.model, finding.verdict or "unchecked")
+        self.tally.add(*of, finding.seconds, finding.tokens)
         if finding.verdict not in ("accepted", "weak", "unchecked"):
             told = {"upstream": finding.upstream, "model": finding.model, "why": finding.reason}
             event(logging.WARNING, f"an answer is {finding.verdict}", report=finding.id, **told)
@@ -70,6 +74,7 @@ class Gateway:
             await side.strict.close_async()
             await side.upstream.close()
         with suppress(StoreUnavailable):
+            await self.tally.flush()
             await self.trust.refresh()
         await self.database.close()
 
@@ -85,9 +90,9 @@ class Gateway:
             try:
                 if self.database.failing:
                     await self.database.probe()
+                await self.tally.flush()
                 await self.trust.refresh()
-                pending = sum(number for *_, verdict, number in await self.answers.counts() if verdict == "pending")
-                self.metrics.pending.set(pending)
+                self.metrics.pending.set(sum((await self.answers.pending()).values()))
             except StoreUnavailable as error:
                 self.metrics.store_errors.inc()
                 event(logging.ERROR, str(error))
@@ -96,4 +101,5 @@ class Gateway:
         while True:
             with suppress(StoreUnavailable):
                 await self.answers.purge(self.config.store.keep_days)
+                await self.tally.purge(self.config.store.keep_days)
             await asyncio.sleep(PURGE)

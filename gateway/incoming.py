@@ -62,7 +62,7 @@ async def read(request: Request, limits: Limits, seconds: float) -> Incoming:
     generates = sent is not None and request.method != "GET"
     body = None
     if generates or request.headers.get("content-type", "").partition(";")[0].strip() == "application/json":
-        body = await _whole(request, limits.body_bytes, seconds)
+        body = await whole(request, limits.body_bytes, seconds)
         if generates and request.headers.get("content-encoding", "identity") != "identity":
             raise Refusal(415, "content_encoding", "send the body as it is, without content-encoding")
         if sent is not None and sent.kind is not None and (b"\0" in body or not parsed(body)):
@@ -94,7 +94,8 @@ def with_fields(body: bytes, fields: dict[str, Any]) -> bytes:
     return body[:end].rstrip() + separator + json.dumps(fields).encode()[1:-1] + body[end:]
 
 
-async def _whole(request: Request, limit: int, seconds: float) -> bytes:
+async def whole(request: Request, limit: int, seconds: float) -> bytes:
+    """A body. Raises Refusal."""
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):

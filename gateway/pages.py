@@ -18,18 +18,20 @@ if TYPE_CHECKING:
 
     from .config import Config
     from .gateway import Gateway
+    from .page.page import Page
 
     Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def routes(gateway: Gateway) -> list[Route]:
+def routes(gateway: Gateway, page: Page) -> list[Route]:
     own = _Pages(gateway)
 
-    def guarded(page: Endpoint) -> Endpoint:
+    def guarded(route: Endpoint) -> Endpoint:
         async def endpoint(request: Request) -> Response:
             try:
                 authorize(gateway.config, request)
-                return await page(request)
+                _refuse_other_sites(request)
+                return await route(request)
             except Refusal as refusal:
                 return refusal.response()
             except StoreUnavailable as error:
@@ -39,12 +41,25 @@ def routes(gateway: Gateway) -> list[Route]:
 
     return [
         Route("/health", own.health),  # balancers have no key
+        Route("/", page.to_document),
+        Route("/events", guarded(page.events)),
+        Route("/answers", guarded(page.answers)),
+        Route("/answers/{id}", guarded(page.answer)),
+        Route("/verify", guarded(page.verify), methods=["POST"]),
+        Route("/rows", guarded(page.rows), methods=["POST"]),
         Route("/metrics", guarded(own.metrics)),
         Route("/upstreams", guarded(own.upstreams)),
         Route("/upstreams/{name}/{state}", guarded(own.put), methods=["POST"]),
         Route("/reports/{id}", guarded(own.report)),
         Route("/reports/{id}/evidence", guarded(own.evidence)),
     ]
+
+
+def _refuse_other_sites(request: Request) -> None:
+    """Stops a page of somebody else's, open in a browser that reaches a gateway without keys. Programs do not say where
+    they are from, and browsers always do. Raises Refusal."""
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise Refusal(403, "other_site", "only the gateway's own page may ask this from a browser")
 
 
 class _Pages:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .incoming import Incoming
     from .metrics import Metrics
     from .stores.answers import Answers
+    from .stores.tally import Tally
     from .trust import Trust
     from .upstream import Upstream
 
@@ -79,10 +80,10 @@ class Side:
 
 class Relay:
     def __init__(
-        self, config: Config, sides: Mapping[str, Side], trust: Trust, answers: Answers, metrics: Metrics
+        self, config: Config, sides: Mapping[str, Side], trust: Trust, answers: Answers, metrics: Metrics, tally: Tally
     ) -> None:
         self._config, self._sides, self._trust = config, sides, trust
-        self._answers, self._metrics = answers, metrics
+        self._answers, self._metrics, self._tally = answers, metrics, tally
         self._budget = delivery.Budget(config.limits.held_bytes)
         self._models = {model for side in sides.values() for model in side.upstream.options.models}
 
@@ -157,6 +158,8 @@ class Relay:
             return PassedOver("redirect" if redirects else "busy", billed=redirects, final=redirects and broken.final)
         sent = asked.sent
         if not checked or sent is None or not reply.is_success:
+            if sent is not None and reply.is_success:
+                self._tally.add(upstream.name, model, "unchecked")
             return delivery.raw(reply)
         if reply.headers.get("content-encoding", "identity") != "identity":
             await reply.aclose()

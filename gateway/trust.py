@@ -61,6 +61,9 @@ class Trust:
             await self._standings.put(self._known[name])
             self._unwritten.discard(name)
         kept = await self._standings.all()
+        if unknown := self._known.keys() - kept.keys():
+            await self._standings.begin(sorted(unknown), time.time())
+            kept = await self._standings.all()
         self._known.update({name: kept[name] for name in self._known if name in kept and name not in self._unwritten})
         for standing in [*self]:
             if standing.state == "quarantined" and standing.until is not None and standing.until <= time.time():

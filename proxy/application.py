@@ -14,8 +14,10 @@ from .answers.middleware import ProofMiddleware
 from .channel.messages import PROTOCOL
 from .log import logger
 from .metrics import SLOTS, SLOTS_IN_USE
+from .page.document import put_before
+from .page.route import router as page_router
 from .routes import router
-from .settings import Role
+from .settings import Page, Role
 from .verify.role import VerifierOnly
 from .verify.route import router as verify_router
 
@@ -38,6 +40,9 @@ def attach(app: FastAPI, settings: Settings) -> None:
     """Adds our routes, and the middleware around all."""
     app.include_router(router)
     app.include_router(verify_router)
+    if settings.page is not Page.NONE:
+        app.include_router(page_router)
+        put_before(app)
     app.add_middleware(ProofMiddleware, settings=settings)
     if settings.role is Role.VERIFIER:
         app.add_middleware(VerifierOnly)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from argparse import ArgumentTypeError
@@ -14,7 +15,7 @@ from toploc.receipts.keys import load_signing_keys, load_trusted_keys
 from toploc.thresholds.bounds import Thresholds
 
 from .log import logger
-from .settings import OnError, Role, Settings
+from .settings import OnError, Page, Role, Settings
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _ArgumentGroup
@@ -94,6 +95,13 @@ def add_verifying_options(group: _ArgumentGroup) -> None:
         help="Bounds that answers are held against: a name in configs/thresholds, or a YAML file (default: those "
         "calibrated for a model of this name and dtype, else the paper's).",
     )
+    group.add_argument(
+        "--toploc-page",
+        choices=[page.value for page in Page],
+        default=Page.OWN.value,
+        help="What GET /toploc shows of recent verifications: figures and verdicts, and the text to the API key that "
+        "asked for them (`own`); no text; or there is no page.",
+    )
     limits = {
         "concurrency": (64, "Most verifications at once; more are an HTTP 429."),
         "tokens": (2**17, "Most tokens, with their prompts, in verifications at once; one item of more is a 413."),
@@ -120,6 +128,8 @@ def settings_from(args: Namespace, channel: str) -> Settings:
         signing_keys=tuple(str(Path(path).absolute()) for path in args.toploc_signing_key),
         trusted_keys=str(Path(args.toploc_trusted_keys).absolute()) if args.toploc_trusted_keys else None,
         receipts=str(Path(args.toploc_receipts).absolute()) if args.toploc_receipts else None,
+        page=Page(args.toploc_page),
+        keyed=_is_keyed(getattr(args, "api_key", None)),
         proofs_file=str(Path(args.toploc_proofs).absolute()) if args.toploc_proofs else None,
     )
 
@@ -148,6 +158,12 @@ def _digest(text: str) -> str:
     if text in ("file", "off") or re.fullmatch("[0-9a-f]{64}", text):
         return text
     raise ArgumentTypeError(f"{text} is neither 64 digits of a SHA-256 in lower case, nor `file` or `off`")
+
+
+def _is_keyed(given: str | list[str] | None) -> bool:
+    """Whether engines ask for a key: vLLM takes several, or one from the environment."""
+    keys = [given] if isinstance(given, str) else given or [os.environ.get("VLLM_API_KEY", "")]
+    return any(keys)
 
 
 def _thresholds(given: str | None) -> str | None:

@@ -27,6 +27,14 @@ class Role(StrEnum):
     VERIFIER = "verifier"  # verifies alone
 
 
+class Page(StrEnum):
+    """What the server's page shows of verifications."""
+
+    OWN = "own"  # figures and verdicts, and the text to the API key that asked
+    FIGURES = "figures"
+    NONE = "none"  # there is no page; in YAML `off` would be no text, and vLLM drops what is false
+
+
 class Launch(BaseModel):
     """What an engine was started with, for processes that have to know before they can ask it.
 
@@ -80,6 +88,8 @@ class Settings(BaseModel):
     verify_tokens: int = Field(default=2**17, gt=0, description="tokens of prompts and answers in them at once")
     verify_body_bytes: int = Field(default=8 * 2**20, gt=0, description="the longest body of a verification")
     verify_priority: int = Field(default=1, description="the engine's; more is later, and answers have 0")
+    page: Page = Field(default=Page.OWN, description="what GET /toploc shows of verifications")
+    keyed: bool = Field(default=False, description="whether requests need an API key")
     launch: Launch | None = Field(default=None, description="of SGLang; vLLM's processes all know their own")
 
     def to_environ(self) -> None:

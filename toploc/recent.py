@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class Recent(Generic[V]):
 
     def get(self, name: str) -> V | None:
         return self._there.get(name)
+
+    def newest(self, count: int) -> list[V]:
+        """The newest first."""
+        return [self._there[name] for name in islice(reversed(self._there), count)]
 
     def has_gone(self, name: str) -> bool:
         """Whether its value went for newer ones."""

@@ -6,10 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from toploc.foreign import printable
+from toploc.page.figures import counted
+from toploc.page.shown import NAME_LENGTH
 from toploc.pooling.cusum import Cusum
-
-from .entry import NAME_LENGTH
-from .figures import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

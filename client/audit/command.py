@@ -16,12 +16,12 @@ from toploc import arguments
 from toploc.errors import MalformedEvidence, ToplocError
 from toploc.evidence.candidates import candidates_in
 from toploc.foreign import printable
+from toploc.page.figures import counted
 from toploc.verifier.server import TIMEOUT, AsyncVerifier
 
 from .cluster import RayDispatcher
 from .columns import PARTS, Columns
 from .dispatch import Dispatcher
-from .figures import counted
 from .folder import FolderAudit
 from .journal import Journal, Proofless
 from .page.page import Page

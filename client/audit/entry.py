@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from pydantic import BaseModel, ConfigDict
 
+from toploc.page.chunks import chunks_of
+from toploc.page.shown import NAME_LENGTH, reasons_of
 from toploc.protocol import FIELD_NAME
 from toploc.report import Report, malformed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NAME_LENGTH: Final = 100
-"""Characters of a name. Stops one that fills the page."""
+    from toploc.page.chunks import ChunkFigures
+
 UNKNOWN: Final = "unknown"
 """In place of a model or a day that an answer does not say."""
-FIGURES: Final = ("mismatches", "mantissa_mean", "mantissa_median")
-"""Of a chunk, as reports name them."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkFigures:
-    """What the report says of one chunk: each of `FIGURES` with its bound, None where it gives none."""
-
-    figures: tuple[tuple[float, float] | None, ...]
-    passed: bool
-    raw: dict[str, Any]
 
 
 class Entry(BaseModel):
@@ -62,20 +52,11 @@ class Entry(BaseModel):
     @property
     def reasons(self) -> tuple[str, ...]:
         """Of the checks that failed, or of those undecided if none did, each once, as `proofs: activations`."""
-        for status in ("failed", "undecided", "skipped"):
-            reasons = [
-                f"{c.name}: {c.reason}"[:NAME_LENGTH] for c in self.report.checks if c.status == status and c.reason
-            ]
-            if reasons:
-                return tuple(dict.fromkeys(reasons))
-        return ()
+        return reasons_of(self.report)
 
     def chunks(self, choice: int | None = None) -> Iterator[ChunkFigures]:
         """Of one choice, or of all."""
-        for check in self.report.checks:
-            listed = check.figures.get("chunks") if check.name == "proofs" else None
-            if isinstance(listed, list) and (choice is None or check.choice == choice):
-                yield from (_chunk(item) for item in listed if isinstance(item, dict))
+        return chunks_of(self.report, choice)
 
 
 def entry_of(line: int, offset: int, sha256: str, data: bytes, report: Report, verifier: str | None = None) -> Entry:
@@ -123,16 +104,3 @@ def _tokens(field: object) -> int:
 
 def _text(value: object) -> str | None:
     return value[:NAME_LENGTH] if isinstance(value, str) and value else None
-
-
-def _chunk(item: dict[str, Any]) -> ChunkFigures:
-    bounds = item.get("bounds")
-    bounds = bounds if isinstance(bounds, dict) else {}
-    figures = tuple(_pair(item.get(name), bounds.get(name)) for name in FIGURES)
-    return ChunkFigures(figures, item.get("passed") is True, item)
-
-
-def _pair(figure: object, bound: object) -> tuple[float, float] | None:
-    if isinstance(figure, int | float) and isinstance(bound, int | float) and figure >= 0 and bound >= 0:
-        return float(figure), float(bound)
-    return None

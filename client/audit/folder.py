@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from toploc.errors import ToplocError
 from toploc.foreign import printable
+from toploc.page.figures import counted
 
-from .figures import counted
 from .journal import Journal, Proofless
 from .readers import SUFFIXES, reader_of
 from .run import Audit

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from toploc.foreign import printable
+from toploc.page.figures import counted
+from toploc.page.shown import NAME_LENGTH
 from toploc.pooling.surprise import FALSE_ALARM, PooledSurprise
-
-from .entry import NAME_LENGTH
-from .figures import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

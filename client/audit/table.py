@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from toploc.errors import ToplocError
 from toploc.foreign import printable
+from toploc.page.chunks import FIGURES
+from toploc.page.figures import counted, of_bound, ratio
 
 from .alarms import Alarms
-from .entry import FIGURES, UNKNOWN
-from .figures import counted, of_bound, ratio
+from .entry import UNKNOWN
 from .surprise import Surprises
 from .unproven import Unproven
 

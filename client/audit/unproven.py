@@ -6,9 +6,8 @@ from collections import Counter
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from toploc.page.figures import counted
 from toploc.report import UNPROVEN
-
-from .figures import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -62,6 +62,20 @@ class Answer:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An answer as a list has it."""
+
+    id: str
+    made_at: float
+    upstream: str
+    model: str
+    route: str
+    response_id: str | None
+    verdict: str
+    reason: str | None
+
+
 class Answers:
     """Each method raises StoreUnavailable."""
 
@@ -106,6 +120,25 @@ class Answers:
         sql = "SELECT upstream FROM toploc_answers WHERE response_id = ? ORDER BY made_at DESC LIMIT 1"
         rows = await self._database.run(lambda session: session.rows(sql, response_id))
         return str(rows[0][0]) if rows else None
+
+    async def listed(self, limit: int, *, before: float, upstream: str = "", verdict: str = "") -> list[Listed]:
+        """The newest, without what was said in them."""
+        where, values = ["made_at < ?"], list[object]([before])
+        for name, value in (("upstream", upstream), ("verdict", verdict)):
+            if value:
+                where.append(f"{name} = ?")
+                values.append(value)
+        names = ", ".join(Listed.__dataclass_fields__)
+        order = "ORDER BY made_at DESC LIMIT ?"
+        sql = f"SELECT {names} FROM toploc_answers WHERE {' AND '.join(where)} {order}"  # noqa: S608
+        rows = await self._database.run(lambda session: session.rows(sql, *values, limit))
+        return [Listed(*row) for row in rows]
+
+    async def pending(self) -> dict[tuple[str, str], int]:
+        """How many answers are to be checked, by upstream and model."""
+        sql = "SELECT upstream, model, COUNT(*) FROM toploc_answers WHERE verdict = ? GROUP BY upstream, model"
+        rows = await self._database.run(lambda session: session.rows(sql, PENDING))
+        return {(str(upstream), str(model)): int(number) for upstream, model, number in rows}
 
     async def recent(self, limit: int) -> list[Answer]:
         return await self._rows("ORDER BY made_at DESC LIMIT ?", limit)

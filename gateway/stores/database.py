@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -22,6 +23,9 @@ Row = tuple[Any, ...]
 PATIENCE: Final = 10
 """Seconds for a lock that another gateway holds, and for a connection."""
 
+MAKING: Final = 0x746F706C6F63
+"""The lock of whoever makes the tables: "toploc"."""
+
 PROBE: Final = 64 * 2**10
 """Bytes, as many as an answer has."""
 
@@ -34,6 +38,7 @@ CREATE TABLE IF NOT EXISTS toploc_answers (
 CREATE INDEX IF NOT EXISTS toploc_answers_verdict ON toploc_answers (verdict, claimed_until);
 CREATE INDEX IF NOT EXISTS toploc_answers_response ON toploc_answers (response_id);
 CREATE INDEX IF NOT EXISTS toploc_answers_made ON toploc_answers (made_at);
+CREATE INDEX IF NOT EXISTS toploc_answers_listed ON toploc_answers (verdict, made_at);
 CREATE TABLE IF NOT EXISTS toploc_standing (
     upstream TEXT PRIMARY KEY, state TEXT NOT NULL, since DOUBLE PRECISION NOT NULL, until DOUBLE PRECISION,
     reason TEXT, answer TEXT, probation INTEGER NOT NULL);
@@ -41,6 +46,14 @@ CREATE TABLE IF NOT EXISTS toploc_sums (
     upstream TEXT NOT NULL, model TEXT NOT NULL, test TEXT NOT NULL, value DOUBLE PRECISION NOT NULL,
     highest DOUBLE PRECISION NOT NULL, answers INTEGER NOT NULL, threshold DOUBLE PRECISION NOT NULL,
     PRIMARY KEY (upstream, model, test));
+CREATE TABLE IF NOT EXISTS toploc_points (
+    upstream TEXT NOT NULL, model TEXT NOT NULL, test TEXT NOT NULL, answers INTEGER NOT NULL,
+    value DOUBLE PRECISION NOT NULL, threshold DOUBLE PRECISION NOT NULL,
+    PRIMARY KEY (upstream, model, test, answers));
+CREATE TABLE IF NOT EXISTS toploc_tally (
+    day INTEGER NOT NULL, upstream TEXT NOT NULL, model TEXT NOT NULL, verdict TEXT NOT NULL, bucket INTEGER NOT NULL,
+    answers BIGINT NOT NULL, seconds DOUBLE PRECISION NOT NULL, tokens BIGINT NOT NULL,
+    PRIMARY KEY (day, upstream, model, verdict, bucket));
 CREATE TABLE IF NOT EXISTS toploc_probe (content {bytes} NOT NULL)
 """
 
@@ -136,11 +149,14 @@ class Database:
         return made
 
     def _connect(self) -> Any:
-        connection = self._connect_postgres() if self._postgres else self._connect_sqlite()
+        connection: Any = self._connect_postgres() if self._postgres else self._connect_sqlite()
         session = Session(connection, self._postgres)
         try:
-            for statement in SCHEMA.format(bytes="BYTEA" if self._postgres else "BLOB").split(";\n"):
-                session.execute(statement)
+            with connection.transaction() if self._postgres else nullcontext():
+                if self._postgres:  # whose IF NOT EXISTS does not see what another connection is making
+                    session.execute("SELECT pg_advisory_xact_lock(?)", MAKING)
+                for statement in SCHEMA.format(bytes="BYTEA" if self._postgres else "BLOB").split(";\n"):
+                    session.execute(statement)
         except BaseException:
             connection.close()
             raise

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from toploc.pooling.cusum import Cusum
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .database import Database, Session
+
+POINTS: Final = 500
+"""Of a test's sum, the newest, that are kept at least."""
 
 State = Literal["trusted", "quarantined", "probation"]
 
@@ -41,6 +46,15 @@ class Sum:
     threshold: float
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The sum of a test after its answer of this number, and what raised an alarm then."""
+
+    answers: int
+    value: float
+    threshold: float
+
+
 class Standings:
     """Each method raises StoreUnavailable."""
 
@@ -51,6 +65,17 @@ class Standings:
         sql = "SELECT upstream, state, since, until, reason, answer, probation FROM toploc_standing"
         rows = await self._database.run(lambda session: session.rows(sql))
         return {row[0]: Standing(*row) for row in rows}
+
+    async def begin(self, upstreams: Iterable[str], now: float) -> None:
+        """Those of which nothing is known are trusted from now on, or from the oldest answer that is kept."""
+
+        def work(session: Session) -> None:
+            [(oldest,)] = session.rows("SELECT MIN(made_at) FROM toploc_answers")
+            sql = "INSERT INTO toploc_standing VALUES (?, 'trusted', ?, NULL, NULL, NULL, 0) ON CONFLICT DO NOTHING"
+            for upstream in upstreams:
+                session.execute(sql, upstream, now if oldest is None else min(now, oldest))
+
+        await self._database.run(work)
 
     async def put(self, standing: Standing) -> None:
         one = standing
@@ -94,6 +119,11 @@ class Standings:
             grown = threshold + max(0.0, math.log(cusum.answers / audits))
             sql = f"UPDATE toploc_sums SET value = ?, highest = ?, answers = ?, threshold = ? {where}"  # noqa: S608
             session.execute(sql, cusum.value, cusum.highest, cusum.answers, grown, *key)
+            point = (cusum.answers, cusum.value, grown)
+            session.execute("INSERT INTO toploc_points VALUES (?, ?, ?, ?, ?, ?)", *key, *point)
+            if cusum.answers % POINTS == 0:
+                sql = f"DELETE FROM toploc_points {where} AND answers <= ?"  # noqa: S608
+                session.execute(sql, *key, cusum.answers - POINTS)
             return Sum(*key, cusum.value, cusum.highest, cusum.answers, grown)
 
         return await self._database.run(work)
@@ -102,6 +132,19 @@ class Standings:
         sql = "SELECT upstream, model, test, value, highest, answers, threshold FROM toploc_sums"
         return [Sum(*row) for row in await self._database.run(lambda session: session.rows(sql))]
 
+    async def points(self) -> dict[tuple[str, str, str], list[Point]]:
+        """The newest sums of each test, by upstream, model and test."""
+        sql = "SELECT upstream, model, test, answers, value, threshold FROM toploc_points ORDER BY answers"
+        made = dict[tuple[str, str, str], list[Point]]()
+        for upstream, model, test, *point in await self._database.run(lambda session: session.rows(sql)):
+            made.setdefault((upstream, model, test), []).append(Point(*point))
+        return {key: points[-POINTS:] for key, points in made.items()}
+
     async def forget(self, upstream: str) -> None:
         """Of an upstream that comes back its tests begin anew."""
-        await self._database.run(lambda s: s.execute("DELETE FROM toploc_sums WHERE upstream = ?", upstream))
+
+        def work(session: Session) -> None:
+            for table in ("toploc_sums", "toploc_points"):
+                session.execute(f"DELETE FROM {table} WHERE upstream = ?", upstream)  # noqa: S608
+
+        await self._database.run(work)

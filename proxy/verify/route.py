@@ -9,12 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from toploc.errors import MalformedEvidence
 from toploc.evidence.strict_json import load_json
 from toploc.leaves import FREE
+from toploc.page.shown import Room, shown_of
 from toploc.scheme import MAX_ITEMS
 
 from ..asgi.errors import error_body
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from toploc.evidence.evidence import Evidence
     from toploc.report import Report
 
     from ..answers.context import Served
@@ -79,8 +81,7 @@ async def verify(request: Request) -> Response:
         return _error(501, NO_TOKENIZER, None, "no_tokenizer")
     with ExitStack() as stack:
         try:
-            hold = stack.enter_context(verifier.places.request())
-            value = await verifier.in_thread(partial(load_json, await _body(request, verifier.places.body_bytes, hold)))
+            value = await _value(request, verifier, stack)
             items = _items(value)
             report_on = partial(_report, verifier, server.spans, request.headers)
             if items is not None:
@@ -90,7 +91,34 @@ async def verify(request: Request) -> Response:
             report = await _unless_gone(request, report_on(value))
             return Response(report.model_dump_json() if report else b"", media_type="application/json")
         except Exception as error:
-            return _refusal(error)
+            return refusal(error)
+
+
+@router.post("/v1/toploc/page/verify", include_in_schema=False)
+async def verify_shown(request: Request) -> Response:
+    """As `verify` of one answer, with the answer as the page shows it."""
+    server: Server = request.app.state.toploc
+    verifier = server.verifier
+    if verifier is None or not verifier.recent.shown:
+        return _error(404, "this server has no page", None, "no_page")
+    with ExitStack() as stack:
+        try:
+            value = await _value(request, verifier, stack)
+            report = await _unless_gone(request, _report(verifier, server.spans, request.headers, value))
+            if report is None:
+                return Response()
+            answers = (await verifier.parse(value)).answers
+            shown = await verifier.in_thread(partial(shown_of, report, value, Room(), answers))
+            answer = shown.model_dump(mode="json", exclude_none=True)
+            return JSONResponse({"answer": answer, "report": report.model_dump(mode="json")})
+        except Exception as error:
+            return refusal(error)
+
+
+async def _value(request: Request, verifier: EngineVerifier, stack: ExitStack) -> object:
+    """A body's, in a place that `stack` gives back. Raises MalformedEvidence, TooLarge and TooMany."""
+    hold = stack.enter_context(verifier.places.request())
+    return await verifier.in_thread(partial(load_json, await read_body(request, verifier.places.body_bytes, hold)))
 
 
 class _Reports(StreamingResponse):
@@ -131,7 +159,7 @@ def description(server: Server) -> dict[str, Any]:
     }
 
 
-async def _body(request: Request, limit: int, hold: Callable[[int], None]) -> bytes:
+async def read_body(request: Request, limit: int, hold: Callable[[int], None]) -> bytes:
     """Raises TooLarge before more than the limit is held, and what `hold` raises before each part."""
     message = f"the body has more than {limit:,} bytes"
     declared = request.headers.get("content-length", "0")
@@ -179,17 +207,31 @@ async def _report(verifier: EngineVerifier, spans: Spans, headers: Mapping[str, 
             evidence = await verifier.parse(item)
             span |= {REQUEST_ID: str(evidence.source[1].get("id", ""))[:SHOWN], "toploc.choices": len(evidence.answers)}
             report = await verifier.verify(evidence)
-            verdict = report.verdict
-            VERIFICATION_LATENCY.observe(time.monotonic() - began)
+            verdict, seconds = report.verdict, time.monotonic() - began
+            VERIFICATION_LATENCY.observe(seconds)
+            await _remember(verifier, item, evidence, report, seconds, headers.get("authorization", ""))
             against = [check for check in report.checks if check.status in ("failed", "undecided")]
             span["toploc.reasons"] = " ".join(dict.fromkeys(check.reason for check in against if check.reason))
             return report
         except (MalformedEvidence, TooLarge):
             verdict = "malformed"
+            verifier.recent.malformed += 1
             raise
         finally:
             span["toploc.verdict"] = verdict
             VERIFICATIONS.labels(verdict).inc()
+
+
+async def _remember(
+    verifier: EngineVerifier, item: object, evidence: Evidence, report: Report, seconds: float, key: str
+) -> None:
+    """For the page. What fails here costs nobody a report."""
+    if verifier.recent.shown:
+        read = partial(verifier.recent.read, item, evidence, report, verifier.served_names(), seconds, key)
+        try:
+            verifier.recent.put(await verifier.in_thread(read))
+        except Exception:
+            logger.exception("toploc: a verification cannot be shown")
 
 
 async def _unless_gone(request: Request, work: Any) -> Report | None:
@@ -236,11 +278,12 @@ async def _line(report_on: ReportOn, index: int, item: object) -> bytes:
         return b'{"index":%d,"report":%s}\n' % (index, report.model_dump_json().encode())
     except Exception as error:
         # As in a response of its own: `{"error": {…}}`, with the index before it.
-        body = _refusal(error).body
+        body = refusal(error).body
         return b'{"index":%d,%s\n' % (index, bytes(body)[1:])
 
 
-def _refusal(error: Exception) -> Response:
+def refusal(error: Exception) -> Response:
+    """What is answered in place of a report."""
     match error:
         case MalformedEvidence():
             return _error(400, str(error), error.field or None, "malformed_evidence")

@@ -31,6 +31,7 @@ from ..channel.tag import EXTRA_ARG, Tag
 from ..metrics import RUNNING
 from .engine import Scored, Unrenderable
 from .limits import Places, TooLarge
+from .recent import Verifications
 from .verification import Verification
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class EngineVerifier:
         self._defaults = {name: value for name, value in engine.defaults.items() if name in Sampling.model_fields}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="toploc-verify")
         self.names = tuple(names)
+        self.recent = Verifications(settings)
         self.places = Places(settings.verify_concurrency, settings.verify_tokens, settings.verify_body_bytes)
         self.policy = Policy(
             names=self.names,

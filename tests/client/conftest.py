@@ -1,10 +1,8 @@
-"""A verifier behind a server of its own, without an engine; and a browser."""
+"""A verifier behind a server of its own, without an engine."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,9 +21,6 @@ from toploc.verifier.transformers import TransformersVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
-    from selenium.webdriver import Chrome
 
 
 class Server(ThreadingHTTPServer):
@@ -105,34 +100,3 @@ def serve(thresholds: Thresholds) -> Iterator[Server]:
         yield served
         made.shutdown()
         thread.join()
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """A Chromium without a screen. Where it is not installed tests are skipped, in CI they fail."""
-    from selenium import webdriver
-
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and chromedriver):
-        reason = "chromium and chromedriver are not installed (Debian: apt-get install chromium chromium-driver)"
-        assert os.environ.get("CI") != "true", reason
-        pytest.skip(reason)
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    profile: Path = tmp_path_factory.mktemp("chromium")
-    for flag in (
-        "headless",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "disable-dev-shm-usage",
-        "window-size=1280,900",
-        f"user-data-dir={profile}",
-    ):
-        options.add_argument(f"--{flag}")
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver)) as made:
-        yield made

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 import httpx2
 import uvicorn
+import yaml
 from lying_provider import LyingProvider
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -155,7 +158,7 @@ class Running:
     def __init__(self, served: Served, gateway: Gateway) -> None:
         self.served, self.gateway = served, gateway
         self.url = served.url
-        self.http = httpx.Client(base_url=served.url, timeout=60)
+        self.http = httpx.Client(base_url=served.url, timeout=300)
 
     def ask(self, provider: Provider, **more: Any) -> httpx.Response:
         return self.http.post(provider.lying.path, json={**provider.lying.request, **more})
@@ -171,12 +174,43 @@ class Running:
         found = self.gateway.metrics.registry.get_sample_value(name, labels)
         return found or 0.0
 
-    def eventually(self, holds: Callable[[], Any], seconds: float = 20) -> Any:
+    def eventually(self, holds: Callable[[], Any], seconds: float = 120) -> Any:
         until = time.monotonic() + seconds
         while not (value := holds()):
             assert time.monotonic() < until
             time.sleep(0.05)
         return value
+
+
+class Process:
+    """`toploc gateway` by itself."""
+
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+        self.path = folder / "gateway.yaml"
+        self.path.write_text(yaml.safe_dump(config))
+        command = [sys.executable, "-m", "toploc", "gateway", str(self.path)]
+        self.log = (folder / "log").open("ab")
+        self.process = subprocess.Popen(command, stderr=self.log, stdout=self.log)
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{config['port']}", timeout=30)
+        until = time.monotonic() + 60
+        while True:
+            try:
+                if self.http.get("/toploc/health").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            assert time.monotonic() < until
+            assert self.process.poll() is None, (folder / "log").read_text()
+            time.sleep(0.1)
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.http.close()
+        self.log.close()
 
 
 def config_of(
@@ -188,7 +222,7 @@ def config_of(
             "url": f"{made.url}/v1",
             "api_key": f"key-of-{name}",
             "models": ["toploc-mini"],
-            "verifiers": [{"url": verifier, "retries": 0, "timeout": 30}],
+            "verifiers": [{"url": verifier, "retries": 0, "timeout": 300}],
             **upstream,
         }
         for name, made in zip(("one", "two", "three"), providers, strict=False)

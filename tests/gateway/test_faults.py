@@ -14,17 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 import yaml
 from lying_provider import EVIL
-from parties import config_of
+from parties import Process, config_of
 from toploc_gateway.stores.database import Database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import httpx
     from parties import Provider, Running, Served, VerifierApp
 
     Full = Callable[[Running, bool], None]
@@ -172,37 +172,6 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[Running, bool], None]:
         database._thread.submit(database._disconnect).result()
 
     return make
-
-
-class Process:
-    """`toploc gateway` by itself."""
-
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        self.path = folder / "gateway.yaml"
-        self.path.write_text(yaml.safe_dump(config))
-        command = [sys.executable, "-m", "toploc", "gateway", str(self.path)]
-        self.log = (folder / "log").open("ab")
-        self.process = subprocess.Popen(command, stderr=self.log, stdout=self.log)
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{config['port']}", timeout=30)
-        until = time.monotonic() + 60
-        while True:
-            try:
-                if self.http.get("/toploc/health").status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            assert time.monotonic() < until
-            assert self.process.poll() is None, (folder / "log").read_text()
-            time.sleep(0.1)
-
-    def __enter__(self) -> Process:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.http.close()
-        self.log.close()
 
 
 def test_restarts_lose_nothing(

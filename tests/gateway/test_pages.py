@@ -47,6 +47,15 @@ def test_what_there_is_not(start: Callable[..., Running], provider: Provider) ->
     assert provider.requests == []
 
 
+def test_a_page_of_another_site(start: Callable[..., Running], provider: Provider) -> None:
+    """Which a browser sends to a gateway that needs no key."""
+    gateway = start(provider)
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
+        reply = gateway.http.post("/toploc/upstreams/one/return", headers={"sec-fetch-site": site})
+        assert reply.status_code == status
+    assert gateway.http.get("/toploc", headers={"sec-fetch-site": "cross-site"}).status_code == 200  # a link to it
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_proofs_that_were_lost_are_fetched(start: Callable[..., Running], provider: Provider, stream: bool) -> None:
     """As by a proxy before the provider, which drops the field."""

@@ -17,9 +17,10 @@ import pytest
 from toploc_client.exchange import Exchange
 from toploc_client.judgement import Judgement, Opinion
 from toploc_gateway.errors import StoreUnavailable
-from toploc_gateway.stores.answers import Answer, Answers
+from toploc_gateway.stores.answers import Answer, Answers, Listed
 from toploc_gateway.stores.database import Database
-from toploc_gateway.stores.standing import Standing, Standings
+from toploc_gateway.stores.standing import POINTS, Point, Standing, Standings
+from toploc_gateway.stores.tally import Tally, Total
 
 from toploc.report import REQUIRED, Check, Report
 
@@ -177,6 +178,121 @@ def test_standings_and_sums(url: str) -> None:
         await other._database.close()
 
     run(url, work)
+
+
+def test_the_newest_sums_of_a_test(url: str) -> None:
+    """A line of them, which begins anew with the test."""
+
+    async def work(_: Answers, standings: Standings) -> None:
+        for number in range(1, 2 * POINTS + 11):
+            await standings.add("one", "mini", "int8", 1.0 if number % 2 else -0.5, 4.0, 10_000)
+        await standings.add("one", "mini", "int4", 2.5, 3.0, 10_000)
+        points = await standings.points()
+        assert points["one", "mini", "int4"] == [Point(1, 2.5, 3.0)]
+        line = points["one", "mini", "int8"]
+        assert [point.answers for point in line] == [*range(POINTS + 11, 2 * POINTS + 11)]
+        [found] = [one for one in await standings.sums() if one.test == "int8"]
+        assert line[-1] == Point(found.answers, found.value, found.threshold)
+        kept = await standings._database.run(lambda session: session.rows("SELECT COUNT(*) FROM toploc_points"))
+        assert kept[0][0] <= 2 * POINTS + 1
+        await standings.forget("one")
+        assert await standings.points() == {}
+        await standings.add("one", "mini", "int8", 1.0, 4.0, 10_000)
+        assert (await standings.points())["one", "mini", "int8"] == [Point(1, 1.0, 4.0)]
+
+    run(url, work)
+
+
+def test_since_when_an_upstream_is_trusted(url: str) -> None:
+    async def work(answers: Answers, standings: Standings) -> None:
+        await standings.begin(["one"], 100.0)
+        assert await standings.all() == {"one": Standing("one", "trusted", 100.0)}
+        await standings.begin(["one"], 200.0)  # another gateway, or another start
+        assert (await standings.all())["one"].since == 100.0
+        await answers.add(replace(ANSWER, made_at=50.0))  # of a gateway that did not write it down
+        await standings.begin(["two"], 200.0)
+        assert (await standings.all())["two"].since == 50.0
+        await standings.put(Standing("one", "quarantined", 300.0))
+        await standings.begin(["one"], 400.0)
+        assert (await standings.all())["one"].state == "quarantined"
+
+    run(url, work)
+
+
+def test_lists_have_no_bodies(url: str) -> None:
+    async def work(answers: Answers, _: Standings) -> None:
+        for number in range(6):
+            verdict = ("accepted", "pending")[number % 2]
+            upstream = ("one", "two")[number // 3]
+            await answers.add(
+                replace(ANSWER, id=f"a{number}", made_at=float(number), verdict=verdict, upstream=upstream)
+            )
+        assert [one.id for one in await answers.listed(4, before=5.0)] == ["a4", "a3", "a2", "a1"]
+        assert [one.id for one in await answers.listed(9, before=9.0, upstream="one")] == ["a2", "a1", "a0"]
+        assert [one.id for one in await answers.listed(9, before=9.0, verdict="pending")] == ["a5", "a3", "a1"]
+        [one] = await answers.listed(9, before=9.0, upstream="two", verdict="accepted")
+        assert one == Listed("a4", 4.0, "two", "mini", "/v1/chat/completions", "chatcmpl-1", "accepted", None)
+        assert await answers.pending() == {("one", "mini"): 1, ("two", "mini"): 2}
+
+    run(url, work)
+
+
+def test_gateways_start_at_once_at_a_new_store(url: str) -> None:
+    async def work(answers: Answers, _: Standings) -> None:
+        others = [Answers(Database(url)) for _ in range(6)]
+        assert await asyncio.gather(*(one.pending() for one in (answers, *others))) == [{}] * 7
+        for one in others:
+            await one._database.close()
+
+    run(url, work)
+
+
+def test_a_tally_adds_up(url: str) -> None:
+    """Of two gateways, written in any order; times are right to a tenth."""
+
+    async def work(answers: Answers, _: Standings) -> None:
+        tally, other = Tally(answers._database), Tally(Database(url))
+        await tally.flush()
+        for seconds in range(1, 101):
+            (tally if seconds % 2 else other).add("one", "mini", "accepted", float(seconds), 10)
+        for made in (tally, other):
+            made.add("one", "mini", "unchecked")
+            made.add("two", "mini", "rejected", 0.0)
+        await asyncio.gather(tally.flush(), other.flush())
+        tally.add("one", "mini", "rejected", 1.0, 5)
+        await tally.flush()
+        await tally.flush()
+        totals = await other.totals(1)
+        one = totals["one", "mini"]
+        assert one.verdicts == {"accepted": 100, "unchecked": 2, "rejected": 1}
+        assert (one.seconds, one.tokens, one.buckets.total()) == (5051.0, 1005, 101)
+        assert one.quantile(0.5) == pytest.approx(50, rel=0.1)
+        assert one.quantile(0.95) == pytest.approx(95, rel=0.1)
+        assert Total().quantile(0.5) is None
+        assert totals["two", "mini"].verdicts == {"rejected": 2}
+        await other._database.run(lambda session: session.execute("UPDATE toploc_tally SET day = day - 3"))
+        assert await other.totals(2) == {}
+        assert (await other.totals(4)).keys() == totals.keys()
+        await other.purge(2)
+        assert await other.totals(4) == {}
+        await other._database.close()
+
+    run(url, work)
+
+
+def test_a_tally_keeps_what_could_not_be_written(tmp_path: Path) -> None:
+    async def work(answers: Answers, _: Standings) -> None:
+        away = Tally(Database(f"sqlite:{tmp_path / 'none' / 'store.db'}"))
+        away.add("one", "mini", "accepted", 1.0, 5)
+        with pytest.raises(StoreUnavailable):
+            await away.flush()
+        away.add("one", "mini", "accepted", 1.0, 5)
+        (tmp_path / "none").mkdir()
+        await away.flush()
+        assert (await away.totals(1))["one", "mini"].verdicts == {"accepted": 2}
+        await away._database.close()
+
+    run(f"sqlite:{tmp_path / 'store.db'}", work)
 
 
 def test_a_transaction_that_fails_leaves_nothing(url: str) -> None:

@@ -22,10 +22,11 @@ from toploc_proxy.engines.vllm.rehearsal import Rehearsal
 from toploc_proxy.engines.vllm.serve.command import make_parser
 from toploc_proxy.engines.vllm.serve.plugins import plugin_allow_list
 from toploc_proxy.receipts.signing import Signer
-from toploc_proxy.settings import ENVIRONMENT_VARIABLE, Role, Settings
+from toploc_proxy.settings import ENVIRONMENT_VARIABLE, Page, Role, Settings
 from toploc_proxy.stores.proofs import SqliteProofs
 from toploc_proxy.stores.receipts import MemoryStore, SqliteStore
 from toploc_proxy.verify.limits import Places
+from toploc_proxy.verify.recent import Verifications
 from vllm.entrypoints.launchers.app import build_app
 
 from toploc.errors import MalformedEvidence
@@ -49,6 +50,7 @@ class Verifier:
 
     def __init__(self, places: Places, error: Exception | None = None) -> None:
         self.places = places
+        self.recent = Verifications(Settings(channel="/nowhere", page=Page.NONE))  # a stream of events has no end
         self._error = error
 
     async def in_thread(self, work: Callable[[], Any]) -> Any:
@@ -87,7 +89,7 @@ def ask(app: FastAPI, *calls: tuple[str, str, bytes | None], **headers: str) -> 
 
 def our_paths(app: FastAPI) -> list[str]:
     paths = [route.path for route in app.routes if isinstance(route, Route) and "toploc" in route.path]
-    assert len(paths) == 4
+    assert len(paths) == 8
     return [path.replace("{response_id}", "chatcmpl-1") for path in paths]
 
 

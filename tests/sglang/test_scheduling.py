@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,19 @@ def test_on_request_and_on_error(launch: Callable[..., LocalServer], verified: C
 def test_a_verifier_alone(launch: Callable[..., LocalServer], api: Api) -> None:
     body = {"model": "toploc-mini", "messages": ASKED, "max_tokens": 40}
     answer = api.post("/v1/chat/completions", **body)
-    with launch("--toploc-role", "verifier") as server, Api(server.url) as verifier:
+    with launch("--toploc-role", "verifier", "--api-key", "s3cret") as server, Api(server.url) as verifier:
+        assert "<title>toploc verifier</title>" in verifier.http.get("/toploc").text  # which asks for the key itself
+        assert verifier.http.get("/v1/toploc/page/events").status_code == 401
+        verifier.http.headers["authorization"] = "Bearer s3cret"
         assert verifier.http.post("/v1/chat/completions", json=body).status_code == 404
         assert verifier.http.post("/generate", json={"text": "The"}).status_code == 404
         assert verifier.report(answer, **body)["verdict"] == "accepted"
+        with verifier.http.stream("GET", "/v1/toploc/page/events") as events:
+            lines = events.iter_lines()
+            assert next(lines) == "event: state"
+            state = json.loads(next(lines).removeprefix("data: "))
+        assert "sglang" in state["engine"]
+        [found] = state["newest"]
+        shown = verifier.http.get(f"/v1/toploc/page/verifications/{found['id']}").json()["answer"]
+        parts = [chunk["text"] for chunk in shown["choices"][0]["shown"]]
+        assert "".join(parts) == answer["choices"][0]["message"]["content"]

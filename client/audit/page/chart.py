@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ..figures import counted, number, of_bound
+from toploc.page.figures import counted, number, of_bound
+
 from .distributions import LAST, STEPS
 
 if TYPE_CHECKING:

@@ -6,8 +6,10 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from ..entry import FIGURES, UNKNOWN
-from ..figures import ratio
+from toploc.page.chunks import FIGURES
+from toploc.page.figures import ratio
+
+from ..entry import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ..figures import counted
+from toploc.page.figures import counted
 
 if TYPE_CHECKING:
     from ..table import Table

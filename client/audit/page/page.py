@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from datetime import UTC, datetime
-from hashlib import sha256
-from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 import jinja2
 
 from toploc.errors import ToplocError
 from toploc.foreign import printable
+from toploc.page.document import asset, digest, own
+from toploc.page.figures import counted
 
-from ..figures import counted
 from ..table import HEAD, Table
 from .chart import chart_of
 from .distributions import Models
@@ -69,13 +67,12 @@ class Page:
             raise ToplocError(f"{path}: {error.strerror}") from None
 
     def html(self) -> str:
-        folder = files(__package__)
-        style, script = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
+        style, script = (own(f"parts.{kind}") + asset(__package__, f"report.{kind}") for kind in ("css", "js"))
         environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         environment.filters["printable"] = printable
-        environment.filters["digest"] = _digest
+        environment.filters["digest"] = digest
         environment.filters["counted"] = counted
-        template = environment.from_string((folder / "report.html").read_text("utf-8"))
+        template = environment.from_string(asset(__package__, "report.html"))
         rows, reasons = self._table.rows(), self._table.reasons.most_common(MOST_REASONS)
         shown = sorted([*self._rejected, *self._undecided], key=lambda answer: answer.rank)
         return template.render(
@@ -103,8 +100,3 @@ class Page:
         for model in self._models:
             if charts := [chart_of(distribution) for distribution in model.distributions if distribution.chunks]:
                 yield model, charts
-
-
-def _digest(text: str) -> str:
-    """As a content security policy names a script or a style."""
-    return "sha256-" + base64.b64encode(sha256(text.encode()).digest()).decode()

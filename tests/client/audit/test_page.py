@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from browsing import all_of, texts, words
 from recorded import RECORDED, ROOT, file_of
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -16,24 +17,20 @@ from selenium.webdriver.support.select import Select
 from tokenizers import Tokenizer
 from toploc_client.audit.command import main
 from toploc_client.audit.entry import Entry, entry_of
-from toploc_client.audit.figures import ratio
 from toploc_client.audit.journal import Journal
 from toploc_client.audit.page.page import Page
 from toploc_client.audit.page.shown import MOST_REJECTED, MOST_UNDECIDED
 from toploc_client.audit.readers import JsonLines
 from toploc_client.audit.table import Table
 
+from toploc.page.figures import ratio
 from toploc.report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from conftest import Server
     from selenium.webdriver import Chrome
-    from selenium.webdriver.remote.webelement import WebElement
-
-PHONE = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
 
 HOSTILE = (
     "</script><script>document.title = 'owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -47,27 +44,6 @@ def opened(browser: Chrome, path: Path) -> None:
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert browser.get_log("browser") == []
     assert browser.title.startswith("Audit of ")
-
-
-def all_of(browser: Chrome, selector: str) -> list[WebElement]:
-    return browser.find_elements(By.CSS_SELECTOR, selector)
-
-
-def words(browser: Chrome, selector: str) -> list[str]:
-    """Texts, with one space between words."""
-    return [" ".join(text.split()) for text in texts(browser, selector)]
-
-
-def texts(browser: Chrome, selector: str) -> list[str]:
-    return [str(element.get_property("textContent")) for element in all_of(browser, selector)]
-
-
-@pytest.fixture
-def phone(browser: Chrome) -> Iterator[Chrome]:
-    """The browser, 400 pixels wide."""
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
-    yield browser
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,10 @@ from fastapi import FastAPI
 from states import server
 from toploc_proxy.channel.client import Channel
 from toploc_proxy.channel.messages import Examine
+from toploc_proxy.settings import Page, Settings
 from toploc_proxy.verify.engine import Busy
 from toploc_proxy.verify.limits import Places
+from toploc_proxy.verify.recent import Verifications
 from toploc_proxy.verify.route import router
 from toploc_proxy.verify.verifier import unless_dead
 
@@ -30,6 +32,7 @@ class Broken:
 
     def __init__(self, engine: Callable[[], Any]) -> None:
         self.places = Places(1, 100, 1000)
+        self.recent = Verifications(Settings(channel="/nowhere", page=Page.NONE))
         self._engine = engine
 
     async def in_thread(self, work: Callable[[], Any]) -> Any:

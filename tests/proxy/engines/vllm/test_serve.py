@@ -20,7 +20,7 @@ from toploc_proxy.engines.vllm.serve.options import add_options, settings_from
 from toploc_proxy.engines.vllm.serve.plugins import plugin_allow_list, ray_copies
 from toploc_proxy.engines.vllm.serve.refusals import refuse_unsupported
 from toploc_proxy.options import check_files
-from toploc_proxy.settings import ENVIRONMENT_VARIABLE, OnError, Role, Settings
+from toploc_proxy.settings import ENVIRONMENT_VARIABLE, OnError, Page, Role, Settings
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from toploc.errors import ToplocError, UnsupportedEngine
@@ -89,6 +89,7 @@ def parse(*arguments: str) -> Namespace:
     serve_parser = parser.add_subparsers(dest="subparser").add_parser("serve")
     serve_parser.add_argument("model_tag", nargs="?")
     serve_parser.add_argument("--config")
+    serve_parser.add_argument("--api-key", nargs="*")  # as vLLM's
     add_options(serve_parser)
     return parser.parse_args(["serve", *arguments])
 
@@ -106,6 +107,12 @@ def test_digests_of_weights(text: str) -> None:
 def test_digests_that_are_none(text: str) -> None:
     with pytest.raises(SystemExit):
         settings("--toploc-weights-digest", text)
+
+
+def test_a_key_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vLLM takes one."""
+    monkeypatch.setenv("VLLM_API_KEY", "one")
+    assert settings().keyed
 
 
 def test_defaults() -> None:
@@ -130,6 +137,8 @@ def test_defaults() -> None:
         "verify_tokens": 2**17,
         "verify_body_bytes": 8 * 2**20,
         "verify_priority": 1,
+        "page": Page.OWN,
+        "keyed": False,
         "launch": None,
     }
     assert len(found.secret) == 64
@@ -146,6 +155,9 @@ def test_defaults() -> None:
         (["--toploc-copy-head"], {"copy_head": True}),
         (["--toploc-role", "verifier"], {"role": Role.VERIFIER, "copy_head": True}),
         (["--toploc-finalize-timeout", "0.5"], {"finalize_timeout": 0.5}),
+        (["--toploc-page", "figures"], {"page": Page.FIGURES}),
+        (["--api-key", "one", "two"], {"keyed": True}),
+        (["--api-key", ""], {}),
     ],
 )
 def test_options(arguments: list[str], changed: dict[str, object]) -> None:

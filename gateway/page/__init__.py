@@ -1,0 +1,1 @@
+"""The gateway's page, GET /toploc: `state.py` is what it shows of upstreams, `page.py` its routes."""
