@@ -68,13 +68,13 @@ class Surprise:
 
     @property
     def options(self) -> str:
-        """Under which the sum is lowest, as a share of its threshold; of answers whose request says them all, if their
-        sum is an alarm by itself."""
-        tested = {options: variant for options, variant in self._variants.items() if variant.test.answers}
-        if "" in tested and (len(tested) == 1 or tested[""].test.raised):
+        """Under which the sum is lowest, as a share of its threshold. Answers whose request says them all stand for
+        themselves, and are shown unless those of the others alone are an alarm."""
+        tested = {options: variant.test for options, variant in self._variants.items() if variant.test.answers}
+        swept = [options for options in tested if options]
+        if "" in tested and (tested[""].raised or not swept or not all(tested[one].raised for one in swept)):
             return ""
-        swept = [options for options in tested if options] or [""]
-        return min(swept, key=lambda options: _share(self._variants.get(options, Variant()).test))
+        return min(swept, key=lambda options: _share(tested[options]), default="")
 
     @property
     def test(self) -> PooledSurprise:

@@ -113,6 +113,20 @@ def test_only_what_all_options_find_is_an_alarm() -> None:
         assert ("as if asked with" in str(one)) == ("ALARM" in str(one) or not raised)
 
 
+def test_answers_whose_request_says_all_options_stand_for_themselves() -> None:
+    """Whatever those of the others are, but an alarm of theirs."""
+    plain = {"name": "tokens", "status": "weak", "choice": 0, "reason": "unseeded", "message": ""}
+    for ratio, shown in ((-0.1, 2), (0.5, 40)):
+        surprises = Surprises()
+        for line in (1, 2):
+            check = Check.model_validate({**plain, "figures": {"log_ratios": {"0.1": 0.0}}})
+            surprises.add(entry_of(line, 0, "", b"", Report.of([check], model="m")))
+        for line in range(3, 43):
+            surprises.add(entry_of(line, 0, "", b"", swept({"0.1": ratio}, {"0.1": 0.5})))
+        [one] = surprises
+        assert (one.test.answers, surprises.raised) == (shown, shown == 40)
+
+
 @pytest.mark.parametrize("swept_figure", [None, 7, [None], [{"options": 1}], [{"log_ratios": {"a": "x"}}]])
 def test_what_a_verifier_may_say_of_a_sweep(swept_figure: object) -> None:
     surprises = Surprises()
