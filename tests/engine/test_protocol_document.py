@@ -77,6 +77,9 @@ def test_command(server: LocalServer, number: int) -> None:
         report, receipts = found
         assert Report.model_validate(report).accepted
         assert receipts
+    elif '"proofs": "none"' in command:
+        report = Report.model_validate(found[0])
+        assert (report.verdict, report.weak) == ("undecided", True)
     elif "toploc/verify" in command:
         assert Report.model_validate(found[0]).accepted
     else:
