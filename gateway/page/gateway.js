@@ -82,6 +82,7 @@
   };
 
   let before;
+  let listed;
   const list = async () => {
     const asked = new URLSearchParams({ upstream: form.elements.upstream.value, verdict: form.elements.verdict.value });
     if (before !== undefined) asked.set("before", before);
@@ -92,6 +93,8 @@
       if (error.status !== 401) say(error.message);
       return;
     }
+    if (listed === JSON.stringify(told)) return;
+    listed = JSON.stringify(told);
     const { answers, more } = told;
     const focused = document.activeElement?.closest?.("#listed a")?.getAttribute("href");
     $("listed").replaceChildren(...answers.map((answer) => {
