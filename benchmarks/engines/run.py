@@ -1,7 +1,7 @@
 """How far honest proofs of one engine lie from another's prefill, and those of copies of the model.
 
     python benchmarks/engines/run.py OUT [--model DIR --name NAME] [--answers 100] [--tokens 256]
-        [--copies int8 fp8 int4] [--sglang .venv-sglang/bin/python] [--seconds S] [--table]
+        [--sglang-answers N] [--copies int8 fp8 int4] [--sglang .venv-sglang/bin/python] [--seconds S] [--table]
 
 vLLM and SGLang each answer the same requests, sampled at temperature 1. Each answer is held against a prefill by both
 servers (`POST /v1/toploc/verify`) and by transformers. vLLM also answers with copies of the weights (`models.alter`),
@@ -66,7 +66,7 @@ class Run:
 
     def answer(self, prover: str, weights: str, url: str) -> None:
         """All requests whose answers are not there."""
-        bodies = list(self._requests())[len(self.folder.answers(prover, weights)) :]
+        bodies = list(self._requests(self._count(prover)))[len(self.folder.answers(prover, weights)) :]
         with httpx.Client(base_url=url, timeout=900) as http, ThreadPoolExecutor(AT_ONCE) as pool:
 
             def ask(body: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Run:
     def _left(self, verifier: str) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
         seen = {(one.prover, one.weights, one.answer) for one in self.folder.held() if one.verifier == verifier}
         for prover, weights in self.provers:
-            if (prover, verifier) == ("vLLM", "vLLM") and weights != HONEST:
+            if prover == verifier:
                 continue  # of one engine seen by another
             for number, evidence in enumerate(self.folder.answers(prover, weights)):
                 if (prover, weights, number) not in seen:
@@ -126,11 +126,14 @@ class Run:
             raise SystemExit("out of time; the same command goes on here")
 
     def _is_complete(self, prover: str, weights: str) -> bool:
-        return len(self.folder.answers(prover, weights)) >= self.args.answers
+        return len(self.folder.answers(prover, weights)) >= self._count(prover)
 
-    def _requests(self) -> Iterator[dict[str, Any]]:
+    def _count(self, prover: str) -> int:
+        return self.args.sglang_answers or self.args.answers if prover == "SGLang" else self.args.answers
+
+    def _requests(self, count: int) -> Iterator[dict[str, Any]]:
         dice, natural = random.Random(0), prompts()
-        for number in range(self.args.answers):
+        for number in range(count):
             is_bundled = self.args.model == BUNDLED
             asked = " ".join(dice.choices(TOPICS, k=dice.randint(1, 12))) if is_bundled else natural[number]
             yield {
@@ -171,6 +174,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=BUNDLED, help="the folder of the weights")
     parser.add_argument("--name", default="toploc-mini", help="that they are served under, and of their thresholds")
     parser.add_argument("--answers", type=int, default=100, help="of each engine")
+    parser.add_argument("--sglang-answers", type=int, help="of SGLang, if it is to be other than of vLLM")
     parser.add_argument("--tokens", type=int, default=256, help="of each answer")
     parser.add_argument("--copies", nargs="*", default=[], help="kinds of copies, of `python -m models.alter`")
     parser.add_argument("--sglang", default=str(ROOT / ".venv-sglang" / "bin" / "python"), help="a Python with SGLang")
