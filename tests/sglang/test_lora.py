@@ -94,5 +94,3 @@ def test_an_adapter_that_the_model_does_not_name(adapted: Api) -> None:
     answer = adapted.post("/v1/chat/completions", **body)
     assert answer["choices"][0]["message"]["content"]
     assert answer["toploc_proofs"]["error"]["code"] == "model_name"
-    whole = adapted.post("/generate", text="The", lora_path="first", sampling_params={"max_new_tokens": 40})
-    assert whole["toploc_proofs"]["model"] == f"{NAME}:first"
