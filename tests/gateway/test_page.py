@@ -106,6 +106,42 @@ def test_it_asks_for_the_key(browser: Chrome, start: Callable[..., Running], pro
     browser.execute_script("sessionStorage.clear()")
 
 
+LATE = """
+const fetched = window.fetch;
+window.fetch = async (path, options) => {
+  const reply = await fetched(path, options);
+  if (reply.status === 401 && path.includes("answers/")) {
+    await new Promise((done) => { window.release = done; });
+    setTimeout(() => { window.late = true; }, 500);
+  }
+  return reply;
+};
+"""
+
+
+def test_a_late_refusal_is_of_the_key_before(
+    browser: Chrome, start: Callable[..., Running], provider: Provider
+) -> None:
+    """The page asks for a state and an answer at once, and is refused twice."""
+    gateway = start(provider, api_keys=[KEY])
+    gateway.http.headers["authorization"] = f"Bearer {KEY}"
+    report = gateway.ask(provider).headers["toploc-report"]
+    script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": LATE})
+    try:
+        browser.get(f"{gateway.url}/toploc#answer/{report}")
+        field = seen(browser, "#key input")
+        until(lambda: browser.execute_script("return Boolean(window.release)"))
+        field.send_keys(KEY, Keys.ENTER)
+        seen(browser, "#answer .answer.accepted")
+        browser.execute_script("window.release()")
+        until(lambda: browser.execute_script("return window.late"))
+        assert browser.find_element(By.CSS_SELECTOR, "#answer .answer.accepted").is_displayed()
+        assert not browser.find_element(By.ID, "key").is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+        browser.execute_script("sessionStorage.clear()")
+
+
 # What it shows
 
 

@@ -41,7 +41,8 @@ const live = (() => {
     const reply = await fetch(path, { cache: "no-store", redirect: "error", ...options, headers });
     if (reply.ok) return reply;
     const error = await errorOf(reply);
-    if (error.status === 401) wantKey(key ? "The server does not take this key." : "");
+    // A reply to an earlier key says nothing of the one that was given since.
+    if (error.status === 401 && sessionStorage.getItem(KEY) === key) wantKey(key ? "The server does not take this key." : "");
     throw error;
   };
   const json = async (path) => (await ask(path)).json();
@@ -103,7 +104,11 @@ const live = (() => {
         await sleep(0.2);
         continue;
       } catch (error) {
-        if (error.status === 401) { watching = false; return; }
+        if (error.status === 401) {
+          if ($("key").hidden) continue;
+          watching = false;
+          return;
+        }
         why = error instanceof Refused ? error.message : "the server cannot be reached";
       }
       status("lost", `not live: ${why}; it is tried again`);
