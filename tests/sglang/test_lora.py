@@ -94,3 +94,7 @@ def test_an_adapter_that_the_model_does_not_name(adapted: Api) -> None:
     answer = adapted.post("/v1/chat/completions", **body)
     assert answer["choices"][0]["message"]["content"]
     assert answer["toploc_proofs"]["error"]["code"] == "model_name"
+    # A request to /generate names none.
+    asked = {"text": "The", "lora_path": "first", "sampling_params": {"max_new_tokens": 40, "ignore_eos": True}}
+    whole = adapted.http.post("/generate", json=asked).json()
+    assert whole["toploc_proofs"]["model"] == f"{NAME}:first"
