@@ -164,7 +164,8 @@ def _token_tests(report: Report | None) -> Iterator[tuple[str, float, float, int
 
     Each ratio is the logarithm of a factor whose expectation is 1 at most for an honest answer. So a cumulative sum of
     one reaches c within n answers with a chance of n exp(-c) at most (Lorden 1971), and one of k with k times that.
-    Those of several sets of options are left out, of which an honest provider's keep one low.
+    Those of several sets of options are left out, of which an honest provider's keep one low; and the surprise of texts
+    alone, of which only a share counts, and that share is not known here.
     """
     if report is None or not any(check.name == "proofs" and check.reason == UNPROVEN for check in report.checks):
         return
@@ -172,7 +173,8 @@ def _token_tests(report: Report | None) -> Iterator[tuple[str, float, float, int
         if check.name != "tokens" or "swept" in check.figures:
             continue
         for kind in ("log_ratios", "margin_ratios"):
-            given = check.figures.get(kind)
+            alone = kind == "log_ratios" and check.figures.get("source") == "text"
+            given = None if alone else check.figures.get(kind)
             ratios = given if isinstance(given, dict) else {}
             for name, ratio in list(ratios.items())[:MOST_TESTS]:
                 if isinstance(ratio, int | float) and math.isfinite(ratio):

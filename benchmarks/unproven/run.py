@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Row = dict[str, Any]
 
-MOST: Final = 2000
+MOST: Final = 1000
 """Answers until which an alarm is waited for."""
-SIMULATIONS: Final = 1000
+SIMULATIONS: Final = 300
 CHUNK: Final = 32
 ROUND: Final = 8
 """Answers of a writer that are scored before the next writer's."""
@@ -159,9 +159,11 @@ def by_logprobs(honest: Sequence[Row], altered: Sequence[Row]) -> tuple[Floats, 
         np.array([test.log_ratio(scores) for row in rows[1::2] if (scores := chunks(row))])
         for rows in (honest, altered)
     ]
-    limit = threshold(ratios[0], answers=1000)
+    limit = threshold(ratios[0], answers=MOST, simulations=SIMULATIONS)
     return tuple(  # type: ignore[return-value]
-        audits_needed(ratios[0], ratios[1], share=share, limit=limit, most=MOST).astype(np.float64)
+        audits_needed(ratios[0], ratios[1], share=share, limit=limit, most=MOST, simulations=SIMULATIONS).astype(
+            np.float64
+        )
         for share in (1.0, 0.0)
     )
 

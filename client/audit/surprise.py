@@ -15,6 +15,8 @@ from toploc.pooling.surprise import FALSE_ALARM, PooledSurprise
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from toploc.report import Check
+
     from .entry import Entry
 
 MOST_MODELS: Final = 50
@@ -24,6 +26,9 @@ UNKNOWN: Final = "no model named"
 
 MOST_VARIANTS: Final = 32
 """Stops a verifier whose every report sweeps other options from filling memory and page."""
+
+UNKNOWN_TOKENS: Final = ("count_differs", "retokenised")
+"""Reasons of texts that the model may have written in tokens other than the tokenizer's."""
 
 KINDS: Final = {
     "surprise": ("log_ratios", "sampled answer"),
@@ -120,18 +125,30 @@ class Surprises:
 
     def __init__(self) -> None:
         self._models: dict[tuple[str, str], Surprise] = {}
+        self._texts = self._known = 0
+        """Texts alone so far, and those of which the tokens are known."""
 
     def add(self, entry: Entry) -> None:
         model = (entry.model or UNKNOWN)[:NAME_LENGTH]
         for check in entry.report.checks:
             if check.name != "tokens":
                 continue
+            self._texts += check.figures.get("source") == "text" or check.reason in UNKNOWN_TOKENS
+            self._known += check.figures.get("source") == "text"
             for kind, (figure, _) in KINDS.items():
                 key = (model, kind)
-                found = _ratios(check.figures, figure)
+                found = self._less_selection(check, _ratios(check.figures, figure))
                 known = sum(kind == other for _, other in self._models)
                 if found and (key in self._models or known < MOST_MODELS):
                     self._models.setdefault(key, Surprise(*key)).add(entry.line, found)
+
+    def _less_selection(self, check: Check, found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        """Of texts only those count whose tokens are known. Of a share of all answers a factor whose expectation is 1
+        at most has one of 1 / share at most, whichever they are."""
+        if check.figures.get("source") != "text":
+            return found
+        less = math.log(self._texts / self._known)
+        return {options: {name: ratio - less for name, ratio in one.items()} for options, one in found.items()}
 
     def __iter__(self) -> Iterator[Surprise]:
         return (surprise for surprise in self._models.values() if surprise.test.answers)

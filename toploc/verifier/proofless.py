@@ -117,9 +117,42 @@ def _tokens(evidence: Evidence, answer: Answer, told: Tokenised, policy: Policy,
     )
     figures = {**check.figures, "source": told.source}
     message = f"{check.message}; {SOURCES[told.source]}"
+    if told.source == "text" and "log_ratios" in figures:
+        figures["log_ratios"] = _below_0(figures["log_ratios"])
+    if (
+        told.source == "text"
+        and check.status == "failed"
+        and _may_be_spelled_otherwise(answer, check, policy, computed)
+    ):
+        more = "; but the model may have said this text in other tokens than its tokenizer's"
+        update = {"status": "undecided", "reason": "retokenised", "message": message + more, "figures": figures}
+        return check.model_copy(update=update)
     if check.status == "passed":
         return check.model_copy(update={"status": "weak", "reason": UNPROVEN, "message": message, "figures": figures})
     return check.model_copy(update={"message": message, "figures": figures})
+
+
+def _may_be_spelled_otherwise(answer: Answer, check: Check, policy: Policy, computed: Computed) -> bool:
+    """Whether another tokenisation of the text, of as many tokens, may be what makes an honest one look wrong.
+
+    It makes sampled text more surprising, never less. Greedy text can only be of another where the model, at the first
+    place that it would have another token, has one that the text goes on with.
+    """
+    if check.reason != "margin":
+        return check.reason not in ("unsurprising", "unsurprising_window")
+    if computed.scores is None:
+        return True
+    near = (policy.thresholds.tokens or tokens.DEFAULT).near
+    place = next((i for i, margin in enumerate(computed.scores.margin) if margin > near), 0)
+    rest = policy.decode(answer.token_ids[place:], True)
+    preferred = policy.decode([int(computed.scores.best[place])], True)
+    return bool(preferred) and rest.startswith(preferred)
+
+
+def _below_0(ratios: JsonValue) -> JsonValue:
+    """Those of the lack of surprise, which another tokenisation does not make larger."""
+    given = ratios if isinstance(ratios, dict) else {}
+    return {power: ratio for power, ratio in given.items() if power.startswith("-")}
 
 
 def _response(answer: Answer, told: Tokenised, policy: Policy, computed: Computed) -> Check:

@@ -100,6 +100,22 @@ def swept(*ratios: dict[str, float] | None) -> Report:
     return Report.of([Check.model_validate({**check, "figures": {"swept": listed}})], model="m")
 
 
+def test_what_is_left_out_is_taken_off_what_is_not() -> None:
+    """Of texts whose tokens are known for half, each answer counts log 2 less; ids count in full."""
+    sums = {}
+    for source in ("text", "ids"):
+        surprises = Surprises()
+        for line in range(1, 101):
+            check = {"name": "tokens", "choice": 0, "message": ""}
+            known = {"status": "weak", "reason": "unseeded", "figures": {"log_ratios": {"0.1": 0.5}, "source": source}}
+            unknown = {"status": "undecided", "reason": "count_differs"}
+            report = Report.of([Check.model_validate({**check, **(known if line % 2 else unknown)})], model="m")
+            surprises.add(entry_of(line, 0, "", b"", report))
+        [one] = surprises
+        sums[source] = (one.test.answers, surprises.raised)
+    assert sums == {"text": (50, False), "ids": (50, True)}
+
+
 def test_only_what_all_options_find_is_an_alarm() -> None:
     """An honest provider draws under one of them."""
     loud, quiet = {"0.1": 0.5}, {"0.1": -0.1}

@@ -65,7 +65,29 @@ def test_another_word_in_the_text(verify: Verify, plain: Recorded, find: Any, pr
     message["content"] = " ".join(words)
     counted = len(prefill.encode(message["content"]))
     evidence["response"]["usage"]["completion_tokens"] = counted
-    assert find(verify(evidence), "tokens").reason == "margin"
+    # What the model prefers there may be a space of its own, which the text goes on with too.
+    assert find(verify(evidence), "tokens").reason in ("margin", "retokenised")
+
+
+def test_surprising_text_accuses_nobody_where_it_may_be_spelled_otherwise(
+    verify: Verify, plain: Recorded, find: Any, prefill: TransformersPrefill
+) -> None:
+    """Of sampled text only the lack of surprise counts, alone and pooled; its ids are held to both."""
+    evidence = plain("finetuned-sampled")
+    choice = evidence["response"]["choices"][0]
+    text = choice["message"]["content"]
+    ids = prefill.encode(text)
+    choice["finish_reason"] = "length"
+    evidence["request"]["max_tokens"] = evidence["response"]["usage"]["completion_tokens"] = len(ids)
+    report = verify(evidence)
+    assert report.verdict == "undecided"
+    check = find(report, "tokens")
+    assert (check.status, check.reason) == ("undecided", "retokenised")
+    assert all(float(power) < 0 for power in check.figures["log_ratios"])
+    choice["token_ids"] = ids
+    check = find(verify(evidence), "tokens")
+    assert check.status == "failed"
+    assert any(float(power) > 0 for power in check.figures["log_ratios"])
 
 
 def test_an_answer_that_breaks_off_and_says_it_stopped(
@@ -186,7 +208,7 @@ def test_a_seed_is_tried_with_each_sampler(verify: Verify, plain: Recorded, find
     assert report.weak, report
     swept = find(report, "tokens").figures["swept"]
     assert [one["options"]["sampler"] for one in swept] == ["splitmix64", "murmur3", "philox", None]
-    assert [one["status"] for one in swept] == ["weak", "failed", "failed", "weak"]
+    assert [one["status"] for one in swept] == ["weak", "undecided", "undecided", "weak"]
     assert find(report, "tokens").reason == "unproven"
 
 
