@@ -7,6 +7,7 @@ import shutil
 import signal
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # A shell starts what runs in the background with SIGINT ignored, which everything that a test starts would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Tests do not time: on a machine that has other work an example of a millisecond takes a second.
+    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
