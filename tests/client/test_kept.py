@@ -12,6 +12,7 @@ from lying_provider import LyingProvider
 from openai import Stream
 from toploc_client import MissingProofs, RejectedResponse, ToplocError, UnacceptedResponse, kept
 from toploc_client.options import Options
+from toploc_client.synchronous import kept as fetching
 
 from toploc.protocol import ToplocProofs
 from toploc.receipts.keys import SigningKey
@@ -211,7 +212,7 @@ def test_replies_that_are_none(kind: str, stream: bool, monkeypatch: pytest.Monk
 
 def test_a_reply_a_byte_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "SECONDS", -1.0)
-    monkeypatch.setattr(kept, "_options", lambda: {"headers": {"X-Stainless-Raw-Response": "stream"}})
+    monkeypatch.setattr(fetching, "options", lambda: {"headers": {"X-Stainless-Raw-Response": "stream"}})
     provider = lossy()
     with pytest.raises(MissingProofs, match="took longer"):
         chat(provider.client(verifier=Asked()), provider)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -76,7 +77,7 @@ def test_one_prover_and_two_verifiers(
     total = json.loads((out / "summary.json").read_bytes())["total"]
     assert (total["responses"], total["accepted"], total["rejected"], total["undecided"]) == (52, 48, 2, 2)
     assert total["tokens"] == sum(entry["tokens"] for entry in entries) > 0
-    [head, *rows] = done.stdout.split("\nsurprise pooled")[0].splitlines()
+    [head, *rows] = re.split(r"\n(?:margins|surprise) pooled", done.stdout)[0].splitlines()
     all_of_them = rows[-1]
     assert head.split()[:3] == ["model", "day", "responses"]
     assert rows[0].startswith(NAME)
