@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from toploc_proxy.local_server import LocalServer
 
 CHAT: dict[str, Any] = {"model": "toploc-mini", "messages": [{"role": "user", "content": "What is 17 + 25?"}]}
-# Of an attempt that is never answered.
-PATIENCE = 2.0
+# Of an attempt that is never answered. One that is takes less, also on a busy machine.
+PATIENCE = 5.0
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
 
 
