@@ -47,7 +47,7 @@ def assert_all_gone(marker: str) -> None:
 
 def test_it_accepts_the_honest_answer_and_rejects_the_copys() -> None:
     with start("whole") as demo:
-        output, _ = demo.communicate(timeout=300)
+        output, _ = demo.communicate(timeout=550)
     assert demo.returncode == 0, output
     assert output.count("verdict   ACCEPTED") == 1
     assert output.count("verdict   REJECTED") == 1
