@@ -77,7 +77,11 @@ def test_one_prover_and_two_verifiers(
     total = json.loads((out / "summary.json").read_bytes())["total"]
     assert (total["responses"], total["accepted"], total["rejected"], total["undecided"]) == (52, 48, 2, 2)
     assert total["tokens"] == sum(entry["tokens"] for entry in entries) > 0
-    [head, *rows] = re.split(r"\n(?:margins|surprise) pooled", done.stdout)[0].splitlines()
+    pooled = [line for line in done.stdout.splitlines() if " pooled over answers: " in line]
+    # Of 48 honest answers and two of other requests' text.
+    assert ["ALARM" in line for line in pooled] == [True, False]
+    assert re.match(r"margins pooled .* at answer (49|50), line (50|51);", pooled[0])
+    [head, *rows] = [line for line in done.stdout.splitlines() if line not in pooled]
     all_of_them = rows[-1]
     assert head.split()[:3] == ["model", "day", "responses"]
     assert rows[0].startswith(NAME)
