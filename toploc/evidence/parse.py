@@ -220,8 +220,9 @@ def _without_proofs(
     listed = {c.get("index"): c for c in sent if isinstance(c, dict)} if isinstance(sent, list) else {}
     choices = _by_index(response.choices, "response.choices")
     said = [
-        Said(_said_by(choice).content, choice.finish_reason, _restructured(_said_by(choice)), listed.get(index, {}))
+        Said(message.content, choice.finish_reason, _restructured(message), listed.get(index, {}))
         for index, choice in sorted(choices.items())
+        for message in (_said_by(choice, chat=isinstance(request, Chat)),)
     ]
     stops = bool(request.stop or form.body.get("stop_token_ids"))
     asked = Asked(stops, continues=isinstance(request, Completion))
@@ -231,8 +232,9 @@ def _without_proofs(
     return ToplocProofs(dtype="bfloat16", model=model, prompt=PromptDigest.of(()), choices=made), derived
 
 
-def _said_by(choice: Choice) -> Message:
-    return choice.message if choice.message is not None else Message(content=choice.text)
+def _said_by(choice: Choice, *, chat: bool) -> Message:
+    """By the route alone: else a completion's honest `message` could stand beside another `text`."""
+    return choice.message if chat and choice.message is not None else Message(content=choice.text)
 
 
 def _answers(response: Response, proofs: ToplocProofs, *, chat: bool, proofless: bool = False) -> tuple[Answer, ...]:
@@ -254,7 +256,7 @@ def _answers(response: Response, proofs: ToplocProofs, *, chat: bool, proofless:
             fail(f"response.choices[{index}].message", "missing")
         if not chat and choice.text is None:
             fail(f"response.choices[{index}].text", "missing")
-        message = _said_by(choice)
+        message = _said_by(choice, chat=chat)
         prompt = proof.prompt or proofs.prompt
         answers.append(Answer(index, message.content, choice.finish_reason, proof, prompt, _restructured(message)))
     return tuple(answers)
