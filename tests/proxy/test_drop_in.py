@@ -16,6 +16,10 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 OUR_ROUTES = {
     ("/v1/toploc", "GET"),
+    ("/v1/toploc/page/events", "GET"),
+    ("/v1/toploc/page/rows", "POST"),
+    ("/v1/toploc/page/verifications/{name}", "GET"),
+    ("/v1/toploc/page/verify", "POST"),
     ("/v1/toploc/proofs/{response_id}", "GET"),
     ("/v1/toploc/receipts/{response_id}", "GET"),
     ("/v1/toploc/verify", "POST"),
