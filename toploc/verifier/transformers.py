@@ -22,10 +22,13 @@ from .rendering import prompt_of
 from .swept import best_of_variants, swept
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from torch import Tensor
+
     from ..evidence.evidence import Answer, Evidence
+    from ..proofs.chunks import Points
     from ..receipts.keys import PublicKey
 
 
@@ -76,13 +79,18 @@ class TransformersVerifier:
 
     def judge(self, evidence: Evidence) -> Report:
         """The report on parsed evidence; without proofs, under the variant of its options that finds least."""
-        if evidence.proofless:
-            variants = swept(evidence, knows_defaults=True)
-            return best_of_variants([(variant, self._report(variant.evidence)) for variant in variants])
-        return self._report(evidence)
+        if not evidence.proofless:
+            return self._report(evidence, [self.compute(evidence, answer) for answer in evidence.answers])
+        variants = swept(evidence, knows_defaults=True)
+        under = [variant.evidence for variant in variants]
+        by_answer = [self._computed(under, answer) for answer in evidence.answers]
+        reports = [
+            self._report(variant.evidence, [computed[place] for computed in by_answer])
+            for place, variant in enumerate(variants)
+        ]
+        return best_of_variants(list(zip(variants, reports, strict=True)))
 
-    def _report(self, evidence: Evidence) -> Report:
-        computed = [self.compute(evidence, answer) for answer in evidence.answers]
+    def _report(self, evidence: Evidence, computed: Sequence[Computed | Check]) -> Report:
         names = tuple(self.policy.names)
         return judge(evidence.under_one_name(names) if names else evidence, self.policy, computed)
 
@@ -94,6 +102,19 @@ class TransformersVerifier:
         2. The model can be run over prompt and answer (`beyond_the_model`).
         3. One forward pass; top-k of its states, and the scores of its logits.
         """
+        [computed] = self._computed([evidence], answer)
+        return computed
+
+    def _computed(self, variants: Sequence[Evidence], answer: Answer) -> list[Computed | Check]:
+        """See `compute`; of evidence that differs in options alone, which a forward pass does not depend on."""
+        prefilled = self._prefilled(variants[0], answer)
+        if isinstance(prefilled, Check):
+            return [prefilled] * len(variants)
+        prompt, states, points = prefilled
+        return [*self._scored_under(variants, answer, prompt, states, points)]
+
+    def _prefilled(self, evidence: Evidence, answer: Answer) -> tuple[tuple[int, ...], Tensor, Points] | Check:
+        """The prompt, the states of the answer's tokens, and their top-k."""
         if not answer.token_ids:  # 0
             return not_computable(answer, "tokens", "token_ids", "its tokens are not known")
         prompt, token_ids = prompt_of(evidence, answer, self.prefill.tokenizer), answer.token_ids  # 1
@@ -106,14 +127,22 @@ class TransformersVerifier:
             return beyond
         states = self.prefill.states(prompt, token_ids)  # 3
         try:
-            points = state_points(states, TOPK)
+            return tuple(prompt), states, state_points(states, TOPK)
         except InvalidActivations as error:
             return not_computable(answer, "proofs", "activations_invalid", str(error))
-        scores = logprobs = None
-        sampling = evidence.sampling_of(answer)
-        if self._scored and self.prefill.has_logits and not sampling.other:
-            logits = self.prefill.logits(states)
-            scores = score_tokens(logits, prompt, token_ids, sampling, self.prefill.eos_token_ids)
-        if self.prefill.has_logits and evidence.proofless and evidence.tokenised[answer.index].logprobs is not None:
-            logprobs = token_logprobs(self.prefill.logits(states), token_ids, 0).values[:, 0].astype(np.float64)
-        return Computed(tuple(prompt), points, proof_dtype(states)[0], scores, logprobs=logprobs)
+
+    def _scored_under(
+        self, variants: Sequence[Evidence], answer: Answer, prompt: tuple[int, ...], states: Tensor, points: Points
+    ) -> Iterator[Computed]:
+        """Logits are computed anew for each use, a few rows at a time: all of them would be gigabytes."""
+        has_logits, eos_token_ids = self.prefill.has_logits, self.prefill.eos_token_ids
+        logprobs = None
+        if has_logits and variants[0].proofless and variants[0].tokenised[answer.index].logprobs is not None:
+            found = token_logprobs(self.prefill.logits(states), answer.token_ids, 0)
+            logprobs = found.values[:, 0].astype(np.float64)
+        for evidence in variants:
+            scores, sampling = None, evidence.sampling_of(answer)
+            if self._scored and has_logits and not sampling.other:
+                logits = self.prefill.logits(states)
+                scores = score_tokens(logits, prompt, answer.token_ids, sampling, eos_token_ids)
+            yield Computed(prompt, points, proof_dtype(states)[0], scores, logprobs=logprobs)

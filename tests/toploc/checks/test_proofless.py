@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from toploc.report import Report
+from toploc.verifier.prefill import TransformersPrefill
 
 if TYPE_CHECKING:
     from conftest import Verify
 
-    from toploc.verifier.prefill import TransformersPrefill
 
 Recorded = "Callable[[str], dict[str, Any]]"
 TEXT_ALONE = ["greedy", "greedy-short", "content-parts", "completion", "chat-batch", "no-proofs", "sampled-defaults"]
@@ -201,6 +201,21 @@ def test_options_that_are_not_known_are_swept(verify: Verify, plain: Recorded, f
     assert "margin_ratios" in swept[0]
     assert "log_ratios" in swept[1]
     assert verify({**evidence, "sampling": [{"temperature": 0}]}).verdict == "rejected"
+
+
+def test_the_model_is_run_once_however_many_options_are_tried(
+    verify: Verify, plain: Recorded, find: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, states = [], TransformersPrefill.states
+
+    def counted(self: TransformersPrefill, *arguments: Any) -> Any:
+        runs.append(arguments)
+        return states(self, *arguments)
+
+    monkeypatch.setattr(TransformersPrefill, "states", counted)
+    swept = find(verify(plain("seeded")), "tokens").figures["swept"]
+    assert len(swept) > 1
+    assert len(runs) == 1
 
 
 def test_a_seed_is_tried_with_each_sampler(verify: Verify, plain: Recorded, find: Any) -> None:
