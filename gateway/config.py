@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from toploc_client.environment import expanded
+from pydantic import Field, SecretStr, field_validator, model_validator
+from toploc_client.configuration import NAME, Section, is_url, read_section, require_candidates, require_distinct
 from toploc_client.judgement import Rule  # noqa: TC002 (pydantic reads it)
 
-from toploc.errors import MalformedEvidence, ToplocError
-from toploc.evidence.candidates import candidates_in
+from toploc.errors import ToplocError
 
 from .errors import InvalidConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-"""Of an upstream: it stands in headers, metrics and paths."""
 
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
@@ -32,11 +25,7 @@ delivered, with a line in the log."""
 Event = Literal["rejected", "undecided", "missing", "alarm"]
 
 
-class _Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Quarantine(_Options):
+class Quarantine(Section):
     """`after`: what brings an upstream there. It comes back after `seconds`, or by an operator's word alone if `never`;
     then its next `probation` answers are all checked before they are delivered."""
 
@@ -45,7 +34,7 @@ class Quarantine(_Options):
     probation: int = Field(default=20, ge=0)
 
 
-class Policy(_Options):
+class Policy(Section):
     """What is done with an upstream's answers; the file's own `policy` is the default of each upstream's."""
 
     when: Literal["inline", "background"] = "inline"
@@ -75,16 +64,16 @@ class Policy(_Options):
         return self.model_copy(update={"when": "inline", "audit_rate": 1.0, **stern})
 
 
-class VerifierOptions(_Options):
+class VerifierOptions(Section):
     url: str
     api_key: SecretStr | None = None
     timeout: float = Field(default=660, gt=0)
     retries: int = Field(default=4, ge=0)
 
-    _url = field_validator("url")(lambda value: _is_url(value))
+    _url = field_validator("url")(is_url)
 
 
-class UpstreamOptions(_Options):
+class UpstreamOptions(Section):
     """`proofs`: `given` with every answer; to be `asked` for, by `"toploc": {"enabled": true}`; or `none`, and then
     verifiers, if there are any, hold answers to their text alone, drawn under one of `sampling`. `models`: those that
     it serves, `*` for all."""
@@ -101,7 +90,7 @@ class UpstreamOptions(_Options):
     draw_seeds: bool = True
     policy: Policy = Policy()
 
-    _url = field_validator("url")(lambda value: _is_url(value))
+    _url = field_validator("url")(is_url)
 
     @model_validator(mode="after")
     def _somebody_checks(self) -> Self:
@@ -109,10 +98,7 @@ class UpstreamOptions(_Options):
             raise ValueError("verifiers: nobody checks the proofs; give verifiers or trusted_keys, or `proofs: none`")
         if self.sampling is not None and self.proofs != "none":
             raise ValueError("sampling: goes with `proofs: none`; of other answers the request says it")
-        try:
-            candidates_in(None if self.sampling is None else [*self.sampling])
-        except MalformedEvidence as error:
-            raise ValueError(str(error)) from None
+        require_candidates(self.sampling)
         return self
 
     @property
@@ -131,7 +117,7 @@ class UpstreamOptions(_Options):
         return model is None or model in self.models or "*" in self.models
 
 
-class StoreOptions(_Options):
+class StoreOptions(Section):
     """`evidence`: of all answers, or of those that are `checked` alone. `on_error`: `fail` refuses answers that cannot
     be stored, `warn` delivers them."""
 
@@ -148,7 +134,7 @@ class StoreOptions(_Options):
         return value
 
 
-class Limits(_Options):
+class Limits(Section):
     """`requests` in progress at once; bytes of a request's body, of an answer that is checked, and of all that are."""
 
     requests: int = Field(default=512, ge=1)
@@ -157,7 +143,7 @@ class Limits(_Options):
     held_bytes: int = Field(default=2**30, ge=1)
 
 
-class Timeouts(_Options):
+class Timeouts(Section):
     """Seconds: to connect to an upstream; between two parts of its reply; for the whole reply; for an application's
     request to come in whole; for answers in progress when the gateway stops."""
 
@@ -168,7 +154,7 @@ class Timeouts(_Options):
     stop: float = Field(default=30, gt=0)
 
 
-class Config(_Options):
+class Config(Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8100, ge=0, le=65535)
     api_keys: tuple[SecretStr, ...] = ()
@@ -200,8 +186,7 @@ class Config(_Options):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         names = [upstream.name for upstream in self.upstreams]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"upstreams: two are called {twice!r}; give each a name of its own")
+        require_distinct(names, "upstreams")
         if not (self.api_keys or self.open or self.host in LOOPBACK):
             raise ValueError(f"api_keys: whoever reaches {self.host} may ask; give keys, or `open: true`")
         return self
@@ -210,17 +195,9 @@ class Config(_Options):
 def read_config(path: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Config:
     """Raises InvalidConfig, a line for each field that is wrong."""
     try:
-        given = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidConfig(f"{path}: cannot be read: {error}") from None
-    if not isinstance(given, dict):
-        raise InvalidConfig(f"{path}: expected names and values, such as `upstreams:`")
-    try:
-        return Config.model_validate(expanded(given, environment))
-    except ValidationError as error:
-        raise InvalidConfig("\n".join(f"{path}: {line}" for line in map(_line, error.errors()))) from None
+        return read_section(path, Config, environment, example="upstreams", document="docs/gateway.md")
     except ToplocError as error:
-        raise InvalidConfig(f"{path}: {error}") from None
+        raise InvalidConfig(str(error)) from None
 
 
 def _lenient(upstream: Any) -> Any:
@@ -244,19 +221,3 @@ def _with_policy(upstream: Any, policy: Any) -> Any:
     if isinstance(policy.get("quarantine"), dict) and isinstance(own.get("quarantine"), dict):
         both["quarantine"] = {**policy["quarantine"], **own["quarantine"]}
     return {**upstream, "policy": both}
-
-
-def _is_url(value: str) -> str:
-    if not re.match(r"^https?://[^/\s?#@]+(/[^\s?#@]*)?$", value):
-        raise ValueError("expected http://… or https://…, without user, query or fragment")
-    return value.rstrip("/")
-
-
-def _line(error: Any) -> str:
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        message = "no such option; docs/gateway.md lists them"
-    elif error["type"] == "missing":
-        message = "is missing; give it"
-    return f"{place}: {message}" if place else message

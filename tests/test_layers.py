@@ -48,7 +48,7 @@ LAYERS = {
         "__init__",
     ],
     "toploc_client": [
-        "log share fields merging items asked environment",
+        "log share fields merging items asked configuration",
         "judgement exchange routes",
         "errors kept options replays",
         "answer assembler background foreign seeds verifiers",
