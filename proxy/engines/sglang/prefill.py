@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import threading
 from contextlib import aclosing
 from contextvars import ContextVar
 from http import HTTPStatus
@@ -16,12 +14,13 @@ from toploc.errors import ProofUnavailable
 from toploc.tokens.masks import Constraint
 
 from ...verify.engine import Busy
+from ...verify.tokenizer import OwnTokenizer
 from .call import name_of
 from .rehearsal import Rehearsal
 from .sampling import handed_over
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from starlette.datastructures import State
 
@@ -42,7 +41,7 @@ class _Alive:
     dead_error: Final[BaseException] = RuntimeError("the engine died")
 
 
-class PrefillEngine:
+class PrefillEngine(OwnTokenizer):
     """See `verify.engine.Engine`.
 
     Args:
@@ -62,28 +61,11 @@ class PrefillEngine:
         self.context_length = int(config.context_len)
         # Of a prompt that is rehearsed all options are read from what the engine is handed.
         self.defaults: Mapping[str, Any] = {}
-        # Routes use the manager's at the same time, and a tokenizer is not to be shared between threads.
-        self._tokenizer = copy.deepcopy(manager.tokenizer)
-        self._encoding = threading.Lock()
-        listed = config.hf_eos_token_id or ()
-        self.eos_token_ids: Collection[int] = frozenset(
-            int(i) for i in (*listed, self._tokenizer.eos_token_id) if i is not None
-        )
+        super().__init__(manager.tokenizer, config.hf_eos_token_id or ())
         self.chat_template: str | Mapping[str, str] | None = getattr(self._tokenizer, "chat_template", None)
         self._manager = manager
         self.rehearsal = Rehearsal(manager, state)
         self.reports: Literal["logprobs", "logits"] | None = "logprobs"
-
-    @property
-    def end(self) -> int | None:
-        return next(iter(self.eos_token_ids)) if len(self.eos_token_ids) == 1 else None
-
-    def encode(self, text: str, /) -> list[int]:
-        with self._encoding:
-            return [int(token) for token in self._tokenizer.encode(text, add_special_tokens=False)]
-
-    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool, /) -> str:
-        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
 
     def spelled(self, _: str, /) -> int:
         """Log-probabilities under grammars are held against nothing."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import threading
 from collections import Counter
 from contextlib import aclosing
 from http import HTTPStatus
@@ -12,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from ...verify.engine import Busy
+from ...verify.tokenizer import OwnTokenizer
 from .constraints import Constraints, handed_over
 from .media import with_media
 from .rehearsal import Rehearsal
 from .sampler import watermarks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 
     from starlette.datastructures import State
     from vllm.engine.protocol import EngineClient
@@ -35,7 +34,7 @@ REPORTS: Final[Mapping[str, Literal["logprobs", "logits"]]] = {"raw_logprobs": "
 """By `--logprobs-mode`: what the model's own logits give."""
 
 
-class PrefillEngine:
+class PrefillEngine(OwnTokenizer):
     """See `verify.engine.Engine`.
 
     Args:
@@ -57,14 +56,8 @@ class PrefillEngine:
         self.vocab_size = int(config.model_config.get_vocab_size())
         self.context_length = int(config.model_config.max_model_len)
         self.defaults: Mapping[str, Any] = config.model_config.get_diff_sampling_param()
-        # Routes use the engine's tokenizer at the same time, and a tokenizer is not to be shared between threads.
-        self._tokenizer = copy.deepcopy(engine.renderer.get_tokenizer())
-        self._encoding = threading.Lock()
         ends = config.model_config.try_get_generation_config().get("eos_token_id")
-        listed = ends if isinstance(ends, list) else [ends]
-        self.eos_token_ids: Collection[int] = frozenset(
-            int(i) for i in (*listed, self._tokenizer.eos_token_id) if i is not None
-        )
+        super().__init__(engine.renderer.get_tokenizer(), ends if isinstance(ends, list) else [ends])
         given = getattr(getattr(state, "openai_serving_chat", None), "chat_template", None)
         self.chat_template: str | Mapping[str, str] | None = given or self._tokenizer.chat_template
         self._generate = generate
@@ -75,17 +68,6 @@ class PrefillEngine:
         self._watermarks = watermarks(config)
         self._models = getattr(state, "openai_serving_models", None)
         self._priority = priority if config.scheduler_config.policy == "priority" else 0
-
-    @property
-    def end(self) -> int | None:
-        return next(iter(self.eos_token_ids)) if len(self.eos_token_ids) == 1 else None
-
-    def encode(self, text: str, /) -> list[int]:
-        with self._encoding:
-            return [int(token) for token in self._tokenizer.encode(text, add_special_tokens=False)]
-
-    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool, /) -> str:
-        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
 
     def spelled(self, text: str, /) -> int:
         if self._texts is None:
