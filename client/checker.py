@@ -129,10 +129,13 @@ class Checker:
         opinions = await asyncio.gather(*(named.ask_async(given.evidence) for named in self._verifiers))
         return Judgement.by(self.options.rule, opinions, given.own, unproven=given.unproven)
 
-    def given(self, exchange: Exchange) -> Given:
-        """An answer that is judged because somebody asks. Raises ToplocError where there is nobody to judge it."""
+    def require_verifiers(self) -> None:
+        """Raises ToplocError where there is nobody to judge an answer."""
         if not self.verifies:
             raise ToplocError("verifier: none was given to this client")
+
+    def given(self, exchange: Exchange) -> Given:
+        """An answer that is judged because somebody asks."""
         return Given(exchange, tuple(self._receipts(exchange)))
 
     def flush(self, timeout: float | None = None) -> bool:

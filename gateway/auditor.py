@@ -163,13 +163,7 @@ class Auditor(Checker):
 
     def _given(self, finding: Finding, answer: Answer) -> Given | None:
         if self.proofless:
-            # Nothing but its text counts, whatever field it comes with.
-            wanted = answer.exchange is not None and finding.drawn and not answer.says_nothing
-            if answer.exchange is None or not wanted:
-                return None
-            inline = self.policy.when == "inline"
-            drawn = not inline or self.chosen(next(self._numbers), answer.exchange)
-            return Given(answer.exchange, ()) if drawn else None
+            return self._given_text(finding, answer)
         try:
             given = self.begin(answer)
             if finding.drawn or given is None or any(check.status in ("failed", "undecided") for check in given.own):
@@ -181,6 +175,15 @@ class Auditor(Checker):
             logger.exception("an answer could not be read")
             finding.worsen("undecided", f"{type(error).__name__}: {error}"[:200])
         return None
+
+    def _given_text(self, finding: Finding, answer: Answer) -> Given | None:
+        """Nothing but its text counts, whatever field it comes with."""
+        exchange = answer.exchange
+        if exchange is None or not finding.drawn or answer.says_nothing:
+            return None
+        if self.policy.when == "inline" and not self.chosen(next(self._numbers), exchange):
+            return None
+        return Given(exchange)
 
     async def _close(self, finding: Finding, answer: Answer) -> None:
         """Nothing is left to find. What was refused is kept as evidence, like what was checked."""

@@ -32,7 +32,7 @@ async def finish(checker: Checker, answer: Answer, fetch: FetchAsync | None = No
 
 async def judge(checker: Checker, exchange: Exchange, fetch: FetchAsync) -> Judgement:
     """What the verifiers say of an answer that somebody asks about. Raises ToplocError where there is no verifier."""
-    checker.given(exchange)
+    checker.require_verifiers()
     answer = Answer(exchange, None, exchange.proofs)
     if checker.options.fetch_proofs is not False and (name := answer.fetchable) is not None:
         exchange = checker.receive(answer, await fetch(name)).exchange or exchange

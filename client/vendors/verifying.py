@@ -81,8 +81,9 @@ async def reports(config: Config, replies: Sequence[Reply]) -> list[Entry]:
             items = [without_proofs(one, config.sampling) for one in data[first : first + BATCH]]
             try:
                 async for index, result in verifier.verify_many(items):
-                    good = isinstance(result, Report)
-                    found[first + index] = result if good else unreported("unverified", str(result))  # type: ignore[assignment]
+                    if not isinstance(result, Report):
+                        result = unreported("unverified", str(result))
+                    found[first + index] = result
             except VerifierUnavailable as error:
                 for place in range(first, first + len(items)):
                     found.setdefault(place, unreported("unverified", str(error)))
