@@ -19,9 +19,7 @@ import httpx
 import pytest
 import yaml
 from options import NAME
-from parties import Running, Served
-from toploc_gateway.app import application
-from toploc_gateway.config import read_config
+from parties import Running, gateway_before
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,16 +89,8 @@ def run(name: str, *arguments: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def gateway(server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("gateway")
-    upstream = {"name": "one", "url": f"{server.url}/v1", "models": [NAME], "verifiers": [{"url": server.url}]}
-    config = {"api_keys": ["none"], "store": {"url": f"sqlite:{folder / 'gateway.db'}"}, "upstreams": [upstream]}
-    (folder / "gateway.yaml").write_text(yaml.safe_dump(config))
-    app = application(read_config(folder / "gateway.yaml"))
-    with Served(app) as served:
-        running = Running(served, app.state.gateway)
-        running.http.headers["authorization"] = "Bearer none"
+    with gateway_before(server.url, NAME, "none", tmp_path_factory.mktemp("gateway")) as running:
         yield running
-        running.http.close()
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Any
 import anthropic
 import openai
 import pytest
-import yaml
 from options import NAME
-from parties import Running, Served
-from toploc_gateway.app import application
-from toploc_gateway.config import read_config
+from parties import Running, gateway_before
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,16 +21,8 @@ QUESTION: list[Any] = [{"role": "user", "content": "What is 17 + 25?"}]
 
 @pytest.fixture(scope="module")
 def gateway(server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("gateway")
-    upstream = {"name": "one", "url": f"{server.url}/v1", "models": [NAME], "verifiers": [{"url": server.url}]}
-    config = {"api_keys": ["key"], "store": {"url": f"sqlite:{folder / 'gateway.db'}"}, "upstreams": [upstream]}
-    (folder / "gateway.yaml").write_text(yaml.safe_dump(config))
-    app = application(read_config(folder / "gateway.yaml"))
-    with Served(app) as served:
-        running = Running(served, app.state.gateway)
-        running.http.headers["authorization"] = "Bearer key"
+    with gateway_before(server.url, NAME, "key", tmp_path_factory.mktemp("gateway")) as running:
         yield running
-        running.http.close()
 
 
 def test_every_route_is_accepted(gateway: Running) -> None:

@@ -7,12 +7,12 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from adapters import ADAPTERS, make_adapters, merged
 
-from models.adapter import RANK, make_adapter, merge
+from models.adapter import RANK
 from models.corpus import exchange
 from toploc.proofs.verdict import verify_activations
 from toploc.protocol import ToplocProofs
-from toploc.verifier.prefill import TransformersPrefill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,16 +22,12 @@ if TYPE_CHECKING:
     from toploc_proxy.local_server import LocalServer
 
     from toploc.thresholds.bounds import Thresholds
-
-ADAPTERS = ("first", "second")
+    from toploc.verifier.prefill import TransformersPrefill
 
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("adapters")
-    for seed, name in enumerate(ADAPTERS):
-        make_adapter(root / name, seed)
-    return {name: root / name for name in ADAPTERS}
+    return make_adapters(tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +35,7 @@ def engines(
     adapters: dict[str, Path], prefill: TransformersPrefill, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, TransformersPrefill]:
     """The independent engine of each model by its served name."""
-    root = tmp_path_factory.mktemp("merged")
-    for name, adapter in adapters.items():
-        merge(adapter, root / name)
-    return {"toploc-mini": prefill} | {name: TransformersPrefill(root / name) for name in adapters}
+    return {"toploc-mini": prefill} | merged(adapters, tmp_path_factory.mktemp("merged"))
 
 
 @pytest.fixture(scope="module")

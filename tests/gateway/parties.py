@@ -18,6 +18,8 @@ import yaml
 from lying_provider import LyingProvider
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from toploc_gateway.app import application
+from toploc_gateway.config import read_config
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -114,6 +116,20 @@ class Provider:
         response = StreamingResponse(parts(), self.status or made.status_code, headers)
         with suppress(ConnectionError):  # the server closes the connection of a reply without an end
             await response(scope, receive, send)
+
+
+@contextmanager
+def gateway_before(url: str, model: str, key: str, folder: Path) -> Iterator[Running]:
+    """One with a key of its own, before a server that also verifies; its client has the key."""
+    upstream = {"name": "one", "url": f"{url}/v1", "models": [model], "verifiers": [{"url": url}]}
+    config = {"api_keys": [key], "store": {"url": f"sqlite:{folder / 'gateway.db'}"}, "upstreams": [upstream]}
+    (folder / "gateway.yaml").write_text(yaml.safe_dump(config))
+    app = application(read_config(folder / "gateway.yaml"))
+    with Served(app) as served:
+        running = Running(served, app.state.gateway)
+        running.http.headers["authorization"] = f"Bearer {key}"
+        yield running
+        running.http.close()
 
 
 class VerifierApp:

@@ -277,7 +277,8 @@ def test_many_at_once_while_things_break(
     delivered = [reply for reply in replies if reply.status_code == 200]
     assert len(delivered) > 10
     assert {reply.headers["toploc-verdict"] for reply in delivered} == {"accepted"}
-    gateway.eventually(lambda: "pending" not in gateway.upstream()["answers"].get("toploc-mini", {}))
+    for name in ("one", "two"):
+        gateway.eventually(lambda name=name: "pending" not in gateway.upstream(name)["answers"].get("toploc-mini", {}))
     assert {gateway.report(reply)["verdict"] for reply in delivered} == {"accepted"}
     refused = [reply for reply in replies if "toploc-report" in reply.headers and reply.status_code == 424]
     assert {gateway.report(reply)["verdict"] for reply in refused} <= {"accepted", "rejected", "missing"}

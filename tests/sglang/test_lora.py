@@ -7,14 +7,14 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from adapters import ADAPTERS, make_adapters, merged
 from asking import Api
 from options import NAME
 
-from models.adapter import RANK, make_adapter, merge
+from models.adapter import RANK
 from models.corpus import exchange
 from toploc.proofs.verdict import verify_activations
 from toploc.thresholds.bounds import Thresholds
-from toploc.verifier.prefill import TransformersPrefill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,19 +23,16 @@ if TYPE_CHECKING:
     from toploc_proxy.local_server import LocalServer
 
     from toploc.protocol import ToplocProofs
+    from toploc.verifier.prefill import TransformersPrefill
 
 pytestmark = pytest.mark.sglang_all
 
-ADAPTERS = ("first", "second")
 NAMES = (NAME, *(f"{NAME}:{adapter}" for adapter in ADAPTERS))
 
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("adapters")
-    for seed, name in enumerate(ADAPTERS):
-        make_adapter(root / name, seed)
-    return {name: root / name for name in ADAPTERS}
+    return make_adapters(tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +40,8 @@ def engines(
     adapters: dict[str, Path], prefill: TransformersPrefill, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, TransformersPrefill]:
     """The independent engine of each model by its name in requests."""
-    root = tmp_path_factory.mktemp("merged")
-    for name, adapter in adapters.items():
-        merge(adapter, root / name)
-    return {NAME: prefill} | {f"{NAME}:{name}": TransformersPrefill(root / name) for name in adapters}
+    own = merged(adapters, tmp_path_factory.mktemp("merged"))
+    return {NAME: prefill} | {f"{NAME}:{name}": engine for name, engine in own.items()}
 
 
 @pytest.fixture(scope="module")
