@@ -8,6 +8,7 @@ import multiprocessing
 import random
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
@@ -94,7 +95,7 @@ class Streams:
 
 
 def _run(url: str, count: int, shape: Shape, seed: int, proofs: Any, going: Any, answers: Any) -> None:
-    async def ask(number: int) -> None:
+    async def ask(session: aiohttp.ClientSession, number: int) -> None:
         rng = random.Random(f"{seed}:{number}")
         while going.value:
             proven = bool(proofs.value)
@@ -112,24 +113,16 @@ def _run(url: str, count: int, shape: Shape, seed: int, proofs: Any, going: Any,
             answers.put(Answer(proven, asked, tuple(events)))
 
     async def run() -> None:
-        nonlocal session
+        unlimited, connector = aiohttp.ClientTimeout(total=None), aiohttp.TCPConnector(limit=0)
         # An event may hold the proofs of thousands of tokens.
-        session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=None),
-            connector=aiohttp.TCPConnector(limit=0),
-            read_bufsize=2**22,
-        )
-        async with session:
-            await asyncio.gather(*(ask(number) for number in range(count)))
+        async with aiohttp.ClientSession(timeout=unlimited, connector=connector, read_bufsize=2**22) as session:
+            await asyncio.gather(*(ask(session, number) for number in range(count)))
 
-    session: aiohttp.ClientSession = None  # type: ignore[assignment]
     asyncio.run(run())
 
 
 def sizes(model: str) -> int:
     """How many tokens a model's vocabulary has, by its config.json."""
-    from pathlib import Path
-
     config = json.loads(Path(model, "config.json").read_text("utf-8"))
     size: int = config["vocab_size"]
     return size
