@@ -34,6 +34,9 @@ LAG: Final = 16
 """A reduction is one launch, however many chunks it has, and 64 requests complete two chunks a step. The rows of a
 chunk are overwritten 32 rows after it is complete."""
 
+BUFFERS: Final = 4
+"""Of each capacity, at the start: reductions that can wait to be read before more memory is pinned."""
+
 NO_RING: Final = 1 << 30
 """Of a step's own rows, which lie in no ring: more than any step has."""
 
@@ -63,6 +66,7 @@ class DeviceRing:
         self.num_slots = num_slots
         self.num_rows = num_rows
         self._topk = topk
+        self._width = 2 * topk + 2 * CHUNK_SIZE
         self._dtype = dtype
         self._device = device
         # A ring holds a second chunk, so writes reach the rows of a chunk in reduction only after so many more rows.
@@ -81,7 +85,9 @@ class DeviceRing:
         self._compiled: dict[object, Any] = {}
         self._lock = threading.Lock()
         self._pending: list[_Reduction] = []
-        self._buffers: dict[int, list[_Buffer]] = {}
+        # Pinning memory takes as long as some steps, so the engine's thread finds what it needs.
+        capacities = [1 << bits for bits in range((num_slots - 1).bit_length() + 1)]
+        self._buffers = {capacity: [_Buffer(capacity, self._width) for _ in range(BUFFERS)] for capacity in capacities}
 
     @property
     def num_bytes(self) -> int:
@@ -113,14 +119,16 @@ class DeviceRing:
         """Launches a kernel on the current stream.
 
         What Triton compiles another form for (triton/runtime/jit.py, 3.6) is asked here: to find that out anew is most
-        of a launch.
+        of a launch. Of the rest, most is asking the driver about each tensor's memory, which it leaves out where it is
+        given a number (`getPointer`, triton/backends/nvidia/driver.py). Pinned memory has one address for both sides.
         """
-        key = kernel, specialised, *[(tensor.dtype, tensor.data_ptr() & 15) for tensor in tensors]
+        pointers = [tensor.data_ptr() for tensor in tensors]
+        key = kernel, specialised, *[(tensor.dtype, at & 15) for tensor, at in zip(tensors, pointers, strict=True)]
         compiled = self._compiled.get(key)
         if compiled is None:
             self._compiled[key] = kernel[(programs,)](*tensors, *sizes, **options)
         else:
-            compiled[(programs, 1, 1)](*tensors, *sizes)
+            compiled[(programs, 1, 1)](*pointers, *sizes)
 
     def _order_after_reductions(self, *, everything: bool) -> None:
         """Lets the model's stream wait for the reductions whose rows the next write may overwrite."""
@@ -185,7 +193,7 @@ class DeviceRing:
             free = self._buffers.setdefault(capacity, [])
             if free:
                 return free.pop()
-        return _Buffer(capacity, 2 * self._topk + 2 * CHUNK_SIZE)
+        return _Buffer(capacity, self._width)
 
     def read(self, buffer: _Buffer, count: int) -> Features:
         """Features from a buffer whose event has passed; takes the buffer back."""

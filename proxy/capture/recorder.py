@@ -43,6 +43,9 @@ UNREAD_SECONDS: Final = 5.0
 """An answer's proofs are asked for within milliseconds of its end, or, in a stream, when its client has read up to
 there. Stops clients that do not read from taking every slot, and with them everybody else's proofs."""
 
+BELOW: Final = 1 << 63
+"""Negative numbers, read as unsigned ones of 64 bits."""
+
 DRAIN_SECONDS: Final = 2.0
 """Before the engine sleeps, for the proofs of answers that are over to be asked for."""
 
@@ -171,15 +174,19 @@ class Recorder:
         return self._batch if self._batch.captures else None
 
     def _record_decoding(self, step: Step, batch: Batch) -> bool:
-        """What most steps are, in a few operations: one row of each request, and no chunk to reduce. False if it is
-        none of those."""
+        """What most steps are, in a few operations: one row of each request. False if it is another."""
         if self._draft_tokens or not step.one_row_each:
             return False
         first = step.first_positions if batch.is_whole else step.first_positions[batch.members]
-        # As unsigned numbers, positions below the floor are beyond any bound.
-        if (first - batch.floors).view(np.uint64).max() >= CHUNK_SIZE + self._ring.lag - 1:
+        ahead = first - batch.floors
+        # As unsigned numbers, positions below the floor are beyond any other.
+        most = int(ahead.view(np.uint64).max())
+        if most >= BELOW:
             return False
+        # The same object as in the step before, which the ring has read.
         self._ring.write(step, batch.one_row_each)
+        if most + 1 >= CHUNK_SIZE + self._ring.lag:
+            self._reduce_ring(batch, first + 1, self._ring.lag)
         return True
 
     def _record(self, step: Step, batch: Batch) -> None:
