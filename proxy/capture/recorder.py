@@ -186,7 +186,7 @@ class Recorder:
         # The same object as in the step before, which the ring has read.
         self._ring.write(step, batch.one_row_each)
         if most + 1 >= CHUNK_SIZE + self._ring.lag:
-            self._reduce_ring(batch, first + 1, self._ring.lag)
+            self._reduce_ring(batch, first.astype(np.int64) + 1, self._ring.lag)
         return True
 
     def _record(self, step: Step, batch: Batch) -> None:
