@@ -75,11 +75,9 @@ def main() -> None:
     flags = ["--model-path", args.model, "--served-model-name", "bench", *sys.argv[split + 1 :]]
     pairs: list[dict[str, Any]] = []
     began = time.monotonic()
-    with ExitStack() as stack:
-        urls = {
-            name: stack.enter_context(LocalServer(flags, command=command, start_timeout=600)).url
-            for name, command in COMMANDS.items()
-        }
+    with ExitStack() as stack, ThreadPoolExecutor() as pool:
+        servers = [LocalServer(flags, command=command, start_timeout=300) for command in COMMANDS.values()]
+        urls = dict(zip(COMMANDS, [up.url for up in pool.map(stack.enter_context, servers)], strict=True))
         for url in urls.values():
             drive(url, max(args.concurrency), args, 0)
         for number in range(args.pairs):
@@ -89,6 +87,7 @@ def main() -> None:
                 order = list(urls) if number % 2 == 0 else list(urls)[::-1]
                 rates = {name: drive(urls[name], concurrency, args, number + 1) for name in order}
                 pairs.append({"concurrency": concurrency, **rates})
+                print(pairs[-1], flush=True)
                 if args.out:
                     args.out.write_text(json.dumps(pairs, indent=1))
     print(table(pairs))

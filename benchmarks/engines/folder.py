@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 HONEST: Final = "as they are"
 """Weights that are no copy."""
 
+FIGURES: Final = ("mismatches", "mantissa_mean", "mantissa_median")
+"""Of a chunk that is kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
