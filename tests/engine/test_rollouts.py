@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from models import alter
 from toploc.evidence.assembly import Assembly
@@ -43,6 +47,8 @@ STORY = {"messages": [{"role": "user", "content": "What is a proof?"}], "tempera
 def rollouts(launch: Callable[..., LocalServer], api_of: type[Api], signing: tuple[Path, PublicKey]) -> Iterator[Api]:
     key = str(signing[0])
     options = ["--enable-scale-out", "--toploc-signing-key", key, "--toploc-trusted-keys", key]
+    options += ["--weight-transfer-config", '{"backend": "folder"}']
+    options += ["--worker-extension-cls", "weight_folder.Registered"]
     with launch(*options, VLLM_SERVER_DEV_MODE="1") as server, api_of(server.url) as api:
         yield api
 
@@ -176,7 +182,21 @@ def reload(api: Api, weights: Path) -> None:
     assert api.http.post("/collective_rpc", json=body).status_code == 200
 
 
-def reloaded_within(api: Api, path: str, request: Json, weights: Path, begun: int) -> list[Json]:
+def transfer(api: Api, weights: Path, *, patched: bool = False) -> None:
+    """As a trainer does (vllm/entrypoints/rl/online/api_router.py)."""
+    info = {"folder": str(weights), "patched": patched}
+    for path, body in {
+        "/start_weight_update": None,
+        "/update_weights": {"update_info": info},
+        "/finish_weight_update": None,
+    }.items():
+        reply = api.http.post(path, json=body)
+        assert reply.status_code == 200, reply.text
+
+
+def reloaded_within(
+    api: Api, path: str, request: Json, weights: Path, begun: int, replace: Callable[[Api, Path], None]
+) -> list[Json]:
     """The events of a stream in the middle of which the weights are replaced, after `begun` events."""
     events: list[Json] = []
 
@@ -189,19 +209,21 @@ def reloaded_within(api: Api, path: str, request: Json, weights: Path, begun: in
     while len(events) < begun and thread.is_alive():
         time.sleep(0.001)
     assert api.http.post("/pause", params={"mode": "keep"}).status_code == 200
-    reload(api, weights)
+    replace(api, weights)
     assert api.http.post("/resume").status_code == 200
     thread.join()
     return events
 
 
-def straddling(api: Api, path: str, request: Json, weights: Path) -> tuple[Json, list[Json]]:
+def straddling(
+    api: Api, path: str, request: Json, weights: Path, replace: Callable[[Api, Path], None] = reload
+) -> tuple[Json, list[Json]]:
     """The response of a stream that the first weights began and others ended, and its spans; tried until the change
     comes after the first chunk and before the end."""
     for begun in (40, 80, 20, 160, 5):
         reload(api, MODEL)
         assert api.http.post("/reset_prefix_cache").status_code == 200
-        events = reloaded_within(api, path, request, weights, begun)
+        events = reloaded_within(api, path, request, weights, begun, replace)
         assembly, field = Assembly(), None
         for event in events:
             field = event.pop(FIELD_NAME, field)
@@ -296,3 +318,36 @@ def test_answers_after_a_change_are_of_one_version(rollouts: Api, other: Path) -
     ]
     for weights in (MODEL, other):
         assert judged_by(weights, request, forged).verdict == "undecided"
+
+
+@pytest.fixture(scope="module")
+def scaled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model with other norms."""
+    folder = tmp_path_factory.mktemp("weights") / "scaled"
+    shutil.copytree(MODEL, folder)
+    torch.manual_seed(0)
+    tensors = load_file(folder / "model.safetensors")
+    changed = {name: each * (0.7 + 0.6 * torch.rand(each.shape)).to(each.dtype) for name, each in tensors.items()}
+    mixed = {name: changed[name] if "norm" in name else each for name, each in tensors.items()}
+    save_file(mixed, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("patched", [False, True], ids=["whole", "patched"])
+def test_weights_that_a_trainer_sends(rollouts: Api, scaled: Path, patched: bool) -> None:
+    """Loaded by the model's own loader, or written where they are."""
+    send = partial(transfer, patched=patched)
+    request = {**STORY, "max_tokens": 1900}
+    response, spans = straddling(rollouts, CHAT, {**request, "stream": True}, scaled, send)
+    assert len(spans) == 2
+    for weights in (MODEL, scaled):
+        found = judged_by(weights, {**request, "stream": True}, response)
+        assert found.verdict == "undecided", str(found)
+    assert rollouts.http.post("/reset_prefix_cache").status_code == 200
+    request = {**STORY, "max_tokens": 70}
+    response = rollouts.post(CHAT, **request)
+    [span] = response[FIELD_NAME]["choices"][0]["weights"]
+    assert (span["start"], span["end"], span["version"]) == (0, 70, spans[-1]["version"])
+    assert rollouts.report(response, **request)["verdict"] == "accepted"
+    assert judged_by(scaled, request, response).verdict == "accepted"
+    assert judged_by(MODEL, request, response).verdict == "rejected"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from models.corpus import exchange
+from models.drafters import DRAFTERS
 from models.lists import story
 
 if TYPE_CHECKING:
@@ -42,11 +43,28 @@ def crowded(launch: Callable[..., LocalServer], api_of: type[Api]) -> Iterator[A
         yield api
 
 
+def speculating(launch: Callable[..., LocalServer], **config: Any) -> LocalServer:
+    options = ["--speculative-config", json.dumps({"num_speculative_tokens": 3, **config})]
+    return launch(*options, "--max-num-batched-tokens", "256")
+
+
 @pytest.fixture(scope="module")
 def guessing(launch: Callable[..., LocalServer], api_of: type[Api]) -> Iterator[Api]:
     """Drafts of three tokens from what followed the last time."""
-    options = ["--speculative-config", '{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3}']
-    with launch(*options, "--max-num-batched-tokens", "256") as server, api_of(server.url) as api:
+    with speculating(launch, method="ngram", prompt_lookup_max=3) as server, api_of(server.url) as api:
+        yield api
+
+
+@pytest.fixture(scope="module", params=DRAFTERS)
+def drafted(
+    request: pytest.FixtureRequest,
+    launch: Callable[..., LocalServer],
+    api_of: type[Api],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Api]:
+    """Drafts of three tokens by a model."""
+    config = DRAFTERS[request.param](tmp_path_factory.mktemp("drafter") / "model")
+    with speculating(launch, **config) as server, api_of(server.url) as api:
         yield api
 
 
@@ -163,3 +181,20 @@ def test_a_long_prompt_among_drafts(guessing: Api, verified: Callable[..., Toplo
     prompt = random_prompt(40) * 20
     response = guessing.post(COMPLETIONS, prompt=prompt, max_tokens=100, temperature=0, ignore_eos=True)
     verified(response["toploc_proofs"], prompt)
+
+
+def test_models_that_draft(drafted: Api, verified: Callable[..., ToplocProofs]) -> None:
+    """Proofs and tokens are the target's, whoever drafts; the target may have more outputs for it."""
+
+    def ask(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        body: dict[str, Any] = {"messages": AGAIN, "temperature": number % 2, "ignore_eos": True}
+        body |= {"max_tokens": 60 + 7 * number}
+        answer = drafted.chat(**body)
+        return answer["toploc_proofs"], drafted.report(answer, **body)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(8)))
+    assert rejected(drafted) > 0
+    for field, report in answers:
+        verified(field, AGAIN)
+        assert report["verdict"] == "accepted", report

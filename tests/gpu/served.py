@@ -12,6 +12,10 @@ ADAPTER: Final = "ADAPTER"
 """In flags: the adapter's folder."""
 
 
+DRAFTER: Final = "DRAFTER"
+"""In flags: the folder of an EAGLE-3 head with random weights."""
+
+
 @dataclass(frozen=True)
 class Engine:
     """How a server is started, and what is then known of it.
@@ -44,6 +48,10 @@ ONE_GPU: Final = {
     ),
     "n-gram": Engine(
         ("--speculative-config", '{"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 3}'),
+    ),
+    "EAGLE-3": Engine(
+        ("--speculative-config", f'{{"method": "eagle3", "model": "{DRAFTER}", "num_speculative_tokens": 3}}'),
+        runner="v2",
     ),
     "LoRA": Engine(("--enable-lora", "--max-lora-rank", "8", "--lora-modules", f"adapted={ADAPTER}")),
     "fp8 weights": Engine(("--quantization", "fp8"), exact=False),

@@ -13,10 +13,11 @@ import httpx
 import openai
 import pytest
 import torch
-from served import ADAPTER, ENGINES, MODEL, Engine
+from served import ADAPTER, DRAFTER, ENGINES, MODEL, Engine
 from toploc_proxy.local_server import LocalServer, free_port
 
 from models.adapter import make_adapter, merge
+from models.drafters import eagle3
 from toploc.proofs.verdict import verify_activations
 from toploc.verifier.prefill import TransformersPrefill
 
@@ -68,6 +69,8 @@ def server(
     secret.write_text("7" * 64)
     secret.chmod(0o600)
     names = {MODEL: str(wide_model), ADAPTER: str(adapter), "SECRET": str(secret)}
+    if DRAFTER in " ".join(engine.flags):
+        names[DRAFTER] = eagle3(tmp_path_factory.mktemp("drafter") / "model", wide_model)["model"]
     names["CHANNEL"] = f"tcp://127.0.0.1:{free_port()}"
     flags = [re.sub("|".join(names), lambda found: names[found.group()], flag) for flag in engine.flags]
     common = [str(wide_model), "--served-model-name", "wide", "--max-model-len", "1024"]
