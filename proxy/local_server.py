@@ -118,7 +118,7 @@ class LocalServer:
         deadline = time.monotonic() + self._start_timeout
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise RuntimeError(f"the server stopped with status {self._process.returncode}:\n{self.log()[-4000:]}")
+                raise RuntimeError(f"the server stopped with status {self._process.returncode}:\n{self.log()[-12000:]}")
             try:
                 if httpx.get(f"{self.url}/health", timeout=2).is_success:
                     return
@@ -127,7 +127,7 @@ class LocalServer:
             if self._progress:
                 print(".", end="", flush=True)
             time.sleep(1)
-        raise RuntimeError(f"the server was not ready after {self._start_timeout:g} s:\n{self.log()[-4000:]}")
+        raise RuntimeError(f"the server was not ready after {self._start_timeout:g} s:\n{self.log()[-12000:]}")
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -53,14 +53,15 @@ tests() {
         running=()
         for engine in $engines; do
             PYTHONPATH=$sglang within "${SECONDS_OF_TESTS:-170}" python3 -m pytest -m gpu -k "$engine" \
-                tests/gpu/test_sglang.py -q -s -W ignore -p no:cacheprovider -p no:benchmark -p no:xdist \
+                tests/gpu/test_sglang.py -q -s -W ignore -p no:cacheprovider -p no:benchmark -p no:xdist --tb short \
                 --basetemp "$(mktemp -d)/base" 2>&1 | sed -u "s/^/$engine: /" >> "$out/tests.log" &
             running+=($!)
         done
         wait "${running[@]}"
         sweep
     done
-    grep -hE "at once, by|by itself|passed|failed|^[a-z0-9-]*: (E  |FAILED|ERROR)" "$out/tests.log" | cut -c1-300 | tail -80
+    grep -hE "at once, by|by itself|: (FAILED|ERROR) |[0-9]+ (passed|failed|errors?)" "$out/tests.log" | cut -c1-250
+    grep -hE "^[a-z0-9-]*: E  " "$out/tests.log" | awk '!seen[$0]++' | cut -c1-400 | head -40
 }
 
 cost() {

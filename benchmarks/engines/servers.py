@@ -27,12 +27,12 @@ CPU: Final = {
 GPU: Final = {
     "vLLM": (
         *("--max-model-len", "2048", "--max-num-seqs", "64"),
-        *("--gpu-memory-utilization", "0.1", "--kv-cache-memory-bytes", "4G"),
+        *("--gpu-memory-utilization", "0.1", "--kv-cache-memory-bytes", "6G"),
     ),
     "SGLang": (
         *("--attention-backend", "triton", "--sampling-backend", "pytorch", "--context-length", "2048"),
         *("--cuda-graph-backend-prefill", "disabled", "--cuda-graph-max-bs-decode", "64"),
-        *("--mem-fraction-static", "0.8", "--max-total-tokens", "32768", "--max-running-requests", "64"),
+        *("--mem-fraction-static", "0.8", "--max-total-tokens", "65536", "--max-running-requests", "64"),
     ),
 }
 
