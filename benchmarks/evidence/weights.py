@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import quantisers
 import torch
 
 sys.path.append(str(Path(__file__).parents[2]))
@@ -36,6 +37,60 @@ def int4(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
 def fp8(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
     """Linear weights rounded to float8 e4m3, per output channel; activations stay as they are."""
     return _linear(weights, rounded_fp8)
+
+
+def int4_groups(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+    """Linear weights in 4 bits by groups of 128, as AWQ and GPTQ keep them."""
+    return _linear(weights, quantisers.int4_groups)
+
+
+def nf4(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+    """Linear weights in bitsandbytes' NormalFloat of 4 bits."""
+    return _linear(weights, quantisers.nf4)
+
+
+def mxfp4(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+    """Linear weights in microscaling floats of 4 bits."""
+    return _linear(weights, quantisers.mxfp4)
+
+
+def lora(rank: int, distance: float, seed: int = 0) -> Callable[[Weights], Iterator[tuple[str, torch.Tensor]]]:
+    """Every linear weight with B A of a rank added, at random, ‖B A‖ = distance ‖W‖ (Hu et al. 2021,
+    arXiv:2106.09685)."""
+
+    def alter(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+        for place, (name, weight) in enumerate(weights.items()):
+            if not name.endswith("_proj.weight"):
+                yield name, weight
+                continue
+            generator = torch.Generator(weight.device).manual_seed(1000 * seed + place)
+            b = torch.randn(weight.shape[0], rank, generator=generator, device=weight.device)
+            a = torch.randn(rank, weight.shape[1], generator=generator, device=weight.device)
+            step = b @ a
+            yield name, (weight.float() + distance * weight.float().norm() / step.norm() * step).to(weight.dtype)
+
+    return alter
+
+
+def pruned_heads(head: int, count: int) -> Callable[[Weights], Iterator[tuple[str, torch.Tensor]]]:
+    """Without the `count` attention heads, each of `head` channels, whose columns in `o_proj` weigh least of all."""
+
+    def alter(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+        norms = {
+            (name, place): norm
+            for name, weight in weights.items()
+            if name.endswith("self_attn.o_proj.weight")
+            for place, norm in enumerate(weight.float().unflatten(1, (-1, head)).norm(dim=(0, 2)).tolist())
+        }
+        least = sorted(norms, key=lambda key: norms[key])[:count]
+        for name, weight in weights.items():
+            places = [place for of, place in least if of == name]
+            if places:
+                weight = weight.clone()
+                weight.unflatten(1, (-1, head))[:, places] = 0
+            yield name, weight
+
+    return alter
 
 
 def without_layer(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
