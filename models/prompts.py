@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from functools import cache
 from pydoc_data.topics import topics
 from random import Random
 from typing import Final
@@ -24,13 +25,14 @@ SHORTEST: Final = 200
 """Characters of a paragraph: shorter ones are headings and lines of examples."""
 
 
-def prompts() -> list[str]:
+@cache
+def prompts() -> tuple[str, ...]:
     """Every paragraph under every task, in an order that is the same at each call."""
     paragraphs = {text.strip() for topic in topics.values() for text in re.split(r"\n\s*\n", topic)}
     chosen = sorted(text for text in paragraphs if len(text) >= SHORTEST)
     made = [task.format(text) for text in chosen for task in TASKS]
     Random(1).shuffle(made)
-    return made
+    return tuple(made)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT))
 
 from models.corpus import exchange  # noqa: E402
+from models.prompts import prompts as people_prompts  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,8 +24,11 @@ SYSTEM = "Answer in capitals."
 WORDS = [word for name in sorted(topics) for word in topics[name].split()]
 """Of Python's reference manual, which comes with it."""
 
-GREEDY = 4
-"""One answer in so many is decoded greedily, the others at temperature 1."""
+TEMPERATURES = (0.0, 1.0, 0.7, 1.0)
+"""Of questions by their number."""
+
+HONEST_SHARE = 0.6
+"""Of people's prompts, the first: honest rows have them, altered rows have the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +60,32 @@ def content(number: int) -> str:
     return " ".join(WORDS[start : start + length]) + "\n" + question
 
 
-def make_questions(tokenizer: Any, numbers: Sequence[int], change: str | None = None) -> list[Question]:
-    """The same numbers give the same prompts. `change`: one of `CHANGES`, made by the provider."""
+def of_people(number: int) -> str:
+    """A prompt from text that people wrote; numbers below 100,000 have others than those from there on."""
+    every = people_prompts()
+    middle = round(HONEST_SHARE * len(every))
+    return every[number % middle] if number < 100_000 else every[middle + number % 100_000 % (len(every) - middle)]
+
+
+def make_questions(
+    tokenizer: Any, numbers: Sequence[int], change: str | None = None, source: str = "corpus"
+) -> list[Question]:
+    """The same numbers give the same prompts. `change`: one of `CHANGES`, made by the provider. `source`: the bundled
+    model's corpus, or `manual`, prompts from text that people wrote; a model without a chat template gets the text."""
 
     def render(messages: list[dict[str, str]]) -> list[int]:
+        if tokenizer.chat_template is None:
+            return [int(i) for i in tokenizer("\n\n".join(message["content"] for message in messages))["input_ids"]]
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
         return [int(i) for i in ids]
 
+    write = {"corpus": content, "manual": of_people}[source]
     found = []
     for number in numbers:
-        text = content(number)
+        text = write(number)
         prompt = render([{"role": "user", "content": text}])
         asked = CHANGES[change](text, prompt, render) if change else prompt
-        found.append(Question(prompt, asked, 0.0 if number % GREEDY == 0 else 1.0))
+        found.append(Question(prompt, asked, TEMPERATURES[number % len(TEMPERATURES)]))
     return found
 
 

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+LONG = ", long"
+"""The end of a row's name whose answers are longer than others'."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """The figures of one kind of answers of one model by one verifier.
@@ -25,6 +29,11 @@ class Row:
     prover: str
     verifier: str
     chunks: list[list[list[float]]]
+
+    @property
+    def name(self) -> str:
+        """Of what made the answers, however long they are."""
+        return self.prover.removesuffix(LONG)
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -1,11 +1,14 @@
 """The whole study on one GPU, in so many seconds: `make evidence`.
 
-    python benchmarks/evidence/run.py --out FOLDER [--work FOLDER] [--seconds 540]
+    python benchmarks/evidence/run.py --out FOLDER [--work FOLDER] [--seconds 540] [--models FOLDER ...]
 
-Jobs run side by side as far as the GPU's memory and --jobs allow: two models are trained, and for each of three models
-and one of Llama-3.1-8B's shape with random weights, engines of vLLM make honest and altered answers (measure.py); at
-the end, with nothing else running, cost.py. What is done stays: the same call goes on where the last one ended. The
-output folder gets rows.jsonl, cost.json, evidence.md, detection.png, detection.svg and log.txt.
+Jobs run side by side as far as the GPU's memory and --jobs allow (jobs.py). With --models, folders of trained models
+(`python -m models fetch`), engines of vLLM make honest and altered answers of each: in rows (measure.py; of the first
+model also the points of some), as evidence for a calibration (honest.py), and as text (benchmarks/tokens/trained.py).
+Without, two models are trained, and there are rows of these, of the bundled model and of one of Llama-3.1-8B's shape
+with random weights; at the end, with nothing else running, cost.py. What is done stays: the same call goes on where the
+last one ended. The output folder gets rows.jsonl and log.txt, with --models also points, evidence and tokens, without
+cost.json and what tables.py makes.
 """
 
 from __future__ import annotations
@@ -17,78 +20,16 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from jobs import COST, Job, cost, real_model, small_models
 from questions import ROOT
 
-COST = "cost"
-HERE = Path(__file__).parent
-MINI = ROOT / "models" / "toploc-mini"
 COST_SECONDS = 60.0
 """Kept at the end for cost.py, which has to have the GPU to itself, once its engine is up."""
 COST_START_SECONDS = 75.0
 """Before that, for its engine to start beside others."""
 TABLE_SECONDS = 20.0
-
-
-@dataclass(slots=True)
-class Job:
-    """A script with its arguments, the gigabytes of the GPU it takes, and the jobs that have to be over before."""
-
-    name: str
-    command: list[str]
-    memory: float
-    after: tuple[str, ...] = ()
-    process: subprocess.Popen[bytes] | None = None
-    over: bool = False
-    stopped: bool = field(default=False)
-
-    @property
-    def running(self) -> bool:
-        return self.process is not None and not self.over
-
-
-def jobs(args: argparse.Namespace, work: Path, rows: Path) -> list[Job]:
-    small, large, shape = work / "trained-512", work / "trained-1024", work / "llama-8b-shape"
-    names = {
-        "mini": (MINI, "toploc-mini, hidden size 256", 4.0, 1.0),
-        "small": (small, "trained here, hidden size 512", 6.0, 2.0),
-        "large": (large, "trained here, hidden size 1024", 10.0, 4.0),
-        "8b": (shape, "Llama-3.1-8B's shape, random weights", 36.0, 10.0),
-    }
-    before = {"mini": (), "small": ("train small",), "large": ("train large",), "8b": ("shape",)}
-
-    def measure(key: str, engine: str) -> Job:
-        folder, name, memory, kv = names[key]
-        command = [str(HERE / "measure.py"), str(folder), "--name", name, "--engine", engine, "--output", str(rows)]
-        command += ["--kv-gb", str(kv)]
-        if key == "8b":
-            command += ["--fast", "--answers", "64", "--tokens", "128"]
-        return Job(f"{key} {engine}", command, memory + kv + (2.0 if engine == "graphs" else 0.0), before[key])
-
-    seconds = str(args.train_seconds)
-    train = str(HERE / "train.py")
-    return [
-        Job("train small", [train, str(small), "--hidden", "512", "--layers", "8", "--seconds", seconds], 6.0),
-        Job("train large", [train, str(large), "--hidden", "1024", "--layers", "12", "--seconds", seconds], 14.0),
-        Job("shape", [str(HERE / "shape.py"), str(shape)], 18.0),
-        measure("mini", "graphs"),
-        measure("mini", "fp8"),
-        measure("mini", "fp8-kv"),
-        measure("small", "graphs"),
-        measure("large", "graphs"),
-        measure("8b", "graphs"),
-        measure("small", "fp8"),
-        measure("small", "fp8-kv"),
-        measure("large", "fp8"),
-        measure("large", "fp8-kv"),
-        measure("8b", "fp8"),
-        measure("8b", "fp8-kv"),
-        measure("small", "eager"),
-        measure("large", "eager"),
-        measure("mini", "eager"),
-    ]
 
 
 class Run:
@@ -109,6 +50,11 @@ class Run:
     def left(self) -> float:
         return float(self.args.seconds) - (time.monotonic() - self.began)
 
+    @property
+    def end(self) -> float:
+        """Seconds that are kept for what comes last."""
+        return 0.0 if self.args.models else COST_SECONDS + TABLE_SECONDS
+
     def say(self, text: str) -> None:
         line = f"[{time.monotonic() - self.began:6.1f} s] {text}"
         print(line, flush=True)
@@ -117,8 +63,8 @@ class Run:
 
     def start(self, job: Job) -> None:
         command = [sys.executable, *job.command]
-        if job.command[0].endswith("measure.py"):
-            command += ["--seconds", str(max(5.0, self.left - COST_SECONDS - TABLE_SECONDS - 10))]
+        if Path(job.command[0]).name in ("measure.py", "honest.py", "trained.py"):
+            command[2:2] = ["--seconds", str(max(5.0, self.left - self.end - 10))]
         path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(ROOT)]))
         job.process = subprocess.Popen(
             command,
@@ -152,7 +98,6 @@ class Run:
         while not all(job.over for job in listed):
             for job in listed:
                 self.check(job)
-            end = COST_SECONDS + TABLE_SECONDS
             last = [job for job in listed if job.name == COST and not job.over]
             others_over = all(job.over for job in listed if job.name != COST)
             if others_over:
@@ -163,9 +108,9 @@ class Run:
                 if job.name == COST:
                     due = TABLE_SECONDS
                 elif last and not last[0].running and job.name.startswith("8b"):
-                    due = end + COST_START_SECONDS  # they have the memory that it needs
+                    due = self.end + COST_START_SECONDS  # they have the memory that it needs
                 else:
-                    due = end
+                    due = self.end
                 if self.left < due:
                     if job.running:
                         self.stop(job, "the time is up")
@@ -173,7 +118,7 @@ class Run:
                     continue
                 ready = all(by_name[name].over for name in job.after if name in by_name)
                 busy = [other for other in listed if other.running]
-                if job.name == COST and not job.running and self.left < end + COST_START_SECONDS:
+                if job.name == COST and not job.running and self.left < self.end + COST_START_SECONDS:
                     while busy and sum(other.memory for other in busy) + job.memory > self.args.memory:
                         self.stop(busy.pop(), "its memory is needed")
                     self.start(job)
@@ -182,12 +127,6 @@ class Run:
                 if not job.running and ready and fits and len(busy) < self.args.jobs:
                     self.start(job)
             time.sleep(0.3)
-
-    def cost(self) -> Job:
-        shape = self.work / "llama-8b-shape"
-        command = [str(HERE / "cost.py"), str(shape), "--output", str(self.out / "cost.json")]
-        before = ("8b graphs", "8b fp8", "8b fp8-kv")
-        return Job(COST, [*command, "--wait-for", str(self.quiet)], 44.0, before)
 
     def write(self) -> None:
         from tables import models_table, write
@@ -209,19 +148,29 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="for models (default: OUT/work)")
     parser.add_argument("--seconds", type=float, default=540.0, help="for everything")
     parser.add_argument("--train-seconds", type=float, default=100.0, help="for each trained model and its copies")
+    parser.add_argument(
+        "--models", type=Path, nargs="+", default=[], help="folders of trained models, first comes first"
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of answers and tokens of these")
     parser.add_argument("--memory", type=float, default=72.0, help="gigabytes of the GPU")
     parser.add_argument("--jobs", type=int, default=6, help="at once")
     args = parser.parse_args()
     run = Run(args)
-    listed = [*jobs(args, run.work, run.rows), run.cost()]
-    listed[-1].over = (run.out / "cost.json").exists()
+    listed: list[Job] = []
+    for place, folder in enumerate(args.models):
+        other = args.models[place - 1] if len(args.models) > 1 else None
+        listed += real_model(folder, run.work, run.out, other, scale=args.scale, points=place == 0)
+    if not args.models:
+        listed = [*small_models(args, run.work, run.out), cost(run.work, run.out, run.quiet)]
+        listed[-1].over = (run.out / "cost.json").exists()
     try:
         run.loop(listed)
     finally:
         for job in listed:
             if job.running:
                 run.stop(job, "the run ends")
-        run.write()
+        if not args.models:
+            run.write()
 
 
 if __name__ == "__main__":

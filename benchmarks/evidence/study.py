@@ -2,83 +2,27 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import weights
 from figures import of_answers
-from questions import CHANGES, Answer, make_questions
+from kinds import ALTERED, Kind
+from points import save_points
+from questions import Answer, make_questions
 from records import Records, Row
 from transformers_engine import TransformersEngine, prove
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from pathlib import Path
 
-HONEST, ALTERED = "honest", "altered"
 RANKS = (2, 4, 8)
-ALTERED_FROM = 100_000
-"""Questions of altered rows begin here: no honest row has them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One row: how answers are made. `share` of the answers that were asked for; `cached`: prompts are asked twice."""
-
-    name: str
-    kind: str
-    alter: Callable[..., Any] | None = None
-    change: str | None = None
-    at_once: int = 128
-    share: float = 1.0
-    cached: bool = False
-    every_verifier: bool = False
-
-
-def honest_kinds(engine: str) -> list[Kind]:
-    if engine == "graphs":
-        return [
-            Kind("CUDA graphs, 64 at once", HONEST, at_once=64, every_verifier=True),
-            Kind("CUDA graphs, 64 at once, prompts in the prefix cache", HONEST, at_once=64, cached=True),
-            Kind("CUDA graphs, 256 at once", HONEST, at_once=256, share=2.0),
-            Kind("CUDA graphs, 16 at once", HONEST, at_once=16, share=0.5),
-            Kind("CUDA graphs, 1 at once", HONEST, at_once=1, share=0.07),
-        ]
-    if engine == "eager":
-        return [Kind("eager, prefill in chunks of 128, 64 at once", HONEST, at_once=64)]
-    return (
-        [Kind("transformers, decoding with a cache", HONEST, every_verifier=True)] if engine == "transformers" else []
-    )
-
-
-def altered_kinds(engine: str, folder: Path, device: str) -> list[Kind]:
-    if engine in ("fp8", "fp8-kv"):
-        name = {"fp8": "fp8 weights and activations", "fp8-kv": "fp8 KV cache"}[engine]
-        return [Kind(name, ALTERED)]
-    if engine == "eager":
-        return []
-    found = [
-        Kind("int8 weights", ALTERED, weights.int8),
-        Kind("weights rounded to fp8", ALTERED, weights.fp8),
-        Kind("int4 weights", ALTERED, weights.int4),
-        *(Kind(change, ALTERED, change=change) for change in CHANGES),
-        Kind("one layer left out", ALTERED, weights.without_layer),
-    ]
-    tuned = copy_of(folder / "tuned", device)
-    for distance in weights.DISTANCES:
-        alter = weights.towards(tuned, distance) if tuned else weights.at_random(distance)
-        what = "fine-tuned" if tuned else "weights changed at random"
-        found.append(Kind(f"{what}, distance {distance:.1%}", ALTERED, alter))
-    if other := copy_of(folder / "other", device):
-        found.append(Kind("another seed", ALTERED, lambda _: other.items()))
-    return found
-
-
-def copy_of(folder: Path, device: str) -> dict[str, torch.Tensor] | None:
-    return TransformersEngine.load(str(folder), device).weights() if (folder / "config.json").exists() else None
+EVERY_VERIFIER = 64
+"""Answers of a row that verifiers other than the first two are tried on, and 512 tokens of each."""
+VLLM = "vLLM, prefill"
 
 
 class Study:
@@ -92,11 +36,11 @@ class Study:
         self.verifier = TransformersEngine.load(args.folder, args.device)
         self.base = self.verifier.weights()
         self.engine = engine
-        self.altered = False
-        self.answers: dict[str, tuple[Kind, list[Answer]]] = {}
-        name = args.name or Path(args.folder).name
+        name = args.name or re.sub(r".*/", "", args.folder.rstrip("/"))
         self.model = name
-        self.first_verifier = "transformers, " + self.first_attention()
+        self.attention = self.first_attention()
+        self.first_verifier = f"transformers, {self.attention}"
+        self.waiting: Path = args.output.with_suffix(".waiting")
         self.say(f"{args.engine} up")
 
     def first_attention(self) -> str:
@@ -116,63 +60,77 @@ class Study:
     def late(self) -> bool:
         return time.monotonic() - self.began > self.args.seconds
 
+    def run(self, kinds: list[Kind]) -> None:
+        for kind in kinds:
+            if self.late:
+                break
+            if (self.model, kind.name, self.first_verifier) in self.done:
+                continue
+            try:
+                self.row(kind)
+            except Exception as error:  # the other rows are worth as much
+                self.say(f"{kind.name} failed: {type(error).__name__}: {str(error)[:500]}")
+        self.verify_waiting()
+
+    def row(self, kind: Kind) -> None:
+        """Answers of one kind, by transformers and by vLLM, and where it says so by every verifier there is."""
+        answers = self.make(kind)
+        pairs = [(answer.prompt, answer.token_ids) for answer in answers]
+        self.write(kind, self.first_verifier, answers, self.verifier.states(pairs, self.attention))
+        if self.args.engine in ("graphs", "eager"):
+            self.write(kind, VLLM, answers, self.engine.states(pairs))
+        elif self.args.engine != "transformers":
+            self.waiting.mkdir(exist_ok=True)
+            made = self.waiting / f"{self.args.engine} {self.model}.new"
+            made.write_bytes(pickle.dumps((self.model, kind.name, kind.kind, kind.points, answers)))
+            made.replace(made.with_suffix(".pickle"))
+        if kind.every_verifier:
+            self.other_verifiers(kind, [_beginning(answer) for answer in answers[:EVERY_VERIFIER]])
+
+    def make(self, kind: Kind) -> list[Answer]:
+        """The answers, by an engine that is honest again afterwards."""
+        count = max(4, round(self.args.answers * kind.share))
+        numbers = range(kind.first, kind.first + count)
+        asked = make_questions(self.verifier.tokenizer, numbers, kind.change, self.args.prompts)
+        tokens = self.args.long if kind.long else self.args.tokens
+        try:
+            if kind.alter:
+                self.engine.replace(kind.alter(self.base))
+            if kind.patch:
+                self.engine.call(kind.patch)
+            if self.args.engine == "transformers":
+                return self.engine.generate(asked, tokens, seed=kind.first)
+            self.engine.llm.reset_prefix_cache()
+            answers = self.engine.generate(asked, tokens, kind.at_once)
+            return self.engine.generate(asked, tokens, kind.at_once) if kind.cached else answers
+        finally:
+            if kind.alter:
+                self.engine.replace(self.base.items())
+            if kind.restore:
+                self.engine.call(kind.restore)
+
     def write(self, kind: Kind, verifier: str, answers: list[Answer], states: list[torch.Tensor]) -> None:
         chunks = of_answers(answers, states)
         self.records.add(Row(self.model, kind.kind, kind.name, verifier, chunks))
+        if kind.points and self.args.points:
+            save_points(self.args.points, f"{self.model} {kind.name} {verifier}", answers, states)
         passed = sum(all(chunk[5] for chunk in answer) for answer in chunks)
         self.say(f"{kind.name} / {verifier}: {passed} of {len(chunks)} pass the paper's bounds")
 
-    def wanted(self, kind: Kind, verifier: str) -> bool:
-        return (self.model, kind.name, verifier) not in self.done
-
-    def make(self, kind: Kind, number: int) -> list[Answer]:
-        if self.altered:
-            self.engine.replace(self.base.items())
-            self.altered = False
-        if kind.alter:
-            self.altered = True
-            self.engine.replace(kind.alter(self.base))
-        first = ALTERED_FROM * (number + 1) if kind.kind == ALTERED else 1000 * number
-        count = max(4, round(self.args.answers * kind.share))
-        asked = make_questions(self.verifier.tokenizer, range(first, first + count), kind.change)
-        if self.args.engine == "transformers":
-            return self.engine.generate(asked, self.args.tokens, seed=number)
-        self.engine.llm.reset_prefix_cache()
-        answers = self.engine.generate(asked, self.args.tokens, kind.at_once)
-        return self.engine.generate(asked, self.args.tokens, kind.at_once) if kind.cached else answers
-
-    def run(self, kinds: list[Kind]) -> None:
-        for number, kind in enumerate(kinds):
-            if self.late:
-                break
-            if not self.wanted(kind, self.first_verifier):
-                continue
-            try:
-                answers = self.make(kind, number)
-                pairs = [(answer.prompt, answer.token_ids) for answer in answers]
-                attention = self.first_verifier.rpartition(" ")[2]
-                self.write(kind, self.first_verifier, answers, self.verifier.states(pairs, attention))
-                self.answers[kind.name] = kind, answers
-                if kind.every_verifier:
-                    self.other_verifiers(kind, answers)
-            except Exception as error:  # the other rows are worth as much
-                self.say(f"{kind.name} failed: {type(error).__name__}: {str(error)[:500]}")
-        self.verify_by_vllm()
-
     def other_verifiers(self, kind: Kind, answers: list[Answer]) -> None:
         pairs = [(answer.prompt, answer.token_ids) for answer in answers]
-        first = self.first_verifier.rpartition(" ")[2]
+        shown = Kind(kind.name, kind.kind, kind.first)
         for attention in ("eager", "efficient", "cudnn") if self.args.device == "cuda" else ("eager",):
             try:
                 states = self.verifier.states(pairs, attention)
             except RuntimeError as error:  # not every kernel takes grouped queries
                 self.say(f"no {attention}: {str(error).splitlines()[0]}")
                 continue
-            self.write(kind, f"transformers, {attention}", answers, states)
+            self.write(shown, f"transformers, {attention}", answers, states)
         for ranks in RANKS if self.args.device == "cuda" else ():
             with self.verifier.split_over(ranks):
-                states = self.verifier.states(pairs, first)
-            self.write(kind, f"transformers, {first}, sums as of {ranks} tensor-parallel ranks", answers, states)
+                states = self.verifier.states(pairs, self.attention)
+            self.write(shown, f"{self.first_verifier}, sums as of {ranks} tensor-parallel ranks", answers, states)
         if not self.args.fast:
             for dtype, name in ((torch.float16, "float16"), (torch.float32, "float32")):
                 self.precision(name, dtype, pairs)
@@ -182,18 +140,24 @@ class Study:
         other = TransformersEngine.load(self.args.folder, self.args.device, dtype)
         states = other.states(pairs, "sdpa")
         answers = [Answer(prompt, ids, prove(rows)) for (prompt, ids), rows in zip(pairs, states, strict=True)]
-        kind = Kind(f"{name} (transformers, prefill)", ALTERED)
-        attention = self.first_verifier.rpartition(" ")[2]
-        self.write(kind, self.first_verifier, answers, self.verifier.states(pairs, attention))
+        kind = Kind(f"{name} (transformers, prefill)", ALTERED, 0)
+        self.write(kind, self.first_verifier, answers, self.verifier.states(pairs, self.attention))
 
-    def verify_by_vllm(self) -> None:
-        """The rows again, by the engine with the honest weights."""
-        if self.args.engine not in ("graphs", "eager"):
+    def verify_waiting(self) -> None:
+        """Answers by engines that cannot verify, by this one, which has the honest weights."""
+        if self.args.engine != "graphs" or not self.waiting.exists():
             return
-        if self.altered:
-            self.engine.replace(self.base.items())
-            self.altered = False
-        for kind, answers in self.answers.values():
-            if not self.late and self.wanted(kind, "vLLM, prefill"):
-                states = self.engine.states([(answer.prompt, answer.token_ids) for answer in answers])
-                self.write(kind, "vLLM, prefill", answers, states)
+        for path in sorted(self.waiting.glob(f"* {self.model}.pickle")):
+            if self.late:
+                return
+            try:
+                path = path.rename(path.with_suffix(".taken"))
+            except FileNotFoundError:  # another engine was faster
+                continue
+            _, name, kind, points, answers = pickle.loads(path.read_bytes())
+            states = self.engine.states([(answer.prompt, answer.token_ids) for answer in answers])
+            self.write(Kind(name, kind, 0, points=points), VLLM, answers, states)
+
+
+def _beginning(answer: Answer, tokens: int = 512) -> Answer:
+    return Answer(answer.prompt, answer.token_ids[:tokens], answer.proofs[: -(-tokens // 32)])

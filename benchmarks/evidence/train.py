@@ -40,15 +40,20 @@ SHARES = {"model": 0.62, "tuned": 0.08, "other": 0.3}
 """Of the time."""
 
 
-def corpora(tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens of everything, and of the bundled model's corpus alone."""
-    rng, library, size = Random(0), [], 0
+def library(megabytes: int = MEGABYTES) -> list[str]:
+    """Sources of Python's standard library, in a shuffled order."""
+    rng, found, size = Random(0), [], 0
     files = sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py"))
     rng.shuffle(files)
     for file in files:
-        if not {"site-packages", "dist-packages"} & set(file.parts) and size < MEGABYTES * 2**20:
-            library.append(file.read_text("utf-8", errors="ignore"))
-            size += len(library[-1])
+        if not {"site-packages", "dist-packages"} & set(file.parts) and size < megabytes * 2**20:
+            found.append(file.read_text("utf-8", errors="ignore"))
+            size += len(found[-1])
+    return found
+
+
+def corpora(tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens of everything, and of the bundled model's corpus alone."""
     chats = [render(tokenizer, document) for document in documents(5_000, 3)]
     manual = " ".join(WORDS)
 
@@ -57,10 +62,10 @@ def corpora(tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Ten
         return torch.tensor([i for text in ids for i in text], dtype=torch.int16)
 
     chat = tokens(chats)
-    return torch.cat([tokens([*library, manual]), chat]), chat
+    return torch.cat([tokens([*library(), manual]), chat]), chat
 
 
-def train(model: LlamaForCausalLM, tokens: torch.Tensor, seconds: float, peak: float, seed: int) -> dict[str, Any]:
+def train(model: Any, tokens: torch.Tensor, seconds: float, peak: float, seed: int, rows: int = ROWS) -> dict[str, Any]:
     """Steps of next-token prediction until the time is over; the rate falls with the time."""
     device = model.device
     generator = torch.Generator().manual_seed(seed)
@@ -70,7 +75,7 @@ def train(model: LlamaForCausalLM, tokens: torch.Tensor, seconds: float, peak: f
         rate = peak * min((step + 1) / WARMUP, 0.5 * (1 + math.cos(math.pi * min(done, 1.0))) + 0.01)
         for group in steps_of.param_groups:
             group["lr"] = rate
-        starts = torch.randint(len(tokens) - LENGTH - 1, (ROWS,), generator=generator)
+        starts = torch.randint(len(tokens) - LENGTH - 1, (rows,), generator=generator)
         batch = torch.stack([tokens[start : start + LENGTH] for start in starts.tolist()]).long().to(device)
         with torch.autocast(device.type, torch.bfloat16):
             loss = model(input_ids=batch, labels=batch).loss
@@ -81,7 +86,7 @@ def train(model: LlamaForCausalLM, tokens: torch.Tensor, seconds: float, peak: f
         step += 1
         if step % 20 == 0 or step < 3:
             losses.append(round(loss.item(), 3))
-    return {"steps": step, "tokens": step * ROWS * LENGTH, "first_loss": losses[0], "last_loss": losses[-1]}
+    return {"steps": step, "tokens": step * rows * LENGTH, "first_loss": losses[0], "last_loss": losses[-1]}
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ from toploc_proxy.channel.tag import EXTRA_ARG, Tag
 from toploc_proxy.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from questions import Question
 
@@ -57,7 +57,7 @@ class VllmEngine:
                 )
                 for question, tag in zip(batch, tags, strict=True)
             ]
-            outputs = self._run([question.asked for question in batch], params)
+            outputs = self.run([question.asked for question in batch], params)
             wanted = [
                 (tag.nonce, [question.asked[-1], *ids[:-1]])
                 for question, tag, ids in zip(batch, tags, outputs, strict=True)
@@ -84,7 +84,7 @@ class VllmEngine:
                 )
                 for tag in tags
             ]
-            self._run([[*prompt, *ids[:-1]] for prompt, ids in batch], params)
+            self.run([[*prompt, *ids[:-1]] for prompt, ids in batch], params)
             wanted = [(tag.nonce, [prompt[-1], *ids[:-1]]) for tag, (prompt, ids) in zip(tags, batch, strict=True)]
             [states] = self.llm.collective_rpc(take, args=(wanted,))
             found += states
@@ -95,7 +95,7 @@ class VllmEngine:
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False, skip_reading_prefix_cache=True)
-        self._run(prompts, [params] * len(prompts))
+        self.run(prompts, [params] * len(prompts))
 
     def replace(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Other weights, by their names in transformers, in the place of those that are there."""
@@ -103,9 +103,29 @@ class VllmEngine:
         self.llm.collective_rpc(load, args=(weights if torch.cuda.is_available() else list(weights),))
         self.llm.reset_prefix_cache()
 
-    def _run(self, prompts: Sequence[list[int]], params: list[Any]) -> list[list[int]]:
+    def call(self, function: Callable[[Any], object]) -> None:
+        """Runs a function of the worker there."""
+        self.llm.collective_rpc(function)
+
+    @property
+    def sampler(self) -> str | None:
+        """Of `toploc_proofs.sampler`."""
+        [name] = self.llm.collective_rpc(sampler)
+        return name
+
+    def run(self, prompts: Sequence[list[int]], params: list[Any]) -> list[list[int]]:
+        """Token ids of an answer to each prompt."""
         outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
         return [list(output.outputs[0].token_ids) for output in outputs]
+
+
+def sampler(worker: Any) -> str | None:
+    """Runs in the worker: what draws the noise of seeded answers, by what it chooses."""
+    from toploc_proxy.engines.vllm.sampler import name_sampler
+
+    runner = worker.model_runner
+    kind = "v2" if ".gpu." in type(runner).__module__ else "v1"
+    return name_sampler(runner, kind, runner.vllm_config, runner.device)
 
 
 def finalize(worker: Any, wanted: list[tuple[str, list[int]]]) -> list[list[bytes]]:

@@ -35,6 +35,7 @@ TOKENS = 256
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0},
+    "cool": {"temperature": 0.7},
     "sampled": {"temperature": 1},
     "hot": {"temperature": 1.5},
     "truncated": {"temperature": 0.8, "top_p": 0.9, "top_k": 20},

@@ -7,15 +7,18 @@ import lzma
 import shutil
 from pathlib import Path
 
+import engines
 import measure
 import numpy as np
 import pytest
 import separation
 import tables
 import torch
+from jobs import Job
+from kinds import altered_kinds, copied_kinds, honest_kinds
 from records import Records, Row
-from run import Job, Run
-from study import Study, altered_kinds, honest_kinds
+from run import Run
+from study import Study
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from toploc.thresholds.bounds import Thresholds
@@ -43,10 +46,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rows(folder: Path) -> list[Row]:
     options = ["--engine", "transformers", "--device", "cpu", "--answers", "4", "--tokens", "64", "--fast"]
     args = measure.parser().parse_args([str(folder), *options, "--output", str(folder.parent / "rows.jsonl")])
-    kinds = [*honest_kinds("transformers"), *altered_kinds("transformers", folder, "cpu")]
+    kinds = [*honest_kinds("transformers"), *altered_kinds("transformers", folder)]
+    kinds += copied_kinds("transformers", folder, "cpu")
     wanted = (HONEST, INT4, SYSTEM, OTHER)
     for _ in range(2):  # the second time nothing is left to do
-        Study(args, measure.prover(args)).run([kind for kind in kinds if kind.name in wanted])
+        engine = engines.load(args.engine, args.folder, args.device, args.kv_gb)
+        Study(args, engine).run([kind for kind in kinds if kind.name in wanted])
     return list(Records(args.output))
 
 
@@ -113,7 +118,9 @@ def test_area_and_chunks_of_normal_samples() -> None:
 def test_a_run_ends_in_time_with_what_it_started(tmp_path: Path) -> None:
     script = tmp_path / "job.py"
     script.write_text("import sys, time\nprint('began', flush=True)\ntime.sleep(float(sys.argv[1]))\n")
-    args = argparse.Namespace(out=tmp_path / "out", work=None, seconds=82, train_seconds=1, memory=10, jobs=3)
+    args = argparse.Namespace(
+        out=tmp_path / "out", work=None, seconds=82, train_seconds=1, memory=10, jobs=3, models=[]
+    )
     run = Run(args)
     listed = [
         Job("first", [str(script), "0"], 6),
