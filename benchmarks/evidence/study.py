@@ -46,8 +46,10 @@ class Study:
     def first_attention(self) -> str:
         """Of every row: torch's flash kernel, where it runs."""
         if self.args.device == "cuda":
+            # Beyond a window attention has a mask, which the kernel does not take.
+            window = getattr(self.verifier.model.config, "sliding_window", None) or 0
             try:
-                self.verifier.states([([0, 1], [2, 3])], "flash")
+                self.verifier.states([([0] * (window + 2), [2, 3])], "flash")
             except RuntimeError:
                 return "sdpa"
             return "flash"
