@@ -39,7 +39,7 @@ collect() {  # LEVEL: into OUT, each file whole or not at all
     mv "$new"/* "$out/"
 }
 
-python3 "$root/benchmarks/evidence/run.py" --out "$work/results" --work "$work" --seconds $((seconds - 25)) \
+python3 "$root/benchmarks/evidence/run.py" --out "$work/results" --work "$work" --seconds $((seconds - 30)) \
     --memory "${MEMORY:-100}" --jobs "${JOBS:-12}" ${SCALE:+--scale "$SCALE"} --models "$@" &
 run=$!
 next=$((began + 120))

@@ -78,10 +78,10 @@ class Run:
     def stop(self, job: Job, reason: str) -> None:
         """Ends the job and what it started, which is all in one session."""
         assert job.process is not None
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for number, seconds in ((signal.SIGTERM, 1), (signal.SIGKILL, 3)):
             try:
                 os.killpg(job.process.pid, number)
-                job.process.wait(timeout=3)
+                job.process.wait(timeout=seconds)
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue
         job.over = job.stopped = True
