@@ -7,7 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from toploc.checks.response import Ended, Rehearsed
-from toploc.evidence.leaves import WEIGHT_VERSIONS, Logprobs, compare, compare_by_choice, has_several_weights
+from toploc.evidence.leaves import (
+    OF_THE_ENGINE,
+    WEIGHT_VERSIONS,
+    Logprobs,
+    compare,
+    compare_by_choice,
+    has_several_weights,
+)
 from toploc.protocol import FIELD_NAME
 from toploc.thresholds.tokens import DEFAULT
 from toploc.verifier.judge import judge, not_computable
@@ -121,7 +128,7 @@ class Verification:
         several = any(has_several_weights(choice) for choice in claimed.get("choices") or ())
         options: dict[str, Any] = {
             "logprobs": logprobs,
-            "unbound": (WEIGHT_VERSIONS,) if several else (),
+            "unbound": {*OF_THE_ENGINE, *((WEIGHT_VERSIONS,) if several else ())},
             "without": (FIELD_NAME,),
             "partial": self._evidence.partial,
         }

@@ -126,6 +126,35 @@ def test_what_a_trainer_reads_is_bound(rollouts: Api, transformers: Transformers
         assert found.verdict == ("undecided" if "probability" in name or "alternative" in name else "rejected"), name
 
 
+OF_THE_ENGINE: dict[str, Callable[[Json], Any]] = {
+    "routed_experts": lambda r: r["choices"][0].update(routed_experts="k05VTVBZAQB2AHsn"),
+    "sampling_mask": lambda r: r["choices"][0].update(sampling_mask=[[5, 7]] * 20),
+    "prompt_token_id_logprobs": lambda r: r.update(prompt_token_id_logprobs=[[-1.5, -2.5]]),
+    "kv_transfer_params": lambda r: r.update(kv_transfer_params={"remote_engine_id": "a", "remote_block_ids": [1]}),
+    "ec_transfer_params": lambda r: r.update(ec_transfer_params={"peer": {"port": 1}}),
+}
+
+
+@pytest.mark.parametrize("name", OF_THE_ENGINE)
+def test_what_the_engine_alone_knows_accuses_nobody(
+    rollouts: Api, transformers: TransformersVerifier, name: str
+) -> None:
+    """As `--enable-return-routed-experts`, `--return-sampling-mask`, `prompt_logprob_token_ids` and connectors add it,
+    which take a GPU."""
+    request, response = tokens(rollouts, sampling_params={"temperature": 0, "max_tokens": 20, "ignore_eos": True})
+    OF_THE_ENGINE[name](response)
+    del response[FIELD_NAME]["choices"][0]["receipt"]
+    report = rollouts.report(response, **request)
+    assert (report["verdict"], reasons(report)["response"]) == ("undecided", "not_bound"), report
+    found = transformers.verify(json.dumps({"request": request, "response": response}))
+    assert (found.verdict, {check.reason for check in found.checks if check.name == "response"}) == (
+        "undecided",
+        {"not_bound"},
+    )
+    response["choices"][0]["token_ids"][3] += 1
+    assert rollouts.report(response, **request)["verdict"] == "rejected"
+
+
 def test_a_receipt_covers_the_tokens_that_are_shown(rollouts: Api, signing: tuple[Path, PublicKey]) -> None:
     """Nobody can put others beside them and blame the provider."""
     keys = load_trusted_keys(str(signing[0]))

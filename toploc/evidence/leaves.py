@@ -27,6 +27,12 @@ LOGPROBS: Final = frozenset({"logprobs", "prompt_logprobs"})
 WEIGHT_VERSIONS: Final = "choices[].weight_versions"
 """Where an engine says which weights made which tokens, by names that its operator gives them."""
 
+OF_THE_ENGINE: Final = frozenset(
+    """choices[].routed_experts choices[].sampling_mask prompt_token_id_logprobs kv_transfer_params
+    ec_transfer_params""".split()  # noqa: SIM905
+)
+"""Where an engine says what its steps did, or where their caches are: no tokens tell it, and no rehearsal makes it."""
+
 ABSENT: Final = object()
 """In place of a value that is not there."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from ..checks.response import Rehearsed
-from ..evidence.leaves import WEIGHT_VERSIONS, compare, compare_by_choice, has_several_weights
+from ..evidence.leaves import OF_THE_ENGINE, WEIGHT_VERSIONS, compare, compare_by_choice, has_several_weights
 from ..protocol import FIELD_NAME
 from ..report import Check
 
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from ..evidence.evidence import Answer, Evidence
     from .judge import Computed
 
-UNBOUND: Final = frozenset(
+UNBOUND: Final = OF_THE_ENGINE.union(
     """choices[].message.tool_calls choices[].message.function_call choices[].message.reasoning
-    choices[].message.reasoning_content choices[].logprobs choices[].prompt_logprobs choices[].routed_experts
-    choices[].sampling_mask prompt_logprobs prompt_token_id_logprobs prompt_text usage.completion_tokens_details
-    usage.prompt_tokens_details kv_transfer_params ec_transfer_params mm_placeholders""".split()  # noqa: SIM905
+    choices[].message.reasoning_content choices[].logprobs choices[].prompt_logprobs prompt_logprobs prompt_text
+    usage.completion_tokens_details usage.prompt_tokens_details mm_placeholders""".split()  # noqa: SIM905
 )
 """What servers write that only they can tell."""
 
