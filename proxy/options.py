@@ -105,6 +105,7 @@ def add_verifying_options(group: _ArgumentGroup) -> None:
     limits = {
         "concurrency": (64, "Most verifications at once; more are an HTTP 429."),
         "tokens": (2**17, "Most tokens, with their prompts, in verifications at once; one item of more is a 413."),
+        "tokens-beside": (1024, "The same while the engine answers requests, whose steps these tokens make longer."),
         "body-bytes": (8 * 2**20, "Longest body of a verification; a longer one is a 413."),
     }
     for name, (default, text) in limits.items():
@@ -124,6 +125,7 @@ def settings_from(args: Namespace, channel: str) -> Settings:
         thresholds=_thresholds(args.toploc_thresholds),
         verify_concurrency=args.toploc_max_verify_concurrency,
         verify_tokens=args.toploc_max_verify_tokens,
+        verify_tokens_beside=args.toploc_max_verify_tokens_beside,
         verify_body_bytes=args.toploc_max_verify_body_bytes,
         signing_keys=tuple(str(Path(path).absolute()) for path in args.toploc_signing_key),
         trusted_keys=str(Path(args.toploc_trusted_keys).absolute()) if args.toploc_trusted_keys else None,

@@ -86,6 +86,7 @@ class Settings(BaseModel):
     copy_head: bool = Field(default=False, description="keep the whole output head on one tensor-parallel rank")
     verify_concurrency: int = Field(default=64, gt=0, description="verifications at once")
     verify_tokens: int = Field(default=2**17, gt=0, description="tokens of prompts and answers in them at once")
+    verify_tokens_beside: int = Field(default=1024, gt=0, description="the same while requests are answered")
     verify_body_bytes: int = Field(default=8 * 2**20, gt=0, description="the longest body of a verification")
     verify_priority: int = Field(default=1, description="the engine's; more is later, and answers have 0")
     page: Page = Field(default=Page.OWN, description="what GET /toploc shows of verifications")

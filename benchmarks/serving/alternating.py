@@ -4,7 +4,7 @@
         [--output FILE] [--spy SECONDS] [-- vllm serve flags]
 
 So many streams ask all the time. For `--seconds` they ask with proofs, for as many without, in the order A B B A. What
-is counted begins `--settle` seconds after a change, when the answers before it have ended. Tokens, steps and
+is counted begins when the answers before a change have ended. Tokens, steps and
 processor time are the server's own counts, so the load generator's share of the machine is in none of them.
 
 A ratio is that of medians over pairs, with its bootstrap interval. Where that lies on both sides of the goal, the run
@@ -97,7 +97,6 @@ def pairs_of(streams: Streams, server: LocalServer, options: argparse.Namespace)
         pair: Pair = {}
         for proofs in (False, True) if number % 2 == 0 else (True, False):
             streams.ask(proofs=proofs)
-            time.sleep(options.settle)
             pair["on" if proofs else "off"] = figures(streams, server, processes, options.seconds)
         yield pair
 
@@ -126,7 +125,6 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 64, 256, 1024])
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=30, help="that count of each half of a pair")
-    parser.add_argument("--settle", type=float, default=8, help="seconds that do not count after a change")
     parser.add_argument("--input-len", type=int, default=128)
     parser.add_argument("--output-len", type=int, default=256)
     parser.add_argument("--spy", type=float, default=0, help="seconds of py-spy at each concurrency, after the pairs")
@@ -145,7 +143,6 @@ def main() -> None:
                         options.output.write_text(json.dumps(runs, indent=1))
                 if options.spy:
                     streams.ask(proofs=True)
-                    time.sleep(options.settle)
                     print(shares(Processes(server.pid), options.spy), flush=True)
     print(f"{options.input_len} tokens in, {options.output_len} out, {options.pairs} pairs of {options.seconds:g} s")
     print(table(runs, options.concurrency))

@@ -3,7 +3,8 @@
     python benchmarks/serving/recorder.py [--hidden 4096 8192] [--batches 1 64 256 1024]      (on a GPU)
 
 Microseconds: `write` of a decoding step's rows and a whole `record` on the engine's thread (median; mean and 99th
-percentile with all that chunks need there); from asking for a reduction of n chunks to their features. MiB of the ring.
+percentile with all that chunks need there); the GPU's own time a step in our kernels, by torch's profiler; from asking
+for a reduction of n chunks to their features. MiB of the ring.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SECRET = "benchmark"
+KERNELS = "write_rows", "reduce_chunks"
 PROMPT, STEPS, WARM_UP = 128, 400, 100
+PROFILED = 64
+"""Steps whose kernels are timed, after the others: as many as complete two chunks of each request."""
 
 
 def timed(work: Callable[[], object], rounds: int) -> float:
@@ -53,15 +57,26 @@ def measure(hidden: int, batch: int) -> str:
     starts = np.arange(batch + 1, dtype=np.int32)
     states = torch.randn(batch, hidden, device=device).bfloat16()
     inputs = torch.zeros(batch, dtype=torch.int32, device=device)
-    positions = [torch.from_numpy(first.astype(np.int64) + n).to(device) for n in range(STEPS)]
+    positions = [torch.from_numpy(first.astype(np.int64) + n).to(device) for n in range(STEPS + PROFILED)]
     record = []
-    for n in range(STEPS):
+
+    def advance(n: int) -> None:
         step = Step(ids, first + n, starts, states, positions[n], inputs)
         began = time.perf_counter()
         recorder.record(step)
         record.append((time.perf_counter() - began) * 1e6)
         if n % 8 == 0:
             recorder.encode()
+
+    for n in range(STEPS):
+        advance(n)
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for n in range(STEPS, STEPS + PROFILED):
+            advance(n)
+        torch.cuda.synchronize()
+    spent = {event.key: event.self_device_time_total / PROFILED for event in profile.key_averages()}
+    write_gpu, reduce_gpu = (sum(t for key, t in spent.items() if name in key) for name in KERNELS)
     numbers = np.arange(batch)
     rows, step = Rows(numbers, numbers, numbers * 0 + 1), Step(ids, first, starts, states, positions[0], inputs)
     write = timed(lambda: ring.write(step, rows), 200)
@@ -73,8 +88,9 @@ def measure(hidden: int, batch: int) -> str:
             reductions.append(f"{timed(lambda refs=refs: ring.reduce(refs, complete=True).features(), 100):.0f}")
         else:
             reductions.append("")
-    kept = record[WARM_UP:]
+    kept = record[WARM_UP:STEPS]
     spread = f"{statistics.median(kept):.0f} | {statistics.mean(kept):.0f} | {np.percentile(kept, 99):.0f}"
+    spread += f" | {write_gpu:.1f} | {reduce_gpu:.1f}"
     figures = f"{write:.0f} | {spread} | {' | '.join(reductions)}"
     return f"| {hidden} | {batch} | {ring.num_bytes / 2**20:.0f} | {figures} |"
 
@@ -84,8 +100,10 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=[4096, 8192])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64, 256, 1024])
     options = parser.parse_args()
-    print("| hidden | batch | ring, MiB | write | record, median | mean | 99 % | 1 chunk | 8 | 64 | 256 |")
-    print("|" + "---|" * 11)
+    heads = ["hidden", "batch", "ring, MiB", "write", "record, median", "mean", "99 %", "GPU, write", "GPU, reduce"]
+    heads += ["1 chunk", "8", "64", "256"]
+    print(f"| {' | '.join(heads)} |")
+    print("|" + "---|" * len(heads))
     with torch.inference_mode():
         for hidden in options.hidden:
             for batch in options.batches:

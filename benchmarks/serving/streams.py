@@ -16,6 +16,9 @@ import aiohttp
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
 
+STARTING: Final = 0.5
+"""Seconds in which a stream that has read what to ask for has asked."""
+
 PER_PROCESS: Final = 128
 """Streams that one client process reads; more of them would measure the client."""
 
@@ -59,11 +62,12 @@ class Streams:
         context = multiprocessing.get_context("spawn")
         self._proofs: Synchronized[int] = context.Value("b", 1)
         self._going: Synchronized[int] = context.Value("b", 1)
+        self._running = context.Array("i", 2)
         self._answers: Any = context.Queue()
         shares = [min(PER_PROCESS, count - first) for first in range(0, count, PER_PROCESS)]
+        shared = self._proofs, self._going, self._running, self._answers
         self._processes = [
-            context.Process(target=_run, args=(url, share, shape, seed, self._proofs, self._going, self._answers))
-            for seed, share in enumerate(shares)
+            context.Process(target=_run, args=(url, share, shape, seed, *shared)) for seed, share in enumerate(shares)
         ]
 
     def __enter__(self) -> Self:
@@ -81,8 +85,12 @@ class Streams:
             process.kill()
 
     def ask(self, *, proofs: bool) -> None:
-        """What requests ask for from now on."""
+        """What requests ask for from now on; returns once no answer to another one is under way."""
         self._proofs.value = proofs
+        time.sleep(STARTING)
+        while self._running[not proofs]:
+            self.taken()
+            time.sleep(0.02)
 
     def taken(self) -> list[Answer]:
         """Those that have ended since the last call. Raises RuntimeError where a client process has ended."""
@@ -94,11 +102,13 @@ class Streams:
         return answers
 
 
-def _run(url: str, count: int, shape: Shape, seed: int, proofs: Any, going: Any, answers: Any) -> None:
+def _run(url: str, count: int, shape: Shape, seed: int, proofs: Any, going: Any, running: Any, answers: Any) -> None:
     async def ask(session: aiohttp.ClientSession, number: int) -> None:
         rng = random.Random(f"{seed}:{number}")
         while going.value:
             proven = bool(proofs.value)
+            with running.get_lock():
+                running[proven] += 1
             asked, events = time.monotonic(), []
             async with session.post(f"{url}/v1/completions", json=shape.draw(rng, proofs=proven)) as response:
                 if response.status != 200:
@@ -110,6 +120,8 @@ def _run(url: str, count: int, shape: Shape, seed: int, proofs: Any, going: Any,
                         whole = proven == (b'"toploc_proofs"' in line)
                 if not whole:
                     raise RuntimeError(f"the last event of an answer {'lacks' if proven else 'has'} proofs")
+            with running.get_lock():
+                running[proven] -= 1
             answers.put(Answer(proven, asked, tuple(events)))
 
     async def run() -> None:

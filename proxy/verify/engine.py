@@ -179,6 +179,10 @@ class Engine(Protocol):
     def spelled(self, text: str, /) -> int:
         """Of how many tokens a response may say this. On any thread."""
 
+    @property
+    def answering(self) -> bool:
+        """Whether it has requests of this process that are no verification's."""
+
     def adapters(self) -> Iterable[str]:
         """Names of the adapters that are loaded now."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
@@ -14,6 +15,10 @@ from ..metrics import REQUESTS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+
+ANSWERING_SECONDS: Final = 1.0
+"""After the last answer that was seen in the engine, for which there is room for the next. Stops verifications from
+filling the engine between one answer of a client and the next."""
 
 BODIES: Final = 8
 """Longest bodies at once. A body is up to 25 times as long when it is parsed: `[],` is 3 bytes and an object of 64."""
@@ -38,9 +43,20 @@ class Places:
         requests: HTTP requests at once, each of which may hold a body; more are refused. Prefills at once; more wait.
         tokens: of prompts and answers in prefills at once, whose hidden states the worker holds in main memory.
         body_bytes: of one body; of all bodies at once `BODIES` times as many.
+        beside: of `tokens`, how many while the engine answers requests, which share each of their steps with them; one
+            prefill may be longer.
+        answering: whether it does.
     """
 
-    def __init__(self, requests: int, tokens: int, body_bytes: int) -> None:
+    def __init__(
+        self,
+        requests: int,
+        tokens: int,
+        body_bytes: int,
+        *,
+        beside: int | None = None,
+        answering: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.size = requests
         self.tokens = tokens
         self.body_bytes = body_bytes
@@ -49,6 +65,9 @@ class Places:
         self.most_running = 0
         self._bytes = BODIES * body_bytes
         self._free = tokens
+        self._beside = tokens if beside is None else beside
+        self._answering = answering
+        self._answered_at = float("-inf")
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @contextmanager
@@ -96,7 +115,7 @@ class Places:
         """In order, so that a long answer is not passed over for ever."""
         while self._waiting:
             tokens, turn = self._waiting[0]
-            if not turn.cancelled() and (self.running >= self.size or tokens > self._free):
+            if not turn.cancelled() and not self._has_room(tokens):
                 return
             self._waiting.popleft()
             if turn.cancelled():
@@ -105,6 +124,16 @@ class Places:
             self.running += 1
             self.most_running = max(self.most_running, self.running)
             turn.set_result(None)
+
+    def _has_room(self, tokens: int) -> bool:
+        if self.running >= self.size or tokens > self._free:
+            return False
+        now = time.monotonic()
+        if self._answering():
+            self._answered_at = now
+        # Whoever waits is asked again when the prefill that runs has ended.
+        is_free = not self.running or now - self._answered_at > ANSWERING_SECONDS
+        return is_free or self.tokens - self._free + tokens <= self._beside
 
     def _release(self, tokens: int) -> None:
         self._free += tokens

@@ -152,6 +152,7 @@ def description(server: Server) -> dict[str, Any]:
         "limits": {
             "verify_concurrency": settings.verify_concurrency,
             "verify_tokens": settings.verify_tokens,
+            "verify_tokens_beside": settings.verify_tokens_beside,
             "verify_body_bytes": settings.verify_body_bytes,
             "verify_items": MAX_ITEMS,
             "context_length": verifier.policy.context_length,

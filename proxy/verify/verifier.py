@@ -97,7 +97,13 @@ class EngineVerifier:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="toploc-verify")
         self.names = tuple(names)
         self.recent = Verifications(settings)
-        self.places = Places(settings.verify_concurrency, settings.verify_tokens, settings.verify_body_bytes)
+        self.places = Places(
+            settings.verify_concurrency,
+            settings.verify_tokens,
+            settings.verify_body_bytes,
+            beside=settings.verify_tokens_beside,
+            answering=lambda: engine.answering,
+        )
         self.policy = Policy(
             names=self.names,
             thresholds=choose_thresholds(settings.thresholds, engine.model, welcome.dtype),

@@ -431,6 +431,23 @@ def test_chat_answers_while_a_hundred_verifications_run(http: httpx.Client, api:
     assert api.metric("toploc:verifications_running") == 0
 
 
+def test_beside_an_answer_few_verifications_are_in_the_engine(http: httpx.Client, api: Any) -> None:
+    item = evidence("greedy")
+    proofs = item["response"]["toploc_proofs"]
+    size = proofs["prompt"]["num_tokens"] + len(proofs["choices"][0]["token_ids"])
+    long = {"model": "toploc-mini", "prompt": "Count.", "max_tokens": 900, "ignore_eos": True, "stream": True}
+    with http.stream("POST", "/v1/completions", json=long) as answer, ThreadPoolExecutor(1) as pool:
+        assert next(answer.iter_lines()).startswith("data: {"), answer.status_code
+        reply = pool.submit(http.post, PATH, json={"items": [item] * 12})
+        running: list[float] = []
+        while not reply.done():
+            running.append(api.metric("toploc:verifications_running"))
+    verdicts = [json.loads(line)["report"]["verdict"] for line in reply.result().text.splitlines()]
+    assert verdicts == ["accepted"] * 12
+    # The limit is 1,024 tokens, and there would be places for all.
+    assert 1 <= max(running) <= 1024 // size
+
+
 @pytest.fixture(scope="module")
 def own(verifier: Any) -> Iterator[httpx.Client]:
     headers = {"authorization": "Bearer s3cret"}

@@ -64,12 +64,17 @@ class PrefillEngine(OwnTokenizer):
         super().__init__(manager.tokenizer, config.hf_eos_token_id or ())
         self.chat_template: str | Mapping[str, str] | None = getattr(self._tokenizer, "chat_template", None)
         self._manager = manager
+        self._prefilling = 0
         self.rehearsal = Rehearsal(manager, state)
         self.reports: Literal["logprobs", "logits"] | None = "logprobs"
 
     def spelled(self, _: str, /) -> int:
         """Log-probabilities under grammars are held against nothing."""
         return 0
+
+    @property
+    def answering(self) -> bool:
+        return len(self._manager.rid_to_state) > self._prefilling
 
     def adapters(self) -> Iterable[str]:
         return tuple(name_of(self._name, adapter) for adapter in getattr(self._manager, "lora_ref_cache", ()))
@@ -97,6 +102,7 @@ class PrefillEngine(OwnTokenizer):
             lora_path=rendered.adapter,
         )
         token = prefilling.set(extra_args)
+        self._prefilling += 1
         try:
             async with aclosing(self._manager.toploc_generate(request, None)) as outputs:
                 async for _ in outputs:
@@ -109,4 +115,5 @@ class PrefillEngine(OwnTokenizer):
             # What this server does not take says nothing about another.
             raise ProofUnavailable("not_taken", str(error)[:200]) from error
         finally:
+            self._prefilling -= 1
             prefilling.reset(token)

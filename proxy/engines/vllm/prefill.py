@@ -67,6 +67,8 @@ class PrefillEngine(OwnTokenizer):
         self.reports = REPORTS.get(str(config.model_config.logprobs_mode))
         self._watermarks = watermarks(config)
         self._models = getattr(state, "openai_serving_models", None)
+        self._requests = engine.output_processor.request_states
+        self._prefilling = 0
         self._priority = priority if config.scheduler_config.policy == "priority" else 0
 
     def spelled(self, text: str, /) -> int:
@@ -76,6 +78,10 @@ class PrefillEngine(OwnTokenizer):
             # Of a token that is a part of a character vLLM may say nothing (vllm/v1/engine/logprobs.py).
             self._texts = texts + Counter({"": self.vocab_size}) + Counter(f"token_id:{token}" for token in numbers)
         return self._texts[text]
+
+    @property
+    def answering(self) -> bool:
+        return len(self._requests) > self._prefilling
 
     def adapters(self) -> Iterable[str]:
         return tuple(getattr(self._models, "lora_requests", ()))
@@ -105,12 +111,15 @@ class PrefillEngine(OwnTokenizer):
         )
         prompt = with_media({"type": "token", "prompt_token_ids": token_ids}, rendered.prompt)
         outputs = self._generate(prompt, params, name, lora_request=rendered.lora_request, priority=self._priority)
-        async with aclosing(outputs):
-            try:
+        self._prefilling += 1
+        try:
+            async with aclosing(outputs):
                 async for _ in outputs:
                     pass
-            except Exception as error:
-                # GracefulHTTPError of vllm/exceptions.py, from vLLM 0.29 on.
-                if getattr(error, "http_status", None) == HTTPStatus.SERVICE_UNAVAILABLE:
-                    raise Busy(str(error)) from error
-                raise
+        except Exception as error:
+            # GracefulHTTPError of vllm/exceptions.py, from vLLM 0.29 on.
+            if getattr(error, "http_status", None) == HTTPStatus.SERVICE_UNAVAILABLE:
+                raise Busy(str(error)) from error
+            raise
+        finally:
+            self._prefilling -= 1

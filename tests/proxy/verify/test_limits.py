@@ -76,3 +76,29 @@ def test_a_long_one_is_not_passed_over() -> None:
         return order
 
     assert asyncio.run(run()) == [60, 100, 10, 20]
+
+
+def test_beside_answers_there_are_fewer_tokens() -> None:
+    """While the engine answers, and a while after, prefills take few of its tokens, but one of them always goes on."""
+
+    async def most_at_once(sizes: list[int], *, answering: bool) -> int:
+        is_answering = answering
+        places = Places(10, 100, 10, beside=30, answering=lambda: is_answering)
+        held, most = 0, 0
+
+        async def work(size: int) -> None:
+            nonlocal held, most, is_answering
+            async with places.prefill(size):
+                held += size
+                most = max(most, held)
+                await asyncio.sleep(0)
+                is_answering = False
+                held -= size
+
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(work(size) for size in sizes))
+        return most
+
+    assert asyncio.run(most_at_once([10] * 9, answering=True)) == 30
+    assert asyncio.run(most_at_once([90, 90, 20, 20], answering=True)) == 90
+    assert asyncio.run(most_at_once([10] * 9, answering=False)) == 90

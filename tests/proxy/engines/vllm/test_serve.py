@@ -135,6 +135,7 @@ def test_defaults() -> None:
         "copy_head": False,
         "verify_concurrency": 64,
         "verify_tokens": 2**17,
+        "verify_tokens_beside": 1024,
         "verify_body_bytes": 8 * 2**20,
         "verify_priority": 1,
         "page": Page.OWN,
