@@ -61,6 +61,24 @@ def table(pairs: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def compare(urls: dict[str, str], args: argparse.Namespace, until: float) -> list[dict[str, Any]]:
+    """Pairs of rates, each kept as soon as it is there."""
+    pairs: list[dict[str, Any]] = []
+    for url in urls.values():
+        drive(url, max(args.concurrency), args, 0)
+    for number in range(args.pairs):
+        for concurrency in args.concurrency:
+            if time.monotonic() > until:
+                return pairs
+            order = list(urls) if number % 2 == 0 else list(urls)[::-1]
+            rates = {name: drive(urls[name], concurrency, args, number + 1) for name in order}
+            pairs.append({"concurrency": concurrency, **rates})
+            print(pairs[-1], flush=True)
+            if args.out:
+                args.out.write_text(json.dumps(pairs, indent=1))
+    return pairs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -73,24 +91,16 @@ def main() -> None:
     split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     args = parser.parse_args(sys.argv[1:split])
     flags = ["--model-path", args.model, "--served-model-name", "bench", *sys.argv[split + 1 :]]
-    pairs: list[dict[str, Any]] = []
-    began = time.monotonic()
+    until = time.monotonic() + args.seconds
     with ExitStack() as stack, ThreadPoolExecutor() as pool:
-        servers = [LocalServer(flags, command=command, start_timeout=300) for command in COMMANDS.values()]
-        urls = dict(zip(COMMANDS, [up.url for up in pool.map(stack.enter_context, servers)], strict=True))
-        for url in urls.values():
-            drive(url, max(args.concurrency), args, 0)
-        for number in range(args.pairs):
-            for concurrency in args.concurrency:
-                if time.monotonic() - began > args.seconds:
-                    continue
-                order = list(urls) if number % 2 == 0 else list(urls)[::-1]
-                rates = {name: drive(urls[name], concurrency, args, number + 1) for name in order}
-                pairs.append({"concurrency": concurrency, **rates})
-                print(pairs[-1], flush=True)
-                if args.out:
-                    args.out.write_text(json.dumps(pairs, indent=1))
-    print(table(pairs))
+        servers = [LocalServer(flags, command=command) for command in COMMANDS.values()]
+        up = dict(zip(COMMANDS, pool.map(stack.enter_context, servers), strict=True))
+        try:
+            print(table(compare({name: server.url for name, server in up.items()}, args, until)))
+        except Exception:
+            for name, server in up.items():
+                print(f"{name}: {server.log()[-6000:]}", flush=True)
+            raise
 
 
 if __name__ == "__main__":
