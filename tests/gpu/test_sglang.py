@@ -104,7 +104,7 @@ def engine(name: str) -> Engine:
 @pytest.fixture(scope="module")
 def server(name: str, engine: Engine, wide_model: Path) -> Iterator[LocalServer]:
     flags = ["--model-path", str(wide_model), "--served-model-name", "wide", *SERVE, *engine.flags]
-    with LocalServer(flags, command=[sys.executable, "-m", "toploc", "sglang"], start_timeout=140) as local:
+    with LocalServer(flags, command=[sys.executable, "-m", "toploc", "sglang"], start_timeout=120) as local:
         yield local
         (LOGS / f"server-{name}.log").write_text(local.log())
 
