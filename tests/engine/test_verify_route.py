@@ -437,7 +437,8 @@ def test_beside_an_answer_few_verifications_are_in_the_engine(http: httpx.Client
     size = proofs["prompt"]["num_tokens"] + len(proofs["choices"][0]["token_ids"])
     long = {"model": "toploc-mini", "prompt": "Count.", "max_tokens": 900, "ignore_eos": True, "stream": True}
     with http.stream("POST", "/v1/completions", json=long) as answer, ThreadPoolExecutor(1) as pool:
-        assert next(answer.iter_lines()).startswith("data: {"), answer.status_code
+        events = answer.iter_lines()  # let go of, it ends the answer
+        assert next(events).startswith("data: {"), answer.status_code
         reply = pool.submit(http.post, PATH, json={"items": [item] * 12})
         running: list[float] = []
         while not reply.done():
