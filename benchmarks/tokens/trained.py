@@ -4,8 +4,8 @@
 
 One engine of vLLM writes answers of 256 tokens to prompts of text that people wrote (models/prompts.py), by the model
 and by copies that it is changed to; transformers scores them (scoring.py). Bounds come from every second honest answer
-(run.py), and nothing is fitted to others. FOLDER gets bounds.yaml, rates.json, table.md, texts, and scores without what
-they can be computed from; each kind and writer is written when it is done.
+(run.py), and nothing is fitted to others. FOLDER gets bounds.yaml, rates.json, table.md, and for each kind and writer
+texts and some of their scores, in float16, when they are done.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ import engines
 from questions import Question, make_questions
 
 TOKENS = 256
-KINDS = ("greedy", "cool", "sampled", "seeded")
+KINDS = ("greedy", "cool", "sampled", "truncated", "seeded")
 FACTORS = {"hotter": 1.3, "colder": 0.7}
 """Temperature, times what was asked for."""
 
 OTHERS_FROM = 100_000
-AT_ONCE = 128
-SAVED = ("margin", "cut", "surprisal", "entropy", "variance", "top", "replay")
+SAVED = ("margin", "surprisal", "entropy", "replay")
 
 
 class Study:
@@ -41,7 +40,7 @@ class Study:
     def __init__(self, args: argparse.Namespace) -> None:
         self.began = time.monotonic()
         self.args = args
-        self.engine = engines.load("graphs" if args.device == "cuda" else "eager", args.model, args.device, 4.0)
+        self.engine = engines.load("graphs", args.model, args.device, 4.0 if args.device == "cuda" else 1.0)
         # In vLLM 0.32 a worker cannot start once numba is there (proxy/engines/vllm/runners/lifecycle.py).
         import run
         from transformers_engine import TransformersEngine
@@ -80,10 +79,9 @@ class Study:
         for number in numbers:
             body = request(kind, number)
             temperature = body["temperature"] * FACTORS.get(writer, 1.0)
+            options = {name: body[name] for name in ("seed", "top_p", "top_k") if name in body}
             params.append(
-                SamplingParams(
-                    temperature=temperature, seed=body.get("seed"), max_tokens=TOKENS, ignore_eos=True, detokenize=False
-                )
+                SamplingParams(temperature=temperature, max_tokens=TOKENS, ignore_eos=True, detokenize=False, **options)
             )
         self.score(kind, writer, numbers, asked, self.engine.run([question.asked for question in asked], params))
 
@@ -98,11 +96,13 @@ class Study:
         self.result()
 
     def by_another_model(self, kind: str, count: int) -> None:
-        """Its text, as this model's tokens."""
+        """Its text, as this model's tokens, at the temperature that was asked for."""
+        from texts import request
+
         other = self.load(self.args.other, self.args.device)
         numbers, own = self.questions("other", count)
         asked = [
-            Question(q.prompt, q.asked, 0.0 if kind == "greedy" else 0.7 if kind == "cool" else 1.0)
+            Question(q.prompt, q.asked, request(kind, 0)["temperature"])
             for q in make_questions(other.tokenizer, numbers, source="manual")
         ]
         said = [other.tokenizer.decode(answer.token_ids) for answer in other.generate(asked, TOKENS + 64)]
@@ -133,7 +133,7 @@ class Study:
             scores.append(score_tokens(logits, question.prompt, text, sampling, self.prefill.eos_token_ids))
         self.found[kind, writer] = self.rates.Answers(kind, numbers, texts, scores)
         columns = {name: [getattr(one, name) for one in scores] for name in SAVED}
-        kept = {name: np.array(rows, np.float32) for name, rows in columns.items() if rows and rows[0] is not None}
+        kept = {name: np.array(rows, np.float16) for name, rows in columns.items() if rows and rows[0] is not None}
         name = f"{kind}-{writer.replace(' ', '-')}.npz"
         np.savez_compressed(self.args.folder / name, token_ids=np.array(texts, np.uint32), **kept)
         self.say(f"{kind} by {writer}: {len(texts)} scored")
@@ -173,7 +173,8 @@ class Study:
     def result(self) -> None:
         """Bounds from half of the honest answers, and what they refuse."""
         honest = [answers for (_, writer), answers in self.found.items() if writer == "model"]
-        if not honest:
+        if len(honest) < len(KINDS):
+            self.say("no bounds: not every kind of honest answer is there")
             return
         bounds = self.rates.fit(honest)
         folder = self.args.folder
