@@ -3,16 +3,17 @@
 #
 # SITE: a folder of packages, with vLLM for CUDA; torch, numba and transformers are the machine's own. MODEL: folders
 # (`python -m models fetch`); what the first needs comes first. After SECONDS at most, OUT has at most 8 files of less
-# than 16 MB: rows.jsonl.xz, the parts of others.tar (evidence, texts and their scores, points of chunks; `cat
-# others.tar.* | tar -x`), and log.txt. While it runs, what there is goes there every two minutes. WORK
-# (/tmp/toploc-evidence) keeps everything, and the same call goes on where the last one ended.
+# than 16 MB: rows.jsonl.xz, the parts of others.tar.xz (evidence, texts and their scores, points of chunks; `cat
+# others.tar.xz.* | tar -xJ`), and log.txt. While it runs, what there is goes there every two minutes. WORK
+# (/tmp/toploc-evidence) keeps everything, and the same call goes on where the last one ended. MEMORY: gigabytes of the
+# GPU that it may take (100). JOBS: at once (12).
 set -uo pipefail
 site=$1 out=$2 seconds=$3; shift 3
 work=${WORK:-/tmp/toploc-evidence} root=$(cd "$(dirname "$0")/../.." && pwd) began=$SECONDS
 mkdir -p "$work/results/evidence" "$out"
 # The packages under their names, and the entry point by which vLLM finds ours: without building anything.
 python3 - "$root" "$work/site" <<'P' || exit 1
-import pathlib, sys, tomllib
+import pathlib, shutil, sys, tomllib
 root, site = map(pathlib.Path, sys.argv[1:])
 project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
 info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
@@ -22,9 +23,9 @@ groups = project["entry-points"].items()
 lines = [line for group, points in groups for line in (f"[{group}]", *(f"{k} = {v}" for k, v in points.items()))]
 (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
 folders = {"toploc": "toploc", "toploc_proxy": "proxy", "toploc_client": "client", "toploc_gateway": "gateway"}
-for package, folder in folders.items():
-    if not (site / package).exists():
-        (site / package).symlink_to(root / folder)
+for package, folder in {**folders, "toploc/configs": "configs"}.items():
+    shutil.rmtree(site / package, ignore_errors=True)
+    shutil.copytree(root / folder, site / package)
 P
 export PYTHONPATH=$work/site:$site:$root PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 VLLM_USE_FLASHINFER_SAMPLER=0
 export OMP_NUM_THREADS=2 NUMBA_NUM_THREADS=2 TORCHINDUCTOR_COMPILE_THREADS=4 TOKENIZERS_PARALLELISM=false
