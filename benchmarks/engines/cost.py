@@ -41,7 +41,8 @@ def drive(url: str, concurrency: int, args: argparse.Namespace, seed: int) -> fl
         return int(reply.raise_for_status().json()["meta_info"]["completion_tokens"])
 
     prompts = [[dice.randrange(10, 4000) for _ in range(args.input_len)] for _ in range(2 * concurrency)]
-    limits = httpx.Limits(max_connections=None)
+    # Servers close connections that are idle for five seconds, also while a request is on its way.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2)
     with httpx.Client(base_url=url, timeout=900, limits=limits) as http, ThreadPoolExecutor(concurrency) as pool:
         began = time.monotonic()
         return sum(pool.map(ask, prompts)) / (time.monotonic() - began)

@@ -67,7 +67,7 @@ class PrefillEngine(OwnTokenizer):
         self.reports = REPORTS.get(str(config.model_config.logprobs_mode))
         self._watermarks = watermarks(config)
         self._models = getattr(state, "openai_serving_models", None)
-        self._requests = engine.output_processor.request_states
+        self._engine = engine
         self._prefilling = 0
         self._priority = priority if config.scheduler_config.policy == "priority" else 0
 
@@ -81,7 +81,7 @@ class PrefillEngine(OwnTokenizer):
 
     @property
     def answering(self) -> bool:
-        return len(self._requests) > self._prefilling
+        return len(self._engine.output_processor.request_states) > self._prefilling
 
     def adapters(self) -> Iterable[str]:
         return tuple(getattr(self._models, "lora_requests", ()))

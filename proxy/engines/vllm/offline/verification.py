@@ -108,6 +108,11 @@ class RolloutEngine(PrefillEngine):
         return
         yield  # type: ignore[unreachable]
 
+    @property
+    def answering(self) -> bool:
+        """Nobody waits for one answer while others are verified."""
+        return False
+
     def sampling_of(self, rendered: Call, asked: Sampling) -> Sampling:
         if rendered.sampling_params is UNSAID:
             return Sampling(other=("the rollout does not say its sampling_params",))
