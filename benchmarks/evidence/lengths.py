@@ -2,13 +2,14 @@
 
     python benchmarks/evidence/lengths.py rows.jsonl FOLDER
 
-Writes lengths.md, and for each model a plot as MODEL-light.svg and MODEL-dark.svg (PNG beside them), into FOLDER.
+Writes lengths.md, and for each model a plot as MODEL-light.svg and MODEL-dark.svg, into FOLDER.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,11 @@ FALSE_ALARM = 1e-3
 
 CONFIDENCE = 0.95
 ALWAYS = 0.99
-"""Found in so many of the shortest answers, an alteration shares a line of the plot with others."""
+HARDLY = 0.05
+"""Found in so many of the shortest answers, or in no more of any, an alteration shares a line of the plot."""
+
+LINE = 3.6
+"""Height of a line of a name, in per cent of the plot's."""
 
 THEMES = {"light": ("#ffffff", "#1f2328", "#d0d7de"), "dark": ("#0d1117", "#e6edf3", "#30363d")}
 """Ground, text and lines of a page."""
@@ -84,17 +89,22 @@ def detection(rows: Sequence[Row], verifier: str) -> dict[str, dict[int, Rate]]:
     altered = [row for row in rows if row.kind == "altered" and row.verifier == verifier]
     found: defaultdict[str, dict[int, Rate]] = defaultdict(dict)
     for chunks in CHUNKS:
-        whole = [[answer[:chunks] for answer in row.chunks] for row in honest if len(row.chunks[0]) >= chunks]
+        whole = [cut for row in honest if (cut := _cut(row, chunks))]
         if not whole:
             continue
         sample = Sample.of(whole)
         test = Test.fit(sample.half(0), chunks)
         found["the model, held out"][chunks] = _rate(test.finds(sample.half(1)))
         for row in altered:
-            if len(row.chunks[0]) >= chunks and (row.name == row.prover or chunks not in found[row.name]):
-                cut = Sample.of([[answer[:chunks] for answer in row.chunks]])
-                found[row.name][chunks] = _rate(test.finds(cut))
+            cut = _cut(row, chunks)
+            if cut and (row.name == row.prover or chunks not in found[row.name]):
+                found[row.name][chunks] = _rate(test.finds(Sample.of([cut])))
     return {name: rates for name, rates in found.items() if rates}
+
+
+def _cut(row: Row, chunks: int) -> list[list[list[float]]]:
+    """Answers that are so long, without what comes after; a server may have ended some before."""
+    return [answer[:chunks] for answer in row.chunks if len(answer) >= chunks]
 
 
 def _rate(found: NDArray[np.bool_]) -> Rate:
@@ -111,45 +121,52 @@ def table(found: dict[str, dict[int, Rate]]) -> str:
 
 
 def plot(found: dict[str, dict[str, dict[int, Rate]]], model: str, folder: Path) -> None:
-    """One panel a verifier, one line an alteration, its name at its end."""
+    """One panel a verifier, one line an alteration, its name at its end, in the same color in each panel."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     slug = re.sub(r"[^A-Za-z0-9]+", "-", model)
+    apart = dict.fromkeys(name for rates in found.values() for name in rates if not _alike(rates[name]))
+    color = {name: COLORS[place % len(COLORS)] for place, name in enumerate(apart)}
     for theme, (ground, text, line) in THEMES.items():
         colors = {"text.color": text, "axes.labelcolor": text, "xtick.color": text, "ytick.color": text}
         colors |= {"axes.edgecolor": line, "grid.color": line, "figure.facecolor": ground, "axes.facecolor": ground}
-        with plt.rc_context({**colors, "svg.hashsalt": slug, "font.size": 9}):
-            figure, axes = plt.subplots(1, len(found), figsize=(7.2 * len(found), 4.6), squeeze=False)
-            for axis, (verifier, rates) in zip(axes[0], found.items(), strict=True):
-                _panel(axis, rates)
+        # Text stays text: a tenth of the size of its outlines.
+        with plt.rc_context({**colors, "svg.hashsalt": slug, "svg.fonttype": "none", "font.size": 9}):
+            figure, axes = plt.subplots(len(found), 1, figsize=(8.4, 4.0 * len(found)), squeeze=False)
+            for axis, (verifier, rates) in zip(axes[:, 0], found.items(), strict=True):
+                _panel(axis, rates, color)
                 axis.set_title(f"{model}, verifier {verifier}", fontsize=10)
-            figure.tight_layout()
-            for ending in ("svg", "png"):
-                dated = {"metadata": {"Date": None}} if ending == "svg" else {}
-                figure.savefig(folder / f"{slug}-{theme}.{ending}", dpi=110, **dated)
+            figure.subplots_adjust(
+                left=0.08, right=0.56, top=1 - 0.08 / len(found), bottom=0.12 / len(found), hspace=0.32
+            )
+            figure.savefig(folder / f"{slug}-{theme}.svg", metadata={"Date": None})
             plt.close(figure)
 
 
-def _panel(axis: Any, rates: dict[str, dict[int, Rate]]) -> None:
-    shown = {
-        name: [(chunks * CHUNK_SIZE, 100 * rate.share) for chunks, rate in sorted(of.items())]
-        for name, of in rates.items()
-    }
-    least = CHUNKS[0]
-    together = [name for name, of in rates.items() if least in of and of[least].share >= ALWAYS]
+def _alike(rates: dict[int, Rate]) -> str:
+    """Of an alteration that shares its line with others: which; nothing else."""
+    first = rates.get(CHUNKS[0])
+    if first and first.share >= ALWAYS:
+        return "always"
+    return "hardly" if max(rate.share for rate in rates.values()) <= HARDLY else ""
+
+
+def _panel(axis: Any, rates: dict[str, dict[int, Rate]], color: dict[str, str]) -> None:
+    last = max(CHUNKS[at] for at in range(len(CHUNKS)) if any(CHUNKS[at] in of for of in rates.values())) * CHUNK_SIZE
     ends = []
-    for place, (name, points) in enumerate(item for item in shown.items() if item[0] not in together):
-        honest = name.startswith("the model")
-        color = "gray" if honest else COLORS[place % len(COLORS)]
-        axis.plot(*zip(*points, strict=True), color=color, linestyle=":" if honest else "-", marker="o", markersize=3)
-        ends.append((points[-1][1], points[-1][0], name, color))
-    if together:
-        last = max(x for name in together for x, _ in shown[name])
-        axis.plot([least * CHUNK_SIZE, last], [100, 100], color=COLORS[0], linewidth=3)
-        ends.append((100.0, last, _listed(together), COLORS[0]))
+    for kind, height in (("always", 100.0), ("hardly", 0.0)):
+        alike = [name for name, of in rates.items() if _alike(of) == kind]
+        if alike:
+            axis.plot([CHUNKS[0] * CHUNK_SIZE, last], [height] * 2, color="gray", linewidth=3)
+            ends.append((height, f"{kind.capitalize()}: {', '.join(alike)}", "gray"))
+    for name, of in rates.items():
+        if not _alike(of):
+            points = [(chunks * CHUNK_SIZE, 100 * rate.share) for chunks, rate in sorted(of.items())]
+            axis.plot(*zip(*points, strict=True), color=color[name], marker="o", markersize=3)
+            ends.append((points[-1][1], name, color[name]))
     _label(axis, ends)
     axis.set(xscale="log", xlabel="tokens of an answer", ylabel="found, % of answers", ylim=(-3, 104))
     ticks = [chunks * CHUNK_SIZE for chunks in CHUNKS]
@@ -160,19 +177,20 @@ def _panel(axis: Any, rates: dict[str, dict[int, Rate]]) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _label(axis: Any, ends: list[tuple[float, float, str, str]]) -> None:
-    """Names at the right, at least a line apart, in the order of the lines' ends."""
+def _label(axis: Any, ends: list[tuple[float, str, str]]) -> None:
+    """Names at the right, in the order of the lines' ends, none upon another, and none below the panel."""
+    texts = [(y, textwrap.fill(name, 58), color) for y, name, color in sorted(ends, reverse=True)]
+    heights = [LINE * (text.count("\n") + 1) + 1.5 for _, text, _ in texts]
+    tops: list[float] = []
+    below = sum(heights)
     height = 104.0
-    for y, _, name, color in sorted(ends, reverse=True):
-        lines = name.count("\n") + 1
-        height = min(y + 1.5 * lines, height)
-        axis.annotate(name, (1.02, height / 107 + 3 / 107), xycoords="axes fraction", color=color, fontsize=7, va="top")
-        height -= 4.2 * lines
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Three names a line."""
-    return ",\n".join(", ".join(names[at : at + 2]) for at in range(0, len(names), 2))
+    for (y, _, _), needed in zip(texts, heights, strict=True):
+        tops.append(min(height, max(y + LINE / 2, below)))
+        height, below = tops[-1] - needed, below - needed
+    for top, (_, text, color) in zip(tops, texts, strict=True):
+        axis.annotate(
+            text, (1.02, (top + 3) / 107), xycoords="axes fraction", color=color, fontsize=7, va="top", linespacing=1.1
+        )
 
 
 def write(records: Path, folder: Path) -> str:

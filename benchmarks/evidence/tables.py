@@ -88,14 +88,15 @@ def power_line(row: Row, honest: Sample) -> str:
         (beyond_paper(honest), beyond_paper(altered), np.max),
         (log_mean(honest), log_mean(altered), np.mean),
     ]
-    if min(len(honest.figures), len(altered.figures)) >= LEAST:
+    kept = honest.classes.shape[-1] > 0
+    if kept and min(len(honest.figures), len(altered.figures)) >= LEAST:
         # Fitted to one half of each, measured on the other.
         joint = JointLikelihood.fit(honest.half(0), altered.half(0))
         pairs.append((joint(honest.half(1)), joint(altered.half(1)), np.mean))
     areas = [f"{area(h, a):.3f} / {area(pool(h, axis=1), pool(a, axis=1)):.3f}" for h, a, pool in pairs]
     needed = [shown(chunks_needed(h, a)) for h, a, _ in pairs]
     for column in (areas, needed):
-        column += ["too few answers"] * (3 - len(column))
+        column += ["too few answers" if kept else "not kept"] * (3 - len(column))
     return f"| {row.prover} | {row.verifier} | {' | '.join(areas)} | {' | '.join(needed)} |"
 
 

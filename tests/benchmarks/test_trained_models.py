@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from toploc.proofs.field import evaluate
 from toploc.proofs.format import decode_proof
 
 MODEL = Path(__file__).parents[2] / "models" / "toploc-mini"
+RESULTS = Path(lengths.__file__).parent / "results"
 GEMMA = {"full_attention": {"rope_type": "default", "rope_theta": 1e6}, "sliding_attention": {"rope_type": "default"}}
 
 
@@ -123,13 +125,14 @@ def test_what_is_found_by_length(tmp_path: Path) -> None:
 
     rows = [row("honest", "p", 1.0, 16), row("altered", "larger", 1.5, 16), row("altered", "ten", 10.0, 4)]
     rows += [row("honest", f"p{LONG}", 1.0, 64), row("altered", f"larger{LONG}", 1.5, 64)]
+    rows[3].chunks[7] = rows[3].chunks[7][:55]  # ended by its server before it was as long as others
     found = lengths.detection(rows, "v")
     assert {name: sorted(rates) for name, rates in found.items()} == {
         "the model, held out": [1, 4, 16, 64],
         "larger": [1, 4, 16, 64],
         "ten": [1, 4],
     }
-    assert [found["the model, held out"][chunks].total for chunks in (16, 64)] == [400, 200]
+    assert [found["the model, held out"][chunks].total for chunks in (16, 64)] == [400, 199]
     assert max(rate.share for rate in found["the model, held out"].values()) < 0.02
     shares = {chunks: rate.share for chunks, rate in found["larger"].items()}
     assert shares[1] < 0.2 < 0.8 < shares[16] <= shares[64] == 1.0
@@ -142,5 +145,18 @@ def test_what_is_found_by_length(tmp_path: Path) -> None:
     assert "| ten | 400 of 400 (99.1 % to 100 %) |" in text
     assert {file.name for file in (tmp_path / "out").iterdir()} == {
         "lengths.md",
-        *(f"m-{theme}.{ending}" for theme in ("light", "dark") for ending in ("svg", "png")),
+        *(f"m-{theme}.svg" for theme in ("light", "dark")),
     }
+
+
+def test_published_tables_are_of_the_published_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lzma.decompress((RESULTS / "trained-rows.jsonl.xz").read_bytes()))
+    rows = list(Records(path))
+    published = (RESULTS / "lengths.md").read_text("utf-8")
+    models = dict.fromkeys(row.model for row in rows)
+    assert list(models) == ["smollm2-135m-instruct", "gemma-3-270m-base"]
+    for model in models:
+        of_model = [row for row in rows if row.model == model]
+        found = lengths.detection(of_model, "vLLM, prefill")
+        assert f"### {model}, verifier vLLM, prefill\n\n{lengths.table(found)}" in published
