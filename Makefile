@@ -13,7 +13,7 @@ SOURCES := toploc proxy client gateway tests benchmarks examples models scripts
 # half a minute to more than one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint format twins test-sglang test-sglang-all test-frameworks test-gpu compat evidence fuzz soak clean
+.PHONY: demo test test-all lint format twins test-sglang test-sglang-all test-frameworks test-gpu compat evidence fuzz soak clean
 
 # MODEL=smollm2: with a real chat model, which is downloaded.
 MODEL ?=
@@ -25,6 +25,11 @@ demo: $(READY)
 TEST_WORKERS ?= 2
 test: $(READY) lint
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 25
+
+# With the tests of what seldom changes, which start servers of their own. Before a release.
+test-all: $(READY) lint
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 25 \
+	  -m "not gpu and not compat and not sglang"
 
 # SGLang's requirements are not vLLM's, so it has an environment of its own, which sees what the first has.
 test-sglang: $(SGLANG_READY)

@@ -11,10 +11,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from options import SERVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "tests" / "toploc" / "evidence"

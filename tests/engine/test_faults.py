@@ -214,6 +214,7 @@ def test_traces(pair: LocalServer, api_of: type[Api], collector: Collector) -> N
     assert all(0 < span.seconds < 60 for span in (proofs, verification))
 
 
+@pytest.mark.slow
 def test_the_clock_jumps(
     pair: LocalServer,
     api_of: type[Api],
@@ -284,6 +285,7 @@ class SlowReader:
         return [event["toploc_proofs"] for event in events if "toploc_proofs" in event]
 
 
+@pytest.mark.slow
 def test_slow_readers(pair: LocalServer, api_of: type[Api], verified: Callable[..., ToplocProofs]) -> None:
     """As many as there are slots: they cost nobody's proofs, since those are asked for when the engine ends."""
     with api_of(pair.url) as api, ThreadPoolExecutor(32) as pool:
@@ -383,7 +385,7 @@ def test_a_front_end_is_killed(pair: LocalServer, api_of: type[Api]) -> None:
         assert all(outcome.proven for outcome in outcomes[:-1])
 
 
-@pytest.mark.parametrize("title", ["VLLM::Worker", "VLLM::EngineCore"])
+@pytest.mark.parametrize("title", [pytest.param("VLLM::Worker", marks=pytest.mark.slow), "VLLM::EngineCore"])
 def test_what_generates_is_killed(start: Callable[..., LocalServer], api_of: type[Api], title: str) -> None:
     """Every answer that was in progress ends in an error, none is cut off without a word, and vLLM ends the server."""
     with start(**ENVIRONMENT) as server:
@@ -406,6 +408,7 @@ def test_it_is_told_to_stop(start: Callable[..., LocalServer], api_of: type[Api]
     assert all(outcome.proven for outcomes in ended.outcomes for outcome in outcomes[:-1])
 
 
+@pytest.mark.slow
 def test_it_is_told_to_stop_and_has_time(start: Callable[..., LocalServer], api_of: type[Api]) -> None:
     """As vLLM alone: answers in progress are finished, and so are their proofs."""
     with start("--shutdown-timeout", "120", **ENVIRONMENT) as server:

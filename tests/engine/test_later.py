@@ -242,6 +242,7 @@ def test_the_sdk_for_python_merges_as_before(keeping: LocalServer) -> None:
 # Batch files
 
 
+@pytest.mark.slow
 def test_run_batch(tmp_path: Path, verified: Callable[..., ToplocProofs]) -> None:
     """A file of requests to a file of responses, through a server of its own."""
     lines = [

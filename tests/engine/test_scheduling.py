@@ -116,7 +116,7 @@ def rejected(api: Api) -> float:
     return drafted - api.metric("vllm:spec_decode_num_accepted_tokens_total")
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_rejected_drafts_leave_no_trace(guessing: Api, verified: Callable[..., ToplocProofs], stream: bool) -> None:
     accepted, before = guessing.metric("vllm:spec_decode_num_accepted_tokens_total"), rejected(guessing)
 

@@ -41,7 +41,7 @@ SPLIT = {
 }
 
 
-@pytest.fixture(scope="module", params=SPLIT)
+@pytest.fixture(scope="module", params=["TP", pytest.param("PP", marks=pytest.mark.slow)])
 def split(start: Callable[..., LocalServer], request: pytest.FixtureRequest) -> Iterator[LocalServer]:
     """One model over two workers."""
     with start(*SPLIT[request.param], **ENVIRONMENT) as server:
@@ -49,7 +49,7 @@ def split(start: Callable[..., LocalServer], request: pytest.FixtureRequest) -> 
         yield server
 
 
-@pytest.fixture(scope="module", params=["one machine", "two machines"])
+@pytest.fixture(scope="module", params=[pytest.param("one machine", marks=pytest.mark.slow), "two machines"])
 def replicated(
     start: Callable[..., LocalServer], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[LocalServer]:
