@@ -81,7 +81,9 @@ PLUGINS: Final = (
 
 # The engine, as an API server sees it
 
-ENGINE: Final = Reliance.on("vllm.v1.engine.async_llm:AsyncLLM", "early", attributes="engine_core output_processor")
+ENGINE: Final = Reliance.on(
+    "vllm.v1.engine.async_llm:AsyncLLM", "early prefill", attributes="engine_core output_processor"
+)
 ENGINE_CORE: Final = Reliance.on(
     "vllm.v1.engine.core_client:AsyncMPClient", "early", attributes="add_request_async get_output_async"
 )
@@ -89,7 +91,7 @@ ADD_REQUEST: Final = Reliance.on(
     "vllm.v1.engine.core_client:AsyncMPClient.add_request_async", "early", parameters="self request"
 )
 REQUEST_STATES: Final = Reliance.on(
-    "vllm.v1.engine.output_processor:OutputProcessor", "early", attributes="request_states"
+    "vllm.v1.engine.output_processor:OutputProcessor", "early prefill", attributes="request_states"
 )
 ENGINE_END: Final = Reliance.on(
     "vllm.v1.engine.async_llm:AsyncLLM", "shutdown", attributes="shutdown output_processor dead_error"

@@ -25,7 +25,7 @@ def test_a_full_queue_is_told_from_other_errors(error: Exception, raised: type[E
         yield
 
     engine = PrefillEngine.__new__(PrefillEngine)
-    engine._generate, engine._priority = generate, 0  # type: ignore[assignment]
+    engine._generate, engine._priority, engine._prefilling = generate, 0, 0  # type: ignore[assignment]
     call: Any = SimpleNamespace(lora_request=None, prompt={"type": "token", "prompt_token_ids": [1]})
     with pytest.raises(raised):
         asyncio.run(engine.prefill("x", [1], call, {}))
