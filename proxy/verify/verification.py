@@ -7,6 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from toploc.checks.response import Ended, Rehearsed
+from toploc.checks.text import shown_tokens
+from toploc.evidence.forms import Forms, in_their_form, is_other
 from toploc.evidence.leaves import (
     OF_THE_ENGINE,
     WEIGHT_VERSIONS,
@@ -15,9 +17,11 @@ from toploc.evidence.leaves import (
     compare_by_choice,
     has_several_weights,
 )
+from toploc.evidence.unfinished import unfinished
 from toploc.protocol import FIELD_NAME
 from toploc.thresholds.tokens import DEFAULT
 from toploc.verifier.judge import judge, not_computable
+from toploc.verifier.kinds import ends_alike, writes_alike
 
 from .engine import Claim, Performance
 from .prefills import Prefills
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from toploc.report import Check, Report
     from toploc.verifier.judge import Computed
 
+    from .engine import Engine
     from .verifier import EngineVerifier
 
 WAYS: Final[Sequence[Mapping[str, bool]]] = ({"stream": True}, {"stream": True, "one_by_one": True}, {})
@@ -107,6 +112,8 @@ class Verification:
     def _compare(self, performance: Performance) -> list[Rehearsed]:
         if performance.ended is not None:
             index, count = performance.ended
+            if self._is_of_another and not ends_alike(self._evidence):
+                return [Rehearsed(problem="another kind of engine answered, which may end it elsewhere")]
             return [Rehearsed(ended=Ended(index, len(self._evidence.answers[index].token_ids), count))]
         if performance.response is None:
             return [Rehearsed(problem=performance.problem)]
@@ -131,13 +138,31 @@ class Verification:
             "unbound": {*OF_THE_ENGINE, *((WEIGHT_VERSIONS,) if several else ())},
             "without": (FIELD_NAME,),
             "partial": self._evidence.partial,
+            "forms": self._forms(performance),
         }
+        tokens = {answer.index: answer.token_ids for answer in self._evidence.answers}
+        rehearsed = in_their_form(claimed, performance.response, tokens)
         unproven = self._evidence.unproven
         if not unproven:
-            comparison = compare(claimed, performance.response, **options)
+            comparison = compare(claimed, rehearsed, **options)
             return [Rehearsed(comparison, chunk_offsets=offsets)]
-        parts = compare_by_choice(claimed, performance.response, unproven, **options)
+        parts = compare_by_choice(claimed, rehearsed, unproven, **options)
         return [Rehearsed(part, choice=choice, chunk_offsets=offsets) for choice, part in parts.items()]
+
+    @property
+    def _is_of_another(self) -> bool:
+        return is_other(self._evidence.proofs.engine, self._verifier.policy.engine)
+
+    def _forms(self, performance: Performance) -> Forms:
+        evidence, engine = self._evidence, self._verifier.engine
+        decode = partial(_decoded, engine, evidence.request.skip_special_tokens is not False)
+        ends = {
+            unfinished(shown_tokens(evidence, answer, engine.eos_token_ids), decode)
+            for answer in evidence.answers
+            if answer.token_ids
+        }
+        texts = {text.text for text in performance.texts.values()} if writes_alike(evidence) else ()
+        return Forms(texts, ends - {""}, self._is_of_another)
 
     def _chunk_offsets(self, performance: Performance) -> dict[int, list[int]]:
         """Of the answers whose text no parser has changed. With `echo` something stands before it."""
@@ -148,3 +173,7 @@ class Verification:
                 begin = len(shown) - len(found.text)
                 offsets[answer.index] = [begin + offset for offset in found.offsets]
         return offsets
+
+
+def _decoded(engine: Engine, skip_special_tokens: bool, token_ids: Sequence[int]) -> str:
+    return engine.decode(token_ids, skip_special_tokens)

@@ -41,6 +41,7 @@ def check_prompt(
     rendered: Sequence[int],
     *,
     clock: bool = False,
+    other: bool = False,
     media: Sequence[Media] = (),
     carried: Container[str] = (),
 ) -> Check:
@@ -53,10 +54,11 @@ def check_prompt(
     3. Where the server sent the ids, they are the verifier's too.
     4. The media have the same places.
 
-    A template that reads the clock (`clock`) renders another prompt at another time: then a difference in 1 to 4
-    accuses nobody.
+    A template that reads the clock (`clock`) renders another prompt at another time, and another kind of engine
+    (`other`) may render some requests otherwise: then a difference in 1 to 4 accuses nobody.
 
-    Reasons: `media_differ`, `prompt_length`, `prompt_digest`, `prompt_token_ids`; undecided: `media_changed`, `clock`.
+    Reasons: `media_differ`, `prompt_length`, `prompt_digest`, `prompt_token_ids`; undecided: `media_changed`, `clock`,
+    `other_engine`.
     """
     differs = _media_differ(answer.prompt.media or (), media, carried)  # 0
     if differs is not None:
@@ -67,6 +69,9 @@ def check_prompt(
     if reason and clock:
         message += "; the chat template reads the clock, so it may have been the request's"
         return _check(answer, rendered, media, "undecided", "clock", message)
+    if reason and other:
+        message += "; another kind of engine answered, which may render such a request otherwise"
+        return _check(answer, rendered, media, "undecided", "other_engine", message)
     return _check(answer, rendered, media, "failed" if reason else "passed", reason, message)
 
 

@@ -53,11 +53,13 @@ def check_response(rehearsed: Rehearsed, bounds: TokenBounds) -> Check:
     4. No log-probability lies further than `bounds.margin` from the verifier's, and no more lie further than
        `bounds.near` than an honest answer's do, at `bounds.rate`, with a chance of 1e-3. The last two are
        no finer than the defaults (`TokenBounds.of_logprobs`).
-    5. No leaf is one that no server writes, and none is left out.
-    6. Every leaf was rehearsed.
+    5. No leaf is written in a way that is another engine's, by the prover's word or since a text ends within a
+       character.
+    6. No leaf is one that no server writes, and none is left out.
+    7. Every leaf was rehearsed.
 
-    Reasons: `cut_short`, `past_the_end`, `unrehearsed`, `response_differs`, `logprobs_differ`, `unknown_field`,
-    `missing_field`, `not_bound`.
+    Reasons: `cut_short`, `past_the_end`, `unrehearsed`, `response_differs`, `logprobs_differ`, `other_engine`,
+    `unfinished_character`, `unknown_field`, `missing_field`, `not_bound`.
     """
     return _of(rehearsed, bounds.of_logprobs()).model_copy(update={"choice": rehearsed.choice})
 
@@ -77,8 +79,9 @@ def _of(rehearsed: Rehearsed, bounds: TokenBounds) -> Check:
     return (
         _differs(comparison, figures)  # 3
         or _beyond_noise(comparison, bounds, figures)  # 4
-        or _foreign(comparison, figures)  # 5
-        or _unbound(comparison, figures)  # 6
+        or _of_another_form(comparison, figures)  # 5
+        or _foreign(comparison, figures)  # 6
+        or _unbound(comparison, figures)  # 7
         or _check("passed", None, f"all {comparison.leaves} leaves are what the tokens say", figures)
     )
 
@@ -118,6 +121,22 @@ def _beyond_noise(comparison: Comparison, bounds: TokenBounds, figures: dict[str
         f"the farthest is {worst:.3g} off, {bounds.margin:g} allowed"
     )
     return _check("failed", "logprobs_differ", message, figures)
+
+
+def _of_another_form(comparison: Comparison, figures: Mapping[str, JsonValue]) -> Check | None:
+    if (found := comparison.first.get("form")) is not None:
+        message = (
+            f"{found.path} is {_shown(found.claimed)} where this engine writes {_shown(found.rehearsed)}, and another "
+            "kind of engine answered, which may write it otherwise"
+        )
+        return _check("undecided", "other_engine", message, {**figures, **_where(found)})
+    if (found := comparison.first.get("unfinished")) is not None:
+        message = (
+            f"{found.path} ends within a character, which this engine writes otherwise: {_shown(found.claimed)} in "
+            f"place of {_shown(found.rehearsed)}"
+        )
+        return _check("undecided", "unfinished_character", message, {**figures, **_where(found)})
+    return None
 
 
 def _foreign(comparison: Comparison, figures: Mapping[str, JsonValue]) -> Check | None:

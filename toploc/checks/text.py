@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Final
 
+from ..evidence.unfinished import BROKEN, unfinished
 from ..foreign import quote
 from ..protocol import num_chunks
 from ..report import Check
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 CONTEXT: Final = 8
 """Prompt tokens decoded before the answer's, since some tokenizers drop the first space of a text."""
-
-BROKEN: Final = "\N{REPLACEMENT CHARACTER}"
-"""What stands for bytes that are no UTF-8. Engines that stream text leave out different ones of them."""
 
 
 def check_text(
@@ -42,14 +40,15 @@ def check_text(
     3. An answer without tools has no tool calls. Text whose parts were put into other fields is not compared: what is
        left of it stands in the decoded text, and the rest is skipped.
     4. With `echo` the prompt comes before the text, or of a chat its last message, if that is by the one who speaks.
-    5. One of the decoded texts is the text, up to bytes that are no text. A text that ended at one of the request's
+    5. One of the decoded texts is the text, up to bytes that are no text, and up to what engines leave out of an end
+       within a character. A text that ended at one of the request's
        stop strings ends before it, or with it where the request wants that.
     6. Text of which parts were left out, as the request asks (`include_reasoning` false), is skipped as in step 3.
 
     Reasons: `text_differs`, `tool_calls`, `reasoning`. Of a text that passed, the figure `chunk_offsets` says
     where chunks are: characters at which each begins, and at which the last ends.
     """
-    token_ids = _shown_tokens(evidence, answer, eos_token_ids)  # 1
+    token_ids = shown_tokens(evidence, answer, eos_token_ids)  # 1
     said = _Said(evidence, answer, prompt, token_ids, decode)
     texts = _decoded(said)  # 2
     return (
@@ -94,7 +93,8 @@ class _Said:
         )
 
 
-def _shown_tokens(evidence: Evidence, answer: Answer, eos_token_ids: Collection[int]) -> list[int]:
+def shown_tokens(evidence: Evidence, answer: Answer, eos_token_ids: Collection[int]) -> list[int]:
+    """The tokens of an answer that are to be in its text."""
     sampling, token_ids = evidence.sampling, list(answer.token_ids)
     ends = {*sampling.stop_token_ids, *(() if sampling.ignore_eos else eos_token_ids)}
     included = evidence.request.include_stop_str_in_output
@@ -112,7 +112,8 @@ def _decoded(said: _Said) -> set[str]:
     if context.endswith(BROKEN):
         # vLLM's detokenizer goes on from the prompt's last whole text, and here has none (v1/engine/detokenizer.py).
         texts.add(said.decode([*said.prompt, *said.token_ids]))
-    return texts
+    end = unfinished(said.token_ids, said.decode)
+    return texts | {text.removesuffix(end) for text in texts}
 
 
 def _stands(said: _Said, texts: set[str]) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..leaves import Path, is_free, leaves, pattern_of, spelled
 from .alternatives import MORE, agree, entries_of, ranks_fit, with_masked
+from .forms import Forms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -36,7 +37,7 @@ OF_THE_ENGINE: Final = frozenset(
 ABSENT: Final = object()
 """In place of a value that is not there."""
 
-Kind = Literal["differs", "unknown", "missing"]
+Kind = Literal["differs", "unknown", "missing", "form", "unfinished"]
 
 
 def _of_none(_: str) -> int:
@@ -68,8 +69,8 @@ class Logprobs:
 class Difference:
     """One leaf on which the two do not agree; the values as JSON, None for none.
 
-    `differs`: both say something about it. `unknown`: the rehearsed one has no such field. `missing`: the claimed one
-    has none.
+    `differs`: both say something about it. `form`, `unfinished`: the same, in ways of which neither has to be wrong
+    (`forms.py`). `unknown`: the rehearsed one has no such field. `missing`: the claimed one has none.
     """
 
     kind: Kind
@@ -115,13 +116,14 @@ def compare(
     unbound: Collection[str] = (),
     without: Sequence[str] = (),
     partial: bool = False,
+    forms: Forms = Forms(),  # noqa: B008 (frozen)
 ) -> Comparison:
     """All leaves of the two, but those below the fields `without`.
 
     What the claimed one says in fields of the kinds `unbound`, or of log-probabilities without `logprobs`, is listed.
-    Of a `partial` one nothing is missing.
+    Of a `partial` one nothing is missing. `forms`: in which ways the two may say the same.
     """
-    walk = _Walk(Comparison(), logprobs, unbound, partial)
+    walk = _Walk(Comparison(), logprobs, unbound, partial, forms)
     left = {name: value for name, value in claimed.items() if name not in without}
     right = {name: value for name, value in rehearsed.items() if name not in without}
     walk.objects((), left, right)
@@ -157,6 +159,10 @@ class _Walk:
     logprobs: Logprobs | None
     unbound: Collection[str]
     partial: bool
+    forms: Forms
+
+    def differ(self, path: Path, claimed: object, rehearsed: object) -> None:
+        self.found.note(self.forms.kind(path, claimed, rehearsed), path, claimed, rehearsed)
 
     def values(self, path: Path, claimed: object, rehearsed: object) -> None:
         if is_free(path, claimed):
@@ -177,14 +183,14 @@ class _Walk:
         elif isinstance(claimed, list) and isinstance(rehearsed, list):
             self.lists(path, claimed, rehearsed)
         elif isinstance(claimed, dict | list) or not self.equal(path, claimed, rehearsed):
-            self.found.note("differs", *_first_leaf(path, claimed, rehearsed))
+            self.differ(*_first_leaf(path, claimed, rehearsed))
         else:
             self.found.agree(path)
 
     def objects(self, path: Path, claimed: Mapping[str, Any], rehearsed: Mapping[str, Any]) -> None:
         is_ranked = "rank" in claimed and self.logprobs is not None and entries_of([claimed]) is not None
         if is_ranked and self.logprobs is not None and not self.logprobs.ranks_fit([claimed]):
-            self.found.note("differs", (*path, "rank"), claimed["rank"], rehearsed.get("rank"))
+            self.differ((*path, "rank"), claimed["rank"], rehearsed.get("rank"))
         for name, value in claimed.items():
             self.values((*path, name), value, rehearsed.get(name, ABSENT))
         for name, value in () if self.partial else rehearsed.items():
@@ -194,7 +200,7 @@ class _Walk:
 
     def lists(self, path: Path, claimed: Sequence[Any], rehearsed: Sequence[Any]) -> None:
         if len(claimed) != len(rehearsed):
-            self.found.note("differs", path, _Items(len(claimed)), _Items(len(rehearsed)))
+            self.differ(path, _Items(len(claimed)), _Items(len(rehearsed)))
         for place, (left, right) in enumerate(zip(claimed, rehearsed, strict=False)):
             self.values((*path, place), left, right)
 
@@ -224,7 +230,7 @@ class _Walk:
             self.place(path, claimed, rehearsed, self._asked(path))
             return
         if len(claimed) != len(rehearsed):
-            self.found.note("differs", path, _Items(len(claimed)), _Items(len(rehearsed)))
+            self.differ(path, _Items(len(claimed)), _Items(len(rehearsed)))
         for place, (left, right) in enumerate(zip(claimed, rehearsed, strict=False)):
             below = (*path, place)
             if isinstance(left, dict) and isinstance(right, dict):
@@ -252,7 +258,7 @@ class _Walk:
             if not self.logprobs.ranks_fit(claimed, likeliest):
                 noise = None
         if noise is None:
-            self.found.note("differs", path, claimed, rehearsed)
+            self.differ(path, claimed, rehearsed)
             return
         self.found.noise += noise
         self.found.agree(path)

@@ -14,11 +14,13 @@ from ..checks.receipt import check_receipt
 from ..checks.response import Rehearsed, check_response
 from ..checks.text import check_text
 from ..checks.tokens import check_tokens
+from ..evidence.forms import is_other
 from ..foreign import quote
 from ..report import Check, CheckName, Engines, Report
 from ..thresholds import tokens
 from ..tokens.masks import UNCONSTRAINED, Constraint
 from . import plain
+from .kinds import constraint_of_another, renders_alike
 from .proofless import equal_choices, judge_without_proofs
 
 if TYPE_CHECKING:
@@ -168,8 +170,14 @@ def _of_choice(evidence: Evidence, answer: Answer, policy: Policy, computed: Com
 
     prover = evidence.proofs.engine
     thresholds = policy.thresholds.for_pair(prover, policy.engine)
+    other = is_other(prover, policy.engine)
     prompt = check_prompt(  # 2
-        answer, computed.prompt, clock=policy.clock, media=computed.media, carried=evidence.carried
+        answer,
+        computed.prompt,
+        clock=policy.clock,
+        other=other and not renders_alike(evidence),
+        media=computed.media,
+        carried=evidence.carried,
     )
     yield prompt
     if prompt.status == "undecided":
@@ -195,7 +203,8 @@ def _of_choice(evidence: Evidence, answer: Answer, policy: Policy, computed: Com
         yield check_pooled(proofs, thresholds.pooled, thresholds.name, prover)  # 4
     bounds = thresholds.tokens or tokens.DEFAULT
     sampling = computed.sampling or evidence.sampling_of(answer)
-    yield check_tokens(answer, sampling, computed.scores, bounds, decode=text_of, constraint=computed.constraint)  # 5
+    constraint = constraint_of_another(computed.constraint, sampling) if other else computed.constraint
+    yield check_tokens(answer, sampling, computed.scores, bounds, decode=text_of, constraint=constraint)  # 5
 
 
 def _of_text(evidence: Evidence, answer: Answer, policy: Policy, computed: Computed) -> Iterator[Check]:

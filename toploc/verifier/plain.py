@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from ..checks.response import Rehearsed
+from ..evidence.forms import Forms, in_their_form, is_other
 from ..evidence.leaves import OF_THE_ENGINE, WEIGHT_VERSIONS, compare, compare_by_choice, has_several_weights
 from ..protocol import FIELD_NAME
 from ..report import Check
@@ -75,7 +76,15 @@ def rehearse(
         response["prompt_token_ids"] = list(prompts[0]) if prompts else None
     if claimed.get("usage") is not None:
         response["usage"] = _usage(evidence, prompts)
-    options: dict[str, Any] = {"unbound": unbound, "without": (FIELD_NAME,), "partial": evidence.partial}
+    tokens = {answer.index: answer.token_ids for answer in evidence.answers}
+    response = in_their_form(claimed, response, tokens)
+    forms = Forms(other=is_other(evidence.proofs.engine, None))
+    options: dict[str, Any] = {
+        "unbound": unbound,
+        "without": (FIELD_NAME,),
+        "partial": evidence.partial,
+        "forms": forms,
+    }
     if not evidence.unproven:
         return [Rehearsed(compare(claimed, response, **options))]
     parts = compare_by_choice(claimed, response, evidence.unproven, **options)
@@ -111,7 +120,7 @@ def _stop_reason(
     evidence: Evidence, answer: Answer, seen: Mapping[str, Any], eos_token_ids: Collection[int]
 ) -> str | int | None:
     """The stop string or token. Of several ends of a sequence, engines name those that are not the tokenizer's."""
-    reason: str | int | None = seen.get("stop_reason")
+    reason: str | int | None = seen.get("stop_reason", seen.get("matched_stop"))
     if answer.finish_reason == "length":
         return None
     last = answer.token_ids[-1]
