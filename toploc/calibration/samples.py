@@ -81,7 +81,7 @@ def samples_of(
                 if evidence.proofs.error is not None:
                     raise ToplocError(f"no proofs: {evidence.proofs.error.code}")
                 for answer in evidence.answers:
-                    samples += _of_answer(evidence, answer, answers, verifier, strict=strict)
+                    samples += samples_of_answer(evidence, answer, answers, verifier, strict=strict)
                     answers += 1
             except (MalformedEvidence, MalformedProof, ToplocError) as error:
                 raise ToplocError(f"{path}:{line}: {error}") from None
@@ -104,9 +104,10 @@ def engine_of(samples: Sequence[Sample]) -> Facts:
     return Facts() if engine is None else Facts(**{name: getattr(engine, name) for name in Facts.model_fields})
 
 
-def _of_answer(
-    evidence: Evidence, answer: Answer, number: int, verifier: TransformersVerifier, *, strict: bool
+def samples_of_answer(
+    evidence: Evidence, answer: Answer, number: int, verifier: TransformersVerifier, *, strict: bool = True
 ) -> list[Sample]:
+    """As `samples_of` does, of one answer, which is given this number. Raises ToplocError where it cannot be used."""
     computed = verifier.compute(evidence, answer)
     if isinstance(computed, Check):
         raise ToplocError(computed.message)
