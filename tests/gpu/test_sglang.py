@@ -150,10 +150,13 @@ def test_every_chunk_verifies(
         aligned = all(chunk.mismatches <= ALIGNED for chunk in verdict.chunks)
         if not (verdict.passed if engine.exact else aligned):
             failed.append((number, verdict))
-        # A greedy answer may repeat one token, and its states with it.
-        if len(set(choice["token_ids"])) > 20:
-            shifted = verify_activations(choice["proofs"], torch.roll(states, 1, dims=0))
-            assert all(chunk.mismatches > ALIGNED for chunk in shifted.chunks[:-1])
+        shifted = verify_activations(choice["proofs"], torch.roll(states, 1, dims=0))
+        # Memory of 8 bits makes rows more alike. There a shift lies beyond all that is aligned.
+        bound = ALIGNED if engine.exact else max(chunk.mismatches for chunk in verdict.chunks)
+        for place, chunk in enumerate(shifted.chunks[:-1]):
+            # A greedy answer may repeat a few tokens, and its states with them.
+            if len(set(choice["token_ids"][32 * place : 32 * place + 32])) > 20:
+                assert chunk.mismatches > bound, (number, place)
     said_of(f"{name}, {count} at once, by transformers", figures)
     assert not failed, f"{len(failed)} of {count} answers: {failed[:3]}"
 
