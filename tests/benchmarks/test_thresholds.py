@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import pickle
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import prefills
 import pytest
+import shipped
 import thresholds
 import yaml
 from records import Records, Row
@@ -103,3 +105,24 @@ def test_prefills_go_on_where_they_ended(tmp_path: Path, monkeypatch: pytest.Mon
     found = list(prefills.kept(kept))
     assert [{one.answer for one in samples} for samples in found] == [{1}, {2}]
     assert all(one.passes(Thresholds.load("toploc-mini")) for samples in found for one in samples)
+
+
+@pytest.mark.parametrize("model", ["smollm2-135m-instruct", "gemma-3-270m-base"])
+def test_what_documents_say_that_the_files_find(model: str, tmp_path: Path) -> None:
+    results, rows = Path(thresholds.__file__).parent / "results", []
+    for name in ("trained-rows", "engines-rows"):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_bytes(lzma.decompress((results / f"{name}.jsonl.xz").read_bytes()))
+        rows += [row for row in Records(path) if row.model == model]
+    found: dict[tuple[str, str], list[str]] = {}
+    for line in shipped.table(rows, Thresholds.load(model)).splitlines()[2:]:
+        library, name, *cells = line.strip("| ").split(" | ")
+        found[library, name] = [cell.split()[0] for cell in cells]
+        if name == shipped.HONEST:
+            assert all(int(cell.split()[0]) <= 1 for cell in cells)
+    evidence = (ROOT / "docs/evidence.md").read_text("utf-8")
+    for name, shown in {"int8 weights": "int8 weights, of 256"}.items() | {
+        (name, name) for name in ("fp8 KV cache", "weights rounded to fp8")
+    }:
+        pairs = zip(found["transformers", name], found["vLLM", name], strict=True)
+        assert f"| {shown} | {' | '.join(f'{a} / {b}' for a, b in pairs)} |" in evidence
