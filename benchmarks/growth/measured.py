@@ -54,7 +54,7 @@ DIGEST: Final = Figure(94, RECEIPTS, "| both digests of a chat request of 12,246
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Audited answers of 256 tokens until the alarm, in 95 % of the runs, by the share that is served altered."""
+    """Audited answers until the alarm, in 95 % of the runs, by the share that is served altered."""
 
     change: str
     whole: Figure
@@ -66,20 +66,21 @@ def _alarm(change: str, row: str, whole: int, tenth: int) -> Alarm:
 
 
 ALARMS: Final = (
+    _alarm("int8 weights, SmolLM2", "| int8 weights | SmolLM2 | 2 / 4 | 4 / 10 | 6 / 16 | 17 / 54 |", 4, 54),
+    _alarm("int8 weights, Gemma", "| int8 weights | Gemma | 4 / 6 | 8 / 15 | 14 / 27 | 40 / 81 |", 6, 81),
     _alarm(
-        "int8 weights, trained, 1024",
+        "weights rounded to fp8, Gemma",
+        "| weights rounded to fp8 | Gemma | 2 / 2 | 3 / 8 | 5 / 14 | 14 / 41 |",
+        2,
+        41,
+    ),
+    _alarm("fp8 KV cache, Gemma", "| fp8 KV cache | Gemma | 4 / 4 | 7 / 13 | 11 / 22 | 32 / 69 |", 4, 69),
+    _alarm(
+        "int8 weights, a small model",
         "| int8 weights | trained, 1024 | 235 / 243 | 393 / 426 | 538 / 596 | 852 / 954 |",
         243,
         954,
     ),
-    _alarm("int8 weights, bundled", "| int8 weights | bundled | 19 / 24 | 37 / 53 | 62 / 91 | 178 / 273 |", 24, 273),
-    _alarm(
-        "weights rounded to fp8, trained, 1024",
-        "| weights rounded to fp8 | trained, 1024 | 4 / 5 | 7 / 14 | 12 / 25 | 39 / 93 |",
-        5,
-        93,
-    ),
-    _alarm("fp8 KV cache, trained, 1024", "| fp8 KV cache | trained, 1024 | 2 / 3 | 4 / 9 | 7 / 17 | 19 / 56 |", 3, 56),
 )
 
 FALSE_ALARM: Final = Figure(0.01, EVIDENCE, "at most 1 % false alarms in 1,000 audits")
