@@ -150,12 +150,14 @@ def warm_up(ring: Ring, states: torch.Tensor) -> None:
     none = np.zeros(0, dtype=np.int64)
     zero = np.zeros(1, dtype=np.int64)
     positions = torch.zeros(len(states), dtype=torch.int64, device=states.device)
-    step = Step([], none, none, states, positions, positions.int())
-    # No capture has epoch 0.
-    # Twice: the second time as in most steps.
-    for _ in range(2):
-        ring.write(step, Rows(rows=zero, slots=zero, epochs=zero))
     refs = ChunkRefs(slots=zero, epochs=zero, first_positions=zero, num_rows=zero + 1)
+    # Kernels are compiled for each: input ids have 32 bits in vLLM, and 64 in SGLang.
+    for input_ids in (positions.int(), positions):
+        step = Step([], none, none, states, positions, input_ids)
+        # No capture has epoch 0.
+        # Twice: the second time as in most steps.
+        for _ in range(2):
+            ring.write(step, Rows(rows=zero, slots=zero, epochs=zero))
+        ring.reduce_step(step, [0]).features()
     EncodedChunk.all_of(refs, ring.reduce(refs).features())
-    ring.reduce_step(step, [0]).features()
     state_points(states, TOPK)

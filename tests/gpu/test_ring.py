@@ -153,3 +153,19 @@ def test_rows_about_to_be_overwritten_are_reduced_before() -> None:
         found = reduction.features()
         for field in ("indices", "patterns", "positions", "input_ids"):
             np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
+
+
+@pytest.mark.parametrize("bits", [torch.int32, torch.int64], ids=["vLLM", "SGLang"])
+def test_nothing_is_compiled_at_the_first_answer(bits: torch.dtype) -> None:
+    from toploc_proxy.capture.device_ring import DeviceRing
+    from toploc_proxy.worker import warm_up
+
+    ring = DeviceRing(2, 64, 256, torch.bfloat16, TOPK, torch.device("cuda"))
+    states = torch.zeros(32, 256, dtype=torch.bfloat16, device="cuda")
+    warm_up(ring, states)
+    forms = len(ring._compiled)
+    empty, positions = np.zeros(0, dtype=np.int64), torch.arange(32, device="cuda")
+    step = Step([], empty, empty, states, positions, positions.to(bits))
+    ring.write(step, Rows(np.arange(2), np.arange(2), np.ones(2, dtype=np.int64)))
+    ring.reduce_step(step, [0]).features()
+    assert len(ring._compiled) == forms
