@@ -21,7 +21,7 @@ from toploc.evidence.unfinished import unfinished
 from toploc.protocol import FIELD_NAME
 from toploc.thresholds.tokens import DEFAULT
 from toploc.verifier.judge import judge, not_computable
-from toploc.verifier.kinds import ends_alike, writes_alike
+from toploc.verifier.kinds import ends_alike, reports_alike, writes_alike
 
 from .engine import Claim, Performance
 from .prefills import Prefills
@@ -119,7 +119,9 @@ class Verification:
             return [Rehearsed(problem=performance.problem)]
         logprobs = None
         # The verifier's own are of one version of the weights.
-        if performance.scored and not any(answer.proofs.spans_weights for answer in self._evidence.answers):
+        is_one_version = not any(answer.proofs.spans_weights for answer in self._evidence.answers)
+        is_alike = not self._is_of_another or reports_alike(self._evidence)
+        if performance.scored and is_one_version and is_alike:
             margin = (self._verifier.policy.thresholds.tokens or DEFAULT).margin
             engine = self._verifier.engine
             is_of_one = engine.reports == "logprobs"

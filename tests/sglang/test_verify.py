@@ -133,6 +133,8 @@ def test_likeliest_tokens_are_bound(api: Api) -> None:
         # Of these the log-probabilities are those after the options.
         ("/v1/chat/completions", {**SAMPLED, **CHAT_SCORED, "temperature": 0.7}),
         ("/v1/chat/completions", {**SAMPLED, **CHAT_SCORED, "frequency_penalty": 0.5}),
+        # Of these they are the prompt's too.
+        ("/v1/completions", {**COMPLETION, "prompt": "Once upon", "logprobs": 1, "echo": True}),
         (
             "/v1/responses",
             {

@@ -37,6 +37,15 @@ def writes_alike(evidence: Evidence) -> bool:
     return not _has(evidence, IN_TEXTS)
 
 
+def reports_alike(evidence: Evidence) -> bool:
+    """Whether log-probabilities are. SGLang takes them after temperature and penalties, and vLLM before. What stands
+    beside an `echo` is not in one order."""
+    sampling = evidence.sampling
+    is_changed = sampling.presence_penalty or sampling.frequency_penalty or sampling.logit_bias or sampling.other
+    is_plain = sampling.temperature in (0, 1) and sampling.repetition_penalty == 1 and not is_changed
+    return is_plain and not _has(evidence, ("echo", "prompt_logprobs"))
+
+
 def ends_alike(evidence: Evidence) -> bool:
     """Whether an answer's end is. Of `/v1/responses` SGLang takes two tokens off the limit; without a limit each engine
     has its own; and grammars end an answer with a token in one, and without in the other."""

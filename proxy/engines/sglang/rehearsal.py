@@ -89,6 +89,8 @@ class _Play:
         if obj.return_logprob and self.route == "response":
             # It lists the likeliest by text, so of two with one text it leaves one out.
             raise Unreplayable("log-probabilities of /v1/responses are not rehearsed by this server")
+        if obj.return_logprob and obj.logprob_start_len not in (None, -1):
+            raise Unreplayable("log-probabilities of prompts are not rehearsed by this server")
         call = await self.replayer.read(obj)
         self.performance.prompts.append(call)
         self.prefills.begin(place, call)

@@ -18,7 +18,7 @@ from toploc.evidence.parse import read_evidence
 from toploc.thresholds.tokens import TokenBounds
 from toploc.tokens.masks import Constraint, Forbidden
 from toploc.tokens.sampling import Sampling
-from toploc.verifier.kinds import constraint_of_another, ends_alike, renders_alike
+from toploc.verifier.kinds import constraint_of_another, ends_alike, renders_alike, reports_alike
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,6 +126,20 @@ def test_which_requests_are_answered_alike(recorded: Recorded) -> None:
     assert of("completion", max_tokens=400) == (True, True)
     assert of("content-parts", max_tokens=400) == (False, True)
     assert of("tool-call", max_tokens=400) == (False, False)
+
+
+def test_which_log_probabilities_are_alike(recorded: Recorded) -> None:
+    def alike(**options: Any) -> bool:
+        evidence = recorded("completion")
+        evidence["request"] |= options
+        return reports_alike(read_evidence(evidence))
+
+    assert alike(temperature=1)
+    assert alike(temperature=0)
+    assert not alike(temperature=0.6)
+    assert not alike(temperature=1, presence_penalty=0.5)
+    assert not alike(temperature=1, logit_bias={"7": 1})
+    assert not alike(temperature=1, echo=True)
 
 
 def test_options_that_engines_follow_in_two_ways() -> None:
