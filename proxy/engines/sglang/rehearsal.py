@@ -86,14 +86,14 @@ class _Play:
         place = len(self.performance.prompts)
         if place >= len(self.choices):
             raise Unreplayable(f"the answer has tokens for {len(self.choices)} prompts, and here is another")
+        call = await self.replayer.read(obj)
+        self.performance.prompts.append(call)
+        self.prefills.begin(place, call)
         if obj.return_logprob and self.route == "response":
             # It lists the likeliest by text, so of two with one text it leaves one out.
             raise Unreplayable("log-probabilities of /v1/responses are not rehearsed by this server")
         if obj.return_logprob and obj.logprob_start_len not in (None, -1):
             raise Unreplayable("log-probabilities of prompts are not rehearsed by this server")
-        call = await self.replayer.read(obj)
-        self.performance.prompts.append(call)
-        self.prefills.begin(place, call)
         # The engine is given its work before the tokens are turned into text.
         await asyncio.sleep(0)
         before = sum(map(len, self.choices[:place]))
