@@ -537,6 +537,8 @@ def test_all_of_it_by_keyboard(browser: Chrome, shown: tuple[Running, str]) -> N
     gateway, _ = shown
     opened(browser, gateway)
     until(lambda: len(all_of(browser, "#listed a")) == 3)
+    # What is told of an upstream may come after the list of its answers.
+    seen(browser, "#upstreams .wide")
     reached = set()
     for _ in range(40):
         ActionChains(browser).send_keys(Keys.TAB).perform()
