@@ -23,13 +23,13 @@ demo: $(READY)
 # A server that starts imports for half a minute in one process after another, so two workers are nearly twice as fast
 # on two cores. Each has servers of its own; at most 17 GB are taken.
 TEST_WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 25
 test: $(READY) lint
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 25
+	$(PYTEST)
 
 # With the tests of what seldom changes, which start servers of their own. Before a release.
 test-all: $(READY) lint
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 25 \
-	  -m "not gpu and not compat and not sglang"
+	$(PYTEST) -m "not gpu and not compat and not sglang"
 
 # SGLang's requirements are not vLLM's, so it has an environment of its own, which sees what the first has.
 test-sglang: $(SGLANG_READY)
