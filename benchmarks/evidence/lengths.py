@@ -7,16 +7,14 @@ Writes lengths.md, and for each model a plot as MODEL-light.svg and MODEL-dark.s
 
 from __future__ import annotations
 
-import argparse
 import re
 import textwrap
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from records import Records, Row
+from records import Records, Row, write_by_command
 from separation import Sample, log_mean
 
 from toploc.calibration.bounds import FIGURES, upper_bound
@@ -25,6 +23,7 @@ from toploc.scheme import CHUNK_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -212,13 +211,5 @@ def write(records: Path, folder: Path) -> str:
     return text
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", type=Path)
-    parser.add_argument("folder", type=Path)
-    options = parser.parse_args()
-    print(write(options.rows, options.folder))
-
-
 if __name__ == "__main__":
-    main()
+    write_by_command(__doc__, write)

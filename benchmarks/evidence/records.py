@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 
 LONG = ", long"
@@ -60,3 +61,12 @@ class Records:
 
     def done(self) -> set[tuple[str, str, str]]:
         return {row.key for row in self}
+
+
+def write_by_command(description: str | None, write: Callable[[Path, Path], str]) -> None:
+    """The `main` of a script that makes documents: `write` has the file of rows and the folder, and returns a text."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    print(write(options.rows, options.folder))

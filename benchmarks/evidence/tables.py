@@ -7,14 +7,12 @@ Writes evidence.md, detection.png and detection.svg into FOLDER.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from records import Records, Row
+from records import Records, Row, write_by_command
 from separation import (
     JointLikelihood,
     Sample,
@@ -43,6 +41,7 @@ from toploc.scheme import CHUNK_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
 HEAD = (
     "| answers | verifier | mismatches | mantissa mean | median | chunks beyond the paper's bounds | answers |\n"
@@ -282,13 +281,5 @@ def models_table(abouts: dict[str, Path]) -> str:
     return "\n".join(lines) + "\n" if len(lines) > 2 else ""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", type=Path)
-    parser.add_argument("folder", type=Path)
-    options = parser.parse_args()
-    print(write(options.rows, options.folder))
-
-
 if __name__ == "__main__":
-    main()
+    write_by_command(__doc__, write)
