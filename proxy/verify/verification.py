@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from toploc.checks.response import Ended, Rehearsed
+from toploc.checks.response import Ended, Rehearsed, compared
 from toploc.checks.text import shown_tokens
-from toploc.evidence.forms import Forms, in_their_form, is_other
-from toploc.evidence.leaves import (
-    OF_THE_ENGINE,
-    WEIGHT_VERSIONS,
-    Logprobs,
-    compare,
-    compare_by_choice,
-    has_several_weights,
-)
+from toploc.evidence.forms import Forms, is_other
+from toploc.evidence.leaves import OF_THE_ENGINE, WEIGHT_VERSIONS, Logprobs, has_several_weights
 from toploc.evidence.unfinished import unfinished
-from toploc.protocol import FIELD_NAME
 from toploc.thresholds.tokens import DEFAULT
 from toploc.verifier.judge import judge, not_computable
 from toploc.verifier.kinds import ends_alike, reports_alike, writes_alike
@@ -133,23 +125,15 @@ class Verification:
                 of_one=is_of_one,
                 chosen_first=performance.chosen_first,
             )
-        claimed, offsets = self._evidence.source[1], self._chunk_offsets(performance)
-        several = any(has_several_weights(choice) for choice in claimed.get("choices") or ())
-        options: dict[str, Any] = {
-            "logprobs": logprobs,
-            "unbound": {*OF_THE_ENGINE, *((WEIGHT_VERSIONS,) if several else ())},
-            "without": (FIELD_NAME,),
-            "partial": self._evidence.partial,
-            "forms": self._forms(performance),
-        }
-        tokens = {answer.index: answer.token_ids for answer in self._evidence.answers}
-        rehearsed = in_their_form(claimed, performance.response, tokens)
-        unproven = self._evidence.unproven
-        if not unproven:
-            comparison = compare(claimed, rehearsed, **options)
-            return [Rehearsed(comparison, chunk_offsets=offsets)]
-        parts = compare_by_choice(claimed, rehearsed, unproven, **options)
-        return [Rehearsed(part, choice=choice, chunk_offsets=offsets) for choice, part in parts.items()]
+        several = any(has_several_weights(choice) for choice in self._evidence.source[1].get("choices") or ())
+        return compared(
+            self._evidence,
+            performance.response,
+            unbound={*OF_THE_ENGINE, *((WEIGHT_VERSIONS,) if several else ())},
+            forms=self._forms(performance),
+            logprobs=logprobs,
+            chunk_offsets=self._chunk_offsets(performance),
+        )
 
     @property
     def _is_of_another(self) -> bool:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..evidence.forms import in_their_form
+from ..evidence.leaves import compare, compare_by_choice
 from ..foreign import printable
+from ..protocol import FIELD_NAME
 from ..report import Check
 from .tokens import most_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from pydantic import JsonValue
 
-    from ..evidence.leaves import Comparison, Difference
+    from ..evidence.evidence import Evidence
+    from ..evidence.forms import Forms
+    from ..evidence.leaves import Comparison, Difference, Logprobs
     from ..report import Status
     from ..thresholds.tokens import TokenBounds
 
@@ -42,6 +47,28 @@ class Rehearsed:
     problem: str | None = None
     choice: int | None = None
     chunk_offsets: Mapping[int, list[int]] = field(default_factory=dict)
+
+
+def compared(
+    evidence: Evidence,
+    response: Mapping[str, Any],
+    *,
+    unbound: Collection[str],
+    forms: Forms,
+    logprobs: Logprobs | None = None,
+    chunk_offsets: Mapping[int, list[int]] | None = None,
+) -> list[Rehearsed]:
+    """What came of comparing the evidence's response with the rehearsed one, by `compare`'s options: of all of it, or,
+    where some choices have no proofs, of each of the others and of the rest."""
+    claimed = evidence.source[1]
+    rehearsed = in_their_form(claimed, response, {answer.index: answer.token_ids for answer in evidence.answers})
+    options: dict[str, Any] = {"logprobs": logprobs, "unbound": unbound, "forms": forms}
+    options |= {"without": (FIELD_NAME,), "partial": evidence.partial}
+    if evidence.unproven:
+        parts = compare_by_choice(claimed, rehearsed, evidence.unproven, **options)
+    else:
+        parts = {None: compare(claimed, rehearsed, **options)}
+    return [Rehearsed(part, choice=choice, chunk_offsets=chunk_offsets or {}) for choice, part in parts.items()]
 
 
 def check_response(rehearsed: Rehearsed, bounds: TokenBounds) -> Check:

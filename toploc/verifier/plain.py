@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ..checks.response import Rehearsed
-from ..evidence.forms import Forms, in_their_form, is_other
-from ..evidence.leaves import OF_THE_ENGINE, WEIGHT_VERSIONS, compare, compare_by_choice, has_several_weights
-from ..protocol import FIELD_NAME
+from ..checks.response import Rehearsed, compared
+from ..evidence.forms import Forms, is_other
+from ..evidence.leaves import OF_THE_ENGINE, WEIGHT_VERSIONS, has_several_weights
 from ..report import Check
 
 if TYPE_CHECKING:
@@ -76,19 +75,7 @@ def rehearse(
         response["prompt_token_ids"] = list(prompts[0]) if prompts else None
     if claimed.get("usage") is not None:
         response["usage"] = _usage(evidence, prompts)
-    tokens = {answer.index: answer.token_ids for answer in evidence.answers}
-    response = in_their_form(claimed, response, tokens)
-    forms = Forms(other=is_other(evidence.proofs.engine, None))
-    options: dict[str, Any] = {
-        "unbound": unbound,
-        "without": (FIELD_NAME,),
-        "partial": evidence.partial,
-        "forms": forms,
-    }
-    if not evidence.unproven:
-        return [Rehearsed(compare(claimed, response, **options))]
-    parts = compare_by_choice(claimed, response, evidence.unproven, **options)
-    return [Rehearsed(comparison, choice=choice) for choice, comparison in parts.items()]
+    return compared(evidence, response, unbound=unbound, forms=Forms(other=is_other(evidence.proofs.engine, None)))
 
 
 def _ids(
