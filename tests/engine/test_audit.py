@@ -29,7 +29,7 @@ STORY = [{"role": "user", "content": "Tell me a story."}]
 
 @pytest.fixture(scope="module")
 def evidence(server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """48 answers of every route, then two that were not given to their request, one without proofs, and a torn line."""
+    """48 answers of every route, one without proofs, four that were not given to their request, and a torn line."""
     path: Path = tmp_path_factory.mktemp("evidence") / "answers.jsonl"
     with OpenAI(base_url=f"{server.url}/v1", api_key="none", evidence=path) as client:
         for place in range(8):
@@ -44,7 +44,8 @@ def evidence(server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> P
         client.chat.completions.create(model=NAME, messages=SUM, extra_body={"toploc": {"enabled": False}})
     lines = path.read_text("utf-8").splitlines()
     assert len(lines) == 49
-    for line in lines[:2]:
+    # Two are enough for an alarm by the one verifier, and not by the other.
+    for line in (*lines[:2], *lines[6:8]):
         found = json.loads(line)
         found["request"]["messages"] = SUM
         lines.append(json.dumps(found))
@@ -71,22 +72,22 @@ def test_one_prover_and_two_verifiers(
     ]
     entries = [json.loads(line) for line in (out / "reports.jsonl").read_bytes().splitlines()]
     verdicts = {entry["line"]: entry["report"]["verdict"] for entry in entries}
-    assert Counter(verdicts.values()) == {"accepted": 48, "rejected": 2, "undecided": 1}
-    assert (verdicts[49], verdicts[50], verdicts[51]) == ("undecided", "rejected", "rejected")
+    assert Counter(verdicts.values()) == {"accepted": 48, "rejected": 4, "undecided": 1}
+    assert [verdicts[line] for line in range(49, 54)] == ["undecided", *["rejected"] * 4]
     assert {entry["verifier"] for entry in entries} == {server.url, verifier.url}
     total = json.loads((out / "summary.json").read_bytes())["total"]
-    assert (total["responses"], total["accepted"], total["rejected"], total["undecided"]) == (52, 48, 2, 2)
+    assert (total["responses"], total["accepted"], total["rejected"], total["undecided"]) == (54, 48, 4, 2)
     assert total["tokens"] == sum(entry["tokens"] for entry in entries) > 0
     pooled = [line for line in done.stdout.splitlines() if " pooled over answers: " in line]
-    # Of 48 honest answers and two of other requests' text.
+    # Of 48 honest answers and four of other requests' text.
     assert ["ALARM" in line for line in pooled] == [True, False]
-    assert re.match(r"margins pooled .* at answer (49|50), line (50|51);", pooled[0])
+    assert re.match(r"margins pooled .* at answer \d+, line 5[0-3];", pooled[0])
     [head, *rows] = [line for line in done.stdout.splitlines() if line not in pooled]
     all_of_them = rows[-1]
     assert head.split()[:3] == ["model", "day", "responses"]
     assert rows[0].startswith(NAME)
-    assert all_of_them.split()[:2] == ["all", "52"]
-    assert "All 2 rejected responses are on this page." in (out / "index.html").read_text("utf-8")
+    assert all_of_them.split()[:2] == ["all", "54"]
+    assert "All 4 rejected responses are on this page." in (out / "index.html").read_text("utf-8")
     # Nothing is left to do, so no verifier is asked: not even the dead one is noticed.
     again = audit(evidence, "--verifier", dead, "--out", out)
     assert (again.returncode, again.stdout) == (1, done.stdout)

@@ -68,7 +68,7 @@ def answer(api: Api, seed: int, **body: Any) -> dict[str, Any]:
 
 def outcomes(report: dict[str, Any]) -> dict[str, str]:
     """Each check's status, or its reason where it has not passed; the answer is accepted."""
-    assert report["verdict"] == "accepted", report
+    assert report["verdict"] == "accepted", str(report)
     return {check["name"]: check["reason"] or check["status"] for check in report["checks"]}
 
 
@@ -111,7 +111,7 @@ def test_turns_with_a_tool_that_the_server_runs(changing: Api) -> None:
     first, second = response["toploc_proofs"]["choices"]
     assert second["prompt"]["num_tokens"] > response["toploc_proofs"]["prompt"]["num_tokens"] + len(first["token_ids"])
     report = changing.report(response, **body)
-    assert report["verdict"] == "accepted", report
+    assert report["verdict"] == "accepted", str(report)
     found = [(check["name"], check["choice"], check["reason"]) for check in report["checks"] if check["choice"] == 1]
     assert ("prompt", 1, None) in found
     assert ("response", None, None) in [(c["name"], c["choice"], c["reason"]) for c in report["checks"]]

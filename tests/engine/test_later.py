@@ -226,7 +226,7 @@ def test_the_sdk_for_javascript_has_all_choices(keeping: LocalServer, kept: Api)
     response = json.loads(done.stdout)
     assert [choice["index"] for choice in response["toploc_proofs"]["choices"]] == [0, 1, 2]
     report = kept.report(response, **{k: v for k, v in request.items() if k != "model"}, stream=True)
-    assert report["verdict"] == "accepted", report
+    assert report["verdict"] == "accepted", str(report)
 
 
 def test_the_sdk_for_python_merges_as_before(keeping: LocalServer) -> None:

@@ -53,7 +53,7 @@ def test_answers_are_proven_and_accepted(newest: Any, route: str, options: dict[
     path, body = ROUTES[route]
     body = body | options
     report = newest.report(newest.post(path, **body), **body)
-    assert report["verdict"] == "accepted", report
+    assert report["verdict"] == "accepted", str(report)
     checks = {(check["name"], check["status"]) for check in report["checks"]}
     assert {("proofs", "passed"), ("tokens", "passed")} <= checks, report
     assert not {status for _, status in checks} & {"failed", "undecided"}, report

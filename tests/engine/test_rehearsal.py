@@ -509,7 +509,7 @@ def test_a_limit_beyond_the_verifiers_context(api: Api, limit: str) -> None:
         del response[FIELD_NAME]["choices"][0]["receipt"]  # which covers the limit
     assert honest["choices"][0]["finish_reason"] == "stop"
     report = api.report(honest, messages=SUM, temperature=0, **{limit: 100_000})
-    assert report["verdict"] == "accepted", report
+    assert report["verdict"] == "accepted", str(report)
     assert cut["choices"][0]["finish_reason"] == "length"
     report = api.report(cut, messages=SUM, temperature=0, **{limit: 100_000})
     assert (report["verdict"], response_of(report)["reason"]) == ("rejected", "cut_short"), report

@@ -52,7 +52,7 @@ def test_both_backends_draw_the_same_tokens(
         assert [choice["seed"] for choice in field["choices"]] == [2**53 + 7 + i for i in range(len(field["choices"]))]
         by_server = api.http.post("/v1/toploc/verify", json=answer).json()
         for report in (by_server, verifier.verify(json.dumps(answer)).model_dump()):
-            assert report["verdict"] == "accepted", report
+            assert report["verdict"] == "accepted", str(report)
             assert all(check["status"] == "passed" for check in checks(report)), report
             assert all(check["figures"]["replay_worst"] <= 0.25 for check in checks(report)), report
 

@@ -56,7 +56,7 @@ def proven(http: httpx.Client, prefill: TransformersPrefill) -> dict[str, Any]:
     states = prefill.hidden_states(IDS, choice["token_ids"])
     assert verify_activations(choice["proofs"], states).passed
     report = http.post("/v1/toploc/verify", json={"request": body, "response": answer}).json()
-    assert report["verdict"] == "accepted", report
+    assert report["verdict"] == "accepted", str(report)
     found: dict[str, Any] = choice
     return found
 

@@ -38,4 +38,4 @@ def hold(api: Api, verified: Callable[..., Any], count: int) -> None:
         verified(answer["toploc_proofs"], body["messages"])
     for body, answer in list(zip(asked, answers, strict=True))[:4]:
         report = api.report(answer, **body)
-        assert report["verdict"] == "accepted", report
+        assert report["verdict"] == "accepted", str(report)

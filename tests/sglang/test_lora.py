@@ -76,7 +76,7 @@ def test_each_answer_verifies_with_its_own_weights(
             assert not verify_activations(choice.proofs, states, thresholds=bounds).passed
     for body, answer in answers[:6]:
         report = adapted.report(answer, **body)
-        assert report["verdict"] == "accepted", report
+        assert report["verdict"] == "accepted", str(report)
         for other in set(NAMES) - {body["model"]}:
             field = {**answer["toploc_proofs"], "model": other}
             claimed = {**answer, "model": other, "toploc_proofs": field}

@@ -36,7 +36,7 @@ def test_reasoning_is_rehearsed(reasoning: Api, verified: Callable[..., Any], mo
     answer = reasoning.post("/v1/chat/completions", **body)
     verified(answer["toploc_proofs"], ASKED)
     report = reasoning.report(answer, **body)
-    assert report["verdict"] == "accepted", report
+    assert report["verdict"] == "accepted", str(report)
     message = answer["choices"][0]["message"]
     if "separate_reasoning" in more:
         assert message["content"]
@@ -54,7 +54,7 @@ def test_a_stream(reasoning: Api) -> None:
     assert response is not None
     response["toploc_proofs"] = [event["toploc_proofs"] for event in events if event.get("toploc_proofs")][-1]
     report = reasoning.report(response, **CHAT, stream=True)
-    assert report["verdict"] == "accepted", report
+    assert report["verdict"] == "accepted", str(report)
 
 
 def test_how_much_is_counted(reasoning: Api, prefill: TransformersPrefill) -> None:

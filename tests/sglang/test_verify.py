@@ -37,7 +37,7 @@ def answer(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
 )
 def test_honest_answers_are_accepted(api: Api, path: str, body: dict[str, Any]) -> None:
     report = api.report(answer(api, path, body), **body)
-    assert report["verdict"] == "accepted", report
+    assert report["verdict"] == "accepted", str(report)
     # Of tokens that are sampled without a seed there is no more than their surprise.
     checked = report["coverage"].partition("; not checked")[0].replace("weakly: ", "")
     for name in ("model", "prompt", "proofs", "tokens", "response"):
@@ -107,7 +107,7 @@ COMPLETION = {
 def test_log_probabilities_are_bound(api: Api, path: str, body: dict[str, Any]) -> None:
     response = answer(api, path, body)
     report = api.report(response, **body)
-    assert report["verdict"] == "accepted", report
+    assert report["verdict"] == "accepted", str(report)
     assert "response" in report["coverage"].partition("; not checked")[0]
     said = response["choices"][0]["logprobs"]
     if path == "/v1/chat/completions":
@@ -189,7 +189,7 @@ def test_streams_are_accepted_as_they_are_put_together(api: Api, path: str, body
     """With their receipts, which are of what was streamed under the response's own id."""
     response = streamed(api, path, body)
     report = api.report(response, **body, stream=True)
-    assert report["verdict"] == "accepted", report
+    assert report["verdict"] == "accepted", str(report)
     assert "receipt" in report["coverage"].partition("; not checked")[0]
 
 
