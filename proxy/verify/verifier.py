@@ -106,7 +106,7 @@ class EngineVerifier:
         )
         self.policy = Policy(
             names=self.names,
-            thresholds=choose_thresholds(settings.thresholds, engine.model, welcome.dtype),
+            thresholds=choose_thresholds(settings.thresholds, engine.model, welcome.dtype, welcome.hidden_size),
             decode=engine.decode,
             eos_token_ids=engine.eos_token_ids,
             context_length=engine.context_length,

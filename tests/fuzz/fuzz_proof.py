@@ -12,6 +12,7 @@ import torch
 
 from toploc.errors import MalformedProof
 from toploc.poly import ProofPoly, verify_proofs_base64, verify_proofs_bytes
+from toploc.proofs.channels import MOST
 from toploc.proofs.field import PRIME, modulus_floor
 from toploc.proofs.format import Proof, decode_proof
 from toploc.proofs.topk import top_k
@@ -31,6 +32,11 @@ THRESHOLDS = Thresholds.from_dict(
         "topk": TOPK,
         "provenance": "none",
         "bounds": [{"rows": 1, "mismatches": 5, "mantissa_mean": 10, "mantissa_median": 8}],
+        "pooled": {
+            "honest": {"mean": 0.5, "between": 0.1, "within": 0.1},
+            "noise": {"hidden_size": 64, "usual": 0.01, "channels": {3: 1e-300, 5: 1e300}},
+            "provenance": "none",
+        },
     }
 )
 ROWS = torch.randn(8, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
@@ -83,6 +89,7 @@ def one_input(buffer):
     assert 0 <= results[0].exp_mismatches == chunk.exponent_mismatches <= chunk.mismatches <= TOPK
     assert 0 <= chunk.decoy_hits <= chunk.decoys
     assert all(math.isfinite(figure) and figure >= 0 for figure in (chunk.mantissa_mean, chunk.mantissa_median))
+    assert 0 <= chunk.channel_error <= math.log(1 + 4 * MOST) + 1e-9
     assert chunk.passed == verdict.passed == (not chunk.reasons)
 
 

@@ -13,7 +13,7 @@ TARGETS = sorted(Path(__file__).parent.glob("fuzz_*.py"))
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
 @pytest.mark.parametrize("target", TARGETS, ids=lambda path: path.stem)
 def test_fuzz(target, tmp_path):
-    # Its limit on memory would count that of pytest's process, which a new process has for its peak until it is replaced.
+    # Its limit on memory would count pytest's: a process's peak begins with that of the one that started it.
     options = ["-atheris_runs=20000", "-seed=1", "-max_len=800", "-rss_limit_mb=0", "-malloc_limit_mb=2048"]
     command = [sys.executable, str(target), *options, str(tmp_path)]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

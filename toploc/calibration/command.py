@@ -131,7 +131,7 @@ def main(arguments: Sequence[str]) -> int:
         document, pooled = made.with_pair(_read(args.out), verifier.prefill.engine), ""
     else:
         document = made.of_model(args.out.stem, args.name, paper, known)
-        found, pooled = _pooled(args, honest, altered, paper)
+        found, pooled = _pooled(args, honest, altered, paper, verifier.prefill.hidden_size)
         if args.pooled and found is not None:
             document["pooled"] = found.model_dump()
     _write(args.out, document)
@@ -217,16 +217,22 @@ def _bar(path: Path, does: str) -> Any:
 
 
 def _pooled(
-    args: argparse.Namespace, honest: Sequence[Sample], altered: Mapping[str, Sequence[Sample]], paper: Thresholds
+    args: argparse.Namespace,
+    honest: Sequence[Sample],
+    altered: Mapping[str, Sequence[Sample]],
+    paper: Thresholds,
+    hidden_size: int,
 ) -> tuple[PooledBounds | None, str]:
     """Bounds on answers with the table of what they gain, or why there are none, which `--pooled` raises."""
     from . import tables
+    from .noise import noise_of
     from .pooled import gain, pooled_bounds, scores_of
     from .samples import engine_of
 
-    scores = scores_of(honest, paper)
-    copies = {name: scores_of(samples, paper) for name, samples in altered.items()}
     try:
+        noise = noise_of([sample for sample in honest if sample.answer % 2 == 0], hidden_size, paper.dtype)
+        scores = scores_of(honest, paper, noise)
+        copies = {name: scores_of(samples, paper, noise) for name, samples in altered.items()}
         made = pooled_bounds(
             scores,
             copies,
@@ -234,6 +240,7 @@ def _pooled(
             confidence=args.confidence,
             provenance=args.prover or "not said",
             engine=engine_of(honest),
+            noise=noise,
         )
     except ToplocError as error:
         if args.pooled:

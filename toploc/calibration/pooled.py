@@ -13,6 +13,7 @@ from ..engine import Facts
 from ..errors import ToplocError
 from ..pooling.alarm import audits_needed, threshold
 from ..pooling.spread import SHARE, Alternative, Spread, chunk_scores
+from ..proofs.channels import channel_error
 from ..scheme import CHUNK_SIZE
 from ..thresholds.pooled import Copy, PooledBounds
 from .bounds import LEAST, TooFewAnswers, upper_bound
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..thresholds.bounds import Thresholds
+    from ..thresholds.noise import ChannelNoise
     from .samples import Sample
 
     Floats = NDArray[np.float64]
@@ -57,13 +59,21 @@ class Gain:
     audits: tuple[tuple[int, int], ...] = ()
 
 
-def scores_of(samples: Sequence[Sample], thresholds: Thresholds) -> list[tuple[int, list[float]]]:
-    """Scores of the whole chunks of each answer that has any, with the answer's number."""
-    means: dict[int, list[float]] = {}
+def scores_of(
+    samples: Sequence[Sample], thresholds: Thresholds, noise: ChannelNoise | None = None
+) -> list[tuple[int, list[float]]]:
+    """Scores of the whole chunks of each answer that has any, with the answer's number: by channel where the noise is
+    given, else by the mean error."""
+    scores: dict[int, list[float]] = {}
     for sample in samples:
-        if sample.rows == CHUNK_SIZE:
-            means.setdefault(sample.answer, []).append(sample.judge(sample.proof, thresholds).mantissa_mean)
-    return [(answer, chunk_scores(errors)) for answer, errors in means.items()]
+        if sample.rows != CHUNK_SIZE:
+            continue
+        if noise is None:
+            [score] = chunk_scores([sample.judge(sample.proof, thresholds).mantissa_mean])
+        else:
+            score = channel_error(sample.claimed, sample.patterns, sample.indices, noise, thresholds.dtype)
+        scores.setdefault(sample.answer, []).append(score)
+    return list(scores.items())
 
 
 def pooled_bounds(
@@ -74,6 +84,7 @@ def pooled_bounds(
     confidence: float,
     provenance: str,
     engine: Facts = UNNAMED,
+    noise: ChannelNoise | None = None,
 ) -> PooledBounds:
     """Everything is fitted to answers of even number, and the alarms' thresholds are set with those of odd number.
 
@@ -82,8 +93,8 @@ def pooled_bounds(
        (`upper_bound`).
     3. The spread of each copy's scores, and the threshold of the test against it (`threshold`).
 
-    Raises TooFewAnswers for fewer than `LEAST` answers with a whole chunk in either half of the honest, and ToplocError
-    naming the copy that has too few.
+    `noise`: of each channel, where the scores are by that. Raises TooFewAnswers for fewer than `LEAST` answers with a
+    whole chunk in either half of the honest, and ToplocError naming the copy that has too few.
     """
     fitted, held = halves(honest)
     if min(len(fitted), len(held)) < LEAST:
@@ -104,7 +115,12 @@ def pooled_bounds(
             scores=_rounded(altered), threshold=_up(limit), share=SHARE, audits=AUDITS, false_alarm=FALSE_ALARM
         )
     return PooledBounds(
-        honest=_rounded(spread), provenance=provenance, bound=max(0.0, _up(bound)), copies=tests, engine=engine
+        honest=_rounded(spread),
+        noise=noise,
+        provenance=provenance,
+        bound=max(0.0, _up(bound)),
+        copies=tests,
+        engine=engine,
     )
 
 

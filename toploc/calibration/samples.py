@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..checks.prompt import check_prompt
 from ..engine import Facts
 from ..errors import MalformedEvidence, MalformedProof, ToplocError
 from ..evidence.file import items
 from ..evidence.parse import parse_evidence
+from ..proofs.field import evaluate
 from ..proofs.format import decode_proof
 from ..proofs.verdict import verify_points
 from ..report import Check
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from ..engine import Engine
@@ -47,6 +49,11 @@ class Sample:
     patterns: NDArray[np.uint16]
     engine: Engine | None = None
     logit: float = 0.0
+
+    @property
+    def claimed(self) -> NDArray[np.uint16]:
+        """Patterns uint16[k] that the proof has at the verifier's points."""
+        return evaluate(self.proof.coefficients, (self.indices % self.proof.modulus).astype(np.uint16))
 
     def judge(self, proof: Proof, thresholds: Thresholds, secret: bytes = b"") -> ChunkVerdict:
         """The verdict on `proof` as the proof of this chunk."""

@@ -70,8 +70,8 @@ def pooled_table(bounds: PooledBounds, gains: Mapping[str, Gain]) -> str:
         limit = f"{bounds.copies[name].threshold:.4g}" if name in bounds.copies else "-"
         rows.append([name, str(gain.refused), limit, *(audits_cells(gain.audits) or ["-"] * len(SHARES))])
     return (
-        "By the mean error over an answer's whole chunks, and pooled over answers: audited answers until the alarm, "
-        f"median / 95 %, for at most {FALSE_ALARM:.0%} of honest providers in {AUDITS:,} audits; more: than "
+        "By the error by channel over an answer's whole chunks, and pooled over answers: audited answers until the "
+        f"alarm, median / 95 %, for at most {FALSE_ALARM:.0%} of honest providers in {AUDITS:,} audits; more: than "
         f"{MOST_AUDITS:,}.\n\n{_markdown(head, rows)}"
     )
 

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 
 def check_pooled(proofs: Check, bounds: PooledBounds, name: str, engine: Engine | None = None) -> Check:
-    """Hold the mean mantissa error of an answer, over its whole chunks, against that of honest answers.
+    """Hold the error of an answer, over its whole chunks, against that of honest answers.
 
     1. The check `proofs` compared the chunks, and one of them is whole: shorter ones are noisier.
-    2. The score is the mean of the logarithms of the chunks' mean mantissa errors.
+    2. The score is the mean of the chunks' errors by channel, where the bounds have the channels' noise; else that of
+       the logarithms of their mean mantissa errors.
     3. It lies at most `bounds.bound` standard deviations above the mean of honest answers of as many chunks. Below
        nothing is refused: more precision than the model's lies there, and says nothing of other weights.
     4. For each copy, the figure `evidence` is the log-likelihood ratio that `toploc audit` sums up over answers.
@@ -39,7 +40,9 @@ def check_pooled(proofs: Check, bounds: PooledBounds, name: str, engine: Engine 
     result = partial(_check, proofs.choice, bounds, name)
     if "chunks" not in proofs.figures:  # 1
         return result("skipped", "not_compared", "the chunks were not compared")
-    scores = chunk_scores(_whole_chunks(proofs))
+    figure = "mantissa_mean" if bounds.noise is None else "channel_error"
+    found = list(_whole_chunks(proofs, figure))
+    scores = chunk_scores(found) if bounds.noise is None else found
     if not scores:
         return result("skipped", "no_whole_chunk", f"the answer has no chunk of {CHUNK_SIZE} tokens")
     if engine is not None and not bounds.engine.describe(engine):
@@ -51,8 +54,8 @@ def check_pooled(proofs: Check, bounds: PooledBounds, name: str, engine: Engine 
     figures: dict[str, JsonValue] = {"chunks": len(scores), "score": score, "deviations": deviations}
     figures["evidence"] = ratios
     message = (
-        f"the mean error over {len(scores)} whole chunks is {math.exp(score):.3g}, {abs(deviations):.1f} standard "
-        f"deviations {'above' if deviations >= 0 else 'below'} the honest {math.exp(bounds.honest.mean):.3g}"
+        f"{_said(score, bounds)} over {len(scores)} whole chunks, {abs(deviations):.1f} standard deviations "
+        f"{'above' if deviations >= 0 else 'below'} the honest {_number(bounds.honest.mean, bounds):.3g}"
     )
     if bounds.bound is None:
         return result("skipped", "no_bound", message, figures)
@@ -86,8 +89,16 @@ def _check(
     )
 
 
-def _whole_chunks(proofs: Check) -> Iterator[float]:
+def _whole_chunks(proofs: Check, figure: str) -> Iterator[float]:
     chunks = proofs.figures.get("chunks")
     for chunk in chunks if isinstance(chunks, list) else ():
-        if isinstance(chunk, dict) and chunk["rows"] == CHUNK_SIZE and isinstance(chunk["mantissa_mean"], float):
-            yield chunk["mantissa_mean"]
+        if isinstance(chunk, dict) and chunk["rows"] == CHUNK_SIZE and isinstance(value := chunk.get(figure), float):
+            yield value
+
+
+def _said(score: float, bounds: PooledBounds) -> str:
+    return f"{'the mean error' if bounds.noise is None else 'the error by channel'} is {_number(score, bounds):.3g}"
+
+
+def _number(score: float, bounds: PooledBounds) -> float:
+    return math.exp(score) if bounds.noise is None else score

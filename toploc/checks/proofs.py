@@ -216,12 +216,14 @@ def _describe(number: int, chunk: ChunkVerdict, held: _Held) -> str:
 
 
 def _figures(chunk: ChunkVerdict, rows: int) -> JsonValue:
+    by_channel: dict[str, JsonValue] = {} if chunk.channel_error is None else {"channel_error": chunk.channel_error}
     return {
         "rows": rows,
         "mismatches": chunk.mismatches,
         "exponent_mismatches": chunk.exponent_mismatches,
         "mantissa_mean": chunk.mantissa_mean,
         "mantissa_median": chunk.mantissa_median,
+        **by_channel,
         "decoy_hits": chunk.decoy_hits,
         "passed": chunk.passed,
         "bounds": _bounds(chunk.bounds),

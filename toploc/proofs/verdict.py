@@ -12,6 +12,7 @@ from ..errors import InvalidActivations, InvalidThresholds, MalformedProof
 from ..kernels.jit import kernel
 from ..scheme import CHUNK_SIZE, TOPK
 from ..thresholds.bounds import Bounds, Thresholds
+from .channels import channel_error
 from .chunks import count, find_points, proof_dtype, split
 from .decoys import decoy_bound, decoy_positions
 from .field import PRIME, evaluate
@@ -42,6 +43,8 @@ class ChunkVerdict:
     of `decoys`, at which the proof shows an exponent of the verifier's top-k. `bounds` is what the figures
     were held against, with the decoy bound of this chunk. `reasons` names the figures beyond their bounds,
     and `non_finite` if the verifier's own top-k has an infinity or NaN: then its activations say nothing.
+    `channel_error` (`toploc.proofs.channels`) is None where the thresholds do not know the channels' noise; it
+    has no bound on a chunk, only on an answer.
     """
 
     mismatches: int
@@ -52,6 +55,7 @@ class ChunkVerdict:
     decoys: int
     bounds: Bounds
     reasons: tuple[str, ...]
+    channel_error: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -140,6 +144,7 @@ def verify_points(
     5. Count decoys that show an exponent of the verifier's top-k; the bound is derived for this chunk.
     6. Every figure is within its bound for a chunk of `rows` rows.
     7. The verifier's own activations are finite.
+    8. Where the thresholds know the noise of each channel, take the error by channel, for what is pooled.
 
     `secret` is the verifier's own and keeps the decoys unknown to a prover until the verdict is out.
     Raises InvalidThresholds or InvalidActivations where 1 fails.
@@ -171,7 +176,10 @@ def verify_points(
     reasons = [reason for reason, (figure, bound) in figures.items() if figure > bound]
     if not finite:  # 7
         reasons.append("non_finite")
-    return ChunkVerdict(mismatches, exponent_mismatches, mean, median, hits, len(decoys), bounds, tuple(reasons))
+    pooled, error = thresholds.pooled, None
+    if pooled is not None and pooled.noise is not None:  # 8
+        error = channel_error(values[: proof.topk], patterns, indices, pooled.noise, dtype)
+    return ChunkVerdict(mismatches, exponent_mismatches, mean, median, hits, len(decoys), bounds, tuple(reasons), error)
 
 
 def verify_chunks(

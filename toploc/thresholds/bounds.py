@@ -83,6 +83,19 @@ class Thresholds:
         """The bounds for a chunk of `rows` rows, at least 1."""
         return at(self.bounds, rows)
 
+    @property
+    def hidden_size(self) -> int | None:
+        """Channels of the states that these are for, None where nothing here depends on them."""
+        return self.pooled.noise.hidden_size if self.pooled is not None and self.pooled.noise is not None else None
+
+    def require_hidden_size(self, found: int) -> None:
+        """Raises InvalidThresholds where these know the channels of another model's states."""
+        if self.hidden_size not in (None, found):
+            raise InvalidThresholds(
+                f"pooled.noise.hidden_size: thresholds {self.name!r} are for {self.hidden_size} channels, this model's "
+                f"states have {found}"
+            )
+
     def for_pair(self, prover: Engine | None, verifier: Engine | None) -> Thresholds:
         """With the bounds of all pairs that these engines are, where those are tighter. `prover` is the prover's own
         word, None if it says nothing: whatever it is, no bound is above the model's own."""
@@ -145,21 +158,24 @@ def _model(cls: type[Model], values: dict[str, Any], name: str) -> Model | None:
         raise InvalidThresholds(f"{'.'.join(map(str, (name, *first['loc'])))}: {first['msg']}") from None
 
 
-def choose_thresholds(wanted: str | None, model: str, dtype: str) -> Thresholds:
-    """Those that were asked for; else those that were calibrated for a model of this name and dtype; else the paper's.
+def choose_thresholds(wanted: str | None, model: str, dtype: str, hidden_size: int) -> Thresholds:
+    """Those that were asked for; else those that were calibrated for a model of this name, dtype and hidden size; else
+    the paper's.
 
-    Raises InvalidThresholds for some that cannot be read, or are for another dtype.
+    Raises InvalidThresholds for some that cannot be read, or are for another dtype or hidden size.
     """
     if wanted is not None:
         chosen = Thresholds.load(wanted)
         if chosen.dtype != dtype:
             raise InvalidThresholds(f"thresholds {chosen.name!r} are for {chosen.dtype}, this server proves {dtype}")
+        chosen.require_hidden_size(hidden_size)
         return chosen
     name = model.rstrip("/").rpartition("/")[2]
     folder = resources.files("toploc.configs") / "thresholds"
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         if file.name.endswith(".yaml"):
             bundled = Thresholds.load(file.name.removesuffix(".yaml"))
-            if bundled.model in (model, name) and bundled.dtype == dtype:
+            named = bundled.model in (model, name)
+            if named and bundled.dtype == dtype and bundled.hidden_size in (None, hidden_size):
                 return bundled
     return Thresholds.paper(dtype)

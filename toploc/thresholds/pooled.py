@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..engine import Facts
 from ..pooling.spread import SHARE, Alternative, Spread
+from .noise import ChannelNoise  # noqa: TC001, a field of a model
 
 CopyName = Annotated[str, Field(min_length=1, max_length=100)]
 
@@ -32,14 +33,17 @@ class PooledBounds(BaseModel):
     """Off unless a thresholds file has them: they hold for the engine configuration in `provenance` and would accuse an
     honest provider of another, as docs/evidence.md measures.
 
-    `honest`: scores of whole chunks. `bound`: standard deviations above their mean that the score of an answer may lie;
-    None where answers are not to be refused by it. `copies` by name. `engine`: facts of the engine that they hold for;
-    answers of one that says other of itself are not comparable. One that says nothing is held against them.
+    `honest`: scores of whole chunks. `noise`: of each channel, where the score of a chunk is its error by channel
+    (`toploc.proofs.channels`); None where it is the logarithm of its mean mantissa error. `bound`: standard deviations
+    above their mean that the score of an answer may lie; None where answers are not to be refused by it. `copies` by
+    name. `engine`: facts of the engine that they hold for; answers of one that says other of itself are not comparable.
+    One that says nothing is held against them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     honest: Spread
+    noise: ChannelNoise | None = None
     provenance: str = Field(min_length=1)
     bound: float | None = Field(default=None, ge=0)
     copies: dict[CopyName, Copy] = {}

@@ -75,6 +75,11 @@ class TransformersPrefill:
         return int(length) if length else None
 
     @property
+    def hidden_size(self) -> int:
+        """Channels of its states."""
+        return int(self._model.config.get_text_config().hidden_size)
+
+    @property
     def proof_dtype(self) -> str:
         """The dtype of proofs of the model's states."""
         return "float16" if self._model.dtype == torch.float16 else "bfloat16"

@@ -43,6 +43,8 @@ class TransformersVerifier:
         context_length: of the server, if it is known.
         trusted_keys: of the providers whose receipts count.
         scored: whether the check on tokens is done; without, it is skipped, and no logits are computed.
+
+    Raises InvalidThresholds for some that are for states of another size.
     """
 
     def __init__(
@@ -57,9 +59,11 @@ class TransformersVerifier:
     ) -> None:
         self._scored = scored
         self.prefill = model if isinstance(model, TransformersPrefill) else TransformersPrefill(model)
+        thresholds = thresholds or Thresholds.paper(self.prefill.proof_dtype)
+        thresholds.require_hidden_size(self.prefill.hidden_size)
         self.policy = Policy(
             names=tuple(names),
-            thresholds=thresholds or Thresholds.paper(self.prefill.proof_dtype),
+            thresholds=thresholds,
             decode=self.prefill.decode,
             eos_token_ids=self.prefill.eos_token_ids,
             context_length=context_length,

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -130,11 +131,19 @@ def test_bounds_on_whole_answers(
     assert made.pooled.bound is not None
     assert 1 < made.pooled.bound < 20
     assert made.pooled.copies["int4"].scores.mean > made.pooled.honest.mean + 1
+    assert made.pooled.noise is not None
+    assert made.hidden_size == 256
+    assert 8 < len(made.pooled.noise.channels) < 256
     # Given again, the verifier refuses the copy by it.
     verifier = TransformersVerifier(TransformersPrefill(MODEL), names=["mini"], thresholds=made)
     for path, status in ((honest, "passed"), (altered, "failed")):
         report = verifier.verify(path.read_text("utf-8").splitlines()[8])
-        assert [check.status for check in report.checks if check.name == "pooled"] == [status], str(report)
+        [pooled] = [check for check in report.checks if check.name == "pooled"]
+        assert pooled.status == status, str(report)
+        assert "the error by channel is" in pooled.message
+        [proofs] = [check for check in report.checks if check.name == "proofs"]
+        chunks: Any = proofs.figures["chunks"]
+        assert pooled.figures["score"] == pytest.approx(fmean(chunk["channel_error"] for chunk in chunks))
 
 
 def test_bounds_for_a_pair_of_engines(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

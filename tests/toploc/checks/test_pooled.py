@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from toploc.engine import Facts
+from toploc.errors import InvalidThresholds
 from toploc.pooling.spread import Alternative, Spread
 from toploc.thresholds.bounds import Bounds, Pair, Thresholds
+from toploc.thresholds.noise import ChannelNoise
 from toploc.thresholds.pooled import Copy, PooledBounds
 from toploc.verifier.transformers import TransformersVerifier
 
@@ -60,6 +62,30 @@ def test_an_honest_answer(judged: Callable[..., Report], find: Find) -> None:
         "evidence": {"fp8": pytest.approx(Alternative(HONEST, COPY.scores).log_ratio(scores))},
     }
     assert check.thresholds["alarms"] == {"fp8": {"threshold": 11.5, "audits": 1000, "false_alarm": 0.01}}
+
+
+NOISE = ChannelNoise(hidden_size=256, usual=0.14, channels={5: 0.18, 214: 0.22})
+BY_CHANNEL = BOUNDS.model_copy(update={"honest": Spread(0.44, 0.02, 0.05), "noise": NOISE})
+
+
+def test_by_channel(judged: Callable[..., Report], find: Find) -> None:
+    """Where the noise of each channel is known, the score is of that."""
+    for name, verdict in (("greedy", "accepted"), ("int4-greedy", "rejected")):
+        report = judged(name, BY_CHANNEL)
+        assert report.verdict == verdict
+        check, chunks = find(report, "pooled"), find(report, "proofs").figures["chunks"]
+        assert isinstance(chunks, list)
+        errors = [chunk["channel_error"] for chunk in chunks if chunk["rows"] == 32]
+        assert check.figures["score"] == pytest.approx(np.mean(errors))
+        assert check.reason == (None if verdict == "accepted" else "pooled_error")
+        assert "the error by channel is" in check.message
+    # Nothing is said of it elsewhere.
+    assert "channel_error" not in json.dumps(find(judged("greedy"), "proofs").figures)
+
+
+def test_states_of_another_size_have_other_channels(judged: Callable[..., Report]) -> None:
+    with pytest.raises(InvalidThresholds, match=r"hidden_size.* for 128 channels, this model's states have 256"):
+        judged("greedy", BY_CHANNEL.model_copy(update={"noise": ChannelNoise(hidden_size=128, usual=0.14)}))
 
 
 def test_an_answer_whose_every_chunk_passes(judged: Callable[..., Report], find: Find) -> None:
