@@ -1,11 +1,12 @@
 """Thresholds of a trained model from figures that were made elsewhere: rows of a study and prefills of evidence.
 
     python benchmarks/evidence/thresholds.py rows.jsonl [...] --model NAME --out FILE.yaml --kept PREFILLS [...]
-        [--known FILE.yaml] [--tokens bounds.yaml] [--pooled COPY ...] [--said TEXT]
+        [--known FILE.yaml] [--tokens bounds.yaml] [--pooled COPY ... | --altered NAME=PREFILLS ...] [--said TEXT]
 
 As `toploc calibrate` takes them, by its code: half of the answers give bounds, the others count false alarms. Chunks of
 less than 32 tokens are those of prefills.py; whole ones also those of honest rows, by every verifier. No bound is below
-that of --known, whose answers were others. PREFILLS of several engines have their answers numbered apart.
+that of --known, whose answers were others. PREFILLS of several engines have their answers numbered apart. Bounds on
+answers are on the mean error of rows (--pooled), or on the error by channel of prefills (--altered), which have points.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from separation import Sample as Figures
 
 from toploc.calibration.bounds import FIGURES, ROWS, bounds_from, group, upper_bound
 from toploc.calibration.document import Calibration, worst_of
+from toploc.calibration.noise import noise_of
 from toploc.calibration.pooled import deviations, halves, pooled_bounds, scores_of
 from toploc.calibration.rate import Rate
 from toploc.pooling.spread import chunk_scores
@@ -37,7 +39,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from toploc.calibration.samples import Sample
+    from toploc.thresholds.noise import ChannelNoise
     from toploc.thresholds.pooled import PooledBounds
+
+    Scores = list[tuple[int, list[float]]]
 
 TARGET, TARGET_ANSWER, CONFIDENCE = 1e-4, 1e-3, 0.95
 CUT = (1, 4, 16)
@@ -120,7 +125,7 @@ class Honest:
             refused |= set(numbers[over].tolist())
         return Rate.of(beyond, chunks, CONFIDENCE), Rate.of(len(refused), len(answers), CONFIDENCE)
 
-    def scores(self) -> list[tuple[int, list[float]]]:
+    def scores(self) -> Scores:
         """Of whole chunks, by transformers, whose noise is larger than that of vLLM's prefill."""
         found = scores_of(self.samples, self.paper)
         for number, row, place in numbered(self.rows):
@@ -129,12 +134,12 @@ class Honest:
         return found
 
 
-def copy_scores(row: Row) -> list[tuple[int, list[float]]]:
+def copy_scores(row: Row) -> Scores:
     means = Figures.of([row.chunks])["mantissa_mean"]
     return [(place, chunk_scores(answer.tolist())) for place, answer in enumerate(means)]
 
 
-def bound_of_any_length(scores: list[tuple[int, list[float]]], pooled: PooledBounds) -> float:
+def bound_of_any_length(scores: Scores, pooled: PooledBounds) -> float:
     """The largest bound that answers give which are cut to 1, 4 or 16 chunks: the spread of an answer's mean does not
     quite follow from its length, and most answers of a study are long."""
     fitted = halves(scores)[0]
@@ -165,16 +170,29 @@ def document(args: argparse.Namespace) -> dict[str, Any]:
     if args.tokens:
         made["tokens"] = yaml.safe_load(args.tokens.read_text("utf-8"))["tokens"]
     made["impostor_rate"] = round(worst, 4)
-    if args.pooled:
+    if args.altered:
+        noise = noise_of([sample for sample in honest.samples if sample.answer % 2 == 0], args.hidden_size, "bfloat16")
+        scores = scores_of(honest.samples, honest.paper, noise)
+        copies = {name: scores_of(prefilled([path]), honest.paper, noise) for name, path in args.altered}
+        made["pooled"] = _pooled(scores, copies, args.pooled_said, noise)
+    elif args.pooled:
         copies = {
             row.prover: copy_scores(row)
             for row in rows
             if row.prover in args.pooled and row.verifier.startswith("transformers")
         }
-        scores = honest.scores()
-        pooled = pooled_bounds(scores, copies, target=TARGET_ANSWER, confidence=CONFIDENCE, provenance=args.pooled_said)
-        made["pooled"] = pooled.model_copy(update={"bound": bound_of_any_length(scores, pooled)}).model_dump()
+        made["pooled"] = _pooled(honest.scores(), copies, args.pooled_said)
     return made
+
+
+def _pooled(scores: Scores, copies: dict[str, Scores], said: str, noise: ChannelNoise | None = None) -> dict[str, Any]:
+    made = pooled_bounds(scores, copies, target=TARGET_ANSWER, confidence=CONFIDENCE, provenance=said, noise=noise)
+    return made.model_copy(update={"bound": bound_of_any_length(scores, made)}).model_dump()
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, _, path = text.partition("=")
+    return name, Path(path)
 
 
 def main() -> None:
@@ -185,10 +203,16 @@ def main() -> None:
     parser.add_argument("--known", type=Path, help="earlier thresholds")
     parser.add_argument("--tokens", type=Path, help="what benchmarks/tokens/trained.py wrote")
     parser.add_argument("--pooled", nargs="+", default=[], help="rows of copies to test against")
+    parser.add_argument(
+        "--altered", nargs="+", default=[], type=_named, metavar="NAME=PREFILLS", help="of copies to test against"
+    )
+    parser.add_argument("--hidden-size", type=int, help="with --altered: channels of the model's states")
     parser.add_argument("--pooled-said", default="", help="provenance of the bound on answers")
     parser.add_argument("--said", required=True, help="what the answers are, for the provenance")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    if args.altered and args.hidden_size is None:
+        parser.error("--altered: give --hidden-size too")
     made = document(args)
     Thresholds.from_dict(made)
     args.out.write_text(yaml.safe_dump(made, sort_keys=False, width=100, allow_unicode=True), "utf-8")

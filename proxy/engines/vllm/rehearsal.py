@@ -14,16 +14,17 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel
 
 from toploc.evidence.alternatives import MORE
 
 from ...verify.assembled import assembled
-from ...verify.engine import DELIVERY, Performance, Scored
+from ...verify.engine import Performance, Scored
 from ..guards import load, method
 from . import reliances
+from .asked import Asked, Refused, message_of
 from .call import Call
-from .logprobs import LISTED, LISTS, lengthen, unknown
+from .logprobs import LISTED, LISTS, unknown
 from .media import Reading, reading
 from .replay import TOKENS_AT_ONCE, Replayer, Unended
 from .tools import ReplayedTools, replayed
@@ -38,11 +39,6 @@ if TYPE_CHECKING:
 
     from ...verify.engine import Claim, Prefills, Text
     from ..reliance import Reliance
-
-sanitize_message: Final = load(reliances.SANITIZE_MESSAGE)
-
-_FLAG: Final[TypeAdapter[bool | None]] = TypeAdapter(bool | None)
-
 
 REASONING: Final = ("reasoning_ended", "reasoning_parser_kwargs")
 """Options of `generate` that decide where in an answer its grammar begins."""
@@ -64,10 +60,6 @@ HANDLERS: Final = {
     "message": Handler("anthropic_serving_messages", reliances.MESSAGE, reliances.MESSAGE_REQUEST),
     "generate": Handler("serving_tokens", reliances.TOKENS, reliances.TOKENS_REQUEST),
 }
-
-
-LIMITS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-"""Fields that bound an answer's tokens; of a chat that has the first two the first counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,87 +170,61 @@ class Rehearsal:
         if route not in self._routes:
             return Performance(problem="this server does not have the request's endpoint")
         request_class, create = self._routes[route]
-        asked = {name: value for name, value in body.items() if name not in DELIVERY}
-        if route == "response":
-            asked["store"] = False
-        options = asked
-        if route == "generate":
-            options = asked["sampling_params"] = {**body["sampling_params"]}
-        limit = _shorten(options, choices)
-        performance = Performance(asked=lengthen(route, options))
-        if stream:
-            asked |= {name: body[name] for name in ("stream", "stream_options") if name in body}
         try:
-            request = request_class.model_validate(asked)
-            in_background = _FLAG.validate_python(body.get("background", False))
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            return Performance(problem=f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
-        except Exception as error:
-            # What vLLM's validators raise themselves (VLLMValidationError) is no ValueError, which pydantic would take.
-            return Performance(problem=_message(error))
+            asked = Asked.of(route, body, choices, request_class, stream=stream)
+        except Refused as error:
+            return Performance(problem=str(error))
         play = _Play(
-            performance,
+            Performance(asked=asked.listed),
             self._replayer,
             choices,
             prefills,
             1 if one_by_one else TOKENS_AT_ONCE,
             route == "completion",
-            limit,
+            asked.limit,
         )
-        token = _play.set(play)
-        media = Reading()
-        read = reading.set(media)
-        outputs = replayed.set(iter(tool_outputs))
-        answer: Any = None
-        try:
-            with suppress(asyncio.CancelledError):
-                answer = await create(request, None)
-                if isinstance(answer, BaseModel):
-                    answer = answer.model_dump(mode="json", by_alias=route == "response")
-                elif answer is not None:
-                    answer = await assembled(answer)
-        except Exception as error:
-            # Templates and parsers are programs that run on foreign input: anything may come out.
-            answer = error
-        finally:
-            _play.reset(token)
-            reading.reset(read)
-            replayed.reset(outputs)
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise asyncio.CancelledError
-        if isinstance(answer, dict) and not answer.get("error"):
-            if route == "response" and LISTED[0] in performance.asked:
-                answer["top_logprobs"] -= MORE  # what was asked for, repeated
-            if route == "response":
-                answer["background"] = in_background
-            performance.response = answer
-        else:
-            performance.problem = performance.problem or _message(answer)
-            performance.unfetched = media.unfetched
-        return performance
+        answer, media = await _performed(create, asked, play, tool_outputs)
+        return _ended(play.performance, asked, answer, media)
 
 
-def _shorten(body: dict[str, Any], choices: Sequence[Sequence[Claim]]) -> int | None:
-    """Ask for no more tokens than the answer has; the limit that the request asks for, None where it has none.
+async def _performed(create: Any, asked: Asked, play: _Play, tool_outputs: Sequence[str]) -> tuple[Any, Reading]:
+    """What the route answers, as JSON, or raises; None where the replay ended it. And what media it read.
 
-    A provider's context may hold a limit that this server's does not, and its routes would refuse. The replay ends
-    where the request's own limit is.
+    Raises CancelledError where this task is cancelled.
     """
-    names = [name for name in LIMITS if isinstance(body.get(name), int | float)]
-    if not names or any(body[name] < 1 for name in names):
-        return None
-    longest = max((len(claim.token_ids) for call in choices for claim in call), default=1)
-    limit = int(body[names[0]])
-    for name in names:
-        body[name] = min(int(body[name]), max(1, longest, int(body.get("min_tokens") or 0)))
-    return limit
+    token, media = _play.set(play), Reading()
+    read = reading.set(media)
+    outputs = replayed.set(iter(tool_outputs))
+    answer: Any = None
+    try:
+        with suppress(asyncio.CancelledError):
+            answer = await create(asked.request, None)
+            if isinstance(answer, BaseModel):
+                answer = answer.model_dump(mode="json", by_alias=asked.route == "response")
+            elif answer is not None:
+                answer = await assembled(answer)
+    except Exception as error:
+        # Templates and parsers are programs that run on foreign input: anything may come out.
+        answer = error
+    finally:
+        _play.reset(token)
+        reading.reset(read)
+        replayed.reset(outputs)
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    return answer, media
 
 
-def _message(refusal: Any) -> str:
-    """Without paths and addresses, which exceptions tell of and vLLM's own error handlers take out."""
-    error = refusal.get("error") if isinstance(refusal, dict) else refusal
-    said = error.get("message") if isinstance(error, dict) else error
-    message: str = sanitize_message(str(said or "nothing was generated"))
-    return message[:200]
+def _ended(performance: Performance, asked: Asked, answer: Any, media: Reading) -> Performance:
+    """With the response as if it had been asked for, or why there is none."""
+    if isinstance(answer, dict) and not answer.get("error"):
+        if asked.route == "response":
+            if LISTED[0] in performance.asked:
+                answer["top_logprobs"] -= MORE  # what was asked for, repeated
+            answer["background"] = asked.in_background
+        performance.response = answer
+    else:
+        performance.problem = performance.problem or message_of(answer)
+        performance.unfetched = media.unfetched
+    return performance
