@@ -31,6 +31,10 @@ class Spans:
     def __init__(self, emit: Emit | None = None) -> None:
         self._emit = emit
 
+    def __bool__(self) -> bool:
+        """Whether anybody hears of them."""
+        return self._emit is not None
+
     @contextmanager
     def span(self, name: str, headers: Mapping[str, str] | None) -> Iterator[Attributes]:
         """Yields the span's attributes, to be filled in before its end."""

@@ -6,7 +6,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from toploc.protocol import ChoiceProofs, Media, PromptDigest, ProofError, RequestOptions, ToplocProofs
+
+from .written import is_plain, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +40,12 @@ class Served:
     engine: Engine | None = None
     revision: str | None = None
     """The commit of the model that it was started with."""
+    engine_json: msgspec.Raw | None = field(init=False, compare=False)
+    """What all answers say of the engine, once and for all."""
+
+    def __post_init__(self) -> None:
+        said = None if self.engine is None else msgspec.Raw(self.engine.model_dump_json(exclude_none=True).encode())
+        object.__setattr__(self, "engine_json", said)
 
 
 @dataclass(slots=True)
@@ -118,6 +128,16 @@ class RequestContext:
             prompt=self._digest(first),
             choices=tuple(choices),
         )
+
+    def plain_json(self, ended: Sequence[int] | None = None) -> bytes | None:
+        """`proofs` in JSON, of an answer of one choice that has them and nothing out of the ordinary; else None."""
+        if len(self.calls) != 1 or self.lost is not None or ended not in (None, [0]):
+            return None
+        [call] = self.calls
+        choice = call.choices.get(0) if call.n == 1 else None
+        if choice is None or not is_plain(choice):
+            return None
+        return written(self.served, call.model, self._digest(call), choice)
 
     def keep_receipts(self, proofs: ToplocProofs) -> None:
         """Each choice is signed once, however often it is sent."""

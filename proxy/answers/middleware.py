@@ -22,6 +22,8 @@ from .later import Answer
 from .responder import Responder, media_type
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from ..receipts.signing import Signer
@@ -35,6 +37,9 @@ RESPONSES: Final = "/v1/responses"
 
 PUT: Final = frozenset(("/generate",))
 """Routes that generate by this method too."""
+
+DEFAULT: Final = RequestOptions()
+"""Of a request that says nothing of proofs."""
 
 UNPROVEN: Final = frozenset(("/generative_scoring", "/v1/decisions", "/v1/systemone"))
 """Routes that generate tokens, a choice a label, and show log-probabilities alone: nobody could hold proofs against
@@ -68,20 +73,22 @@ class ProofMiddleware:
         self.app = app
         self._settings = settings
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "GET" and route_path(scope).startswith(f"{RESPONSES}/"):
-            await self._fetch(scope, receive, send)
-        elif (
-            scope["type"] == "http"
-            and (scope["method"] == "POST" or (scope["method"] == "PUT" and route_path(scope) in PUT))
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # No coroutine of ours that is resumed for every token of a stream, but the one that needs to be.
+        if scope["type"] != "http":
+            return self.app(scope, receive, send)
+        path, method = route_path(scope), scope["method"]
+        if method == "GET" and path.startswith(f"{RESPONSES}/"):
+            return self._fetch(scope, receive, send)
+        if (
+            (method == "POST" or (method == "PUT" and path in PUT))
             # Verification has a limit of its own for its body, which may not be read in full before.
-            and not (path := route_path(scope)).startswith("/v1/toploc/")
+            and not path.startswith("/v1/toploc/")
             and path not in UNPROVEN
             and _is_json(scope["headers"])
         ):
-            await self._prove(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+            return self._prove(scope, receive, send)
+        return self.app(scope, receive, send)
 
     async def _fetch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An answer that was given before, or is being made."""
@@ -105,7 +112,7 @@ class ProofMiddleware:
         body = _parse(data)
         try:
             given = body.get(OPTIONS_NAME)
-            options = RequestOptions.model_validate({} if given is None else given, strict=True)
+            options = DEFAULT if given is None else RequestOptions.model_validate(given, strict=True)
         except ValidationError as error:
             await send_error(send, 400, *_bad_option(error))
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
+from binascii import b2a_base64
 from typing import TYPE_CHECKING, Final
 
 from toploc.errors import ProofUnavailable
@@ -38,18 +38,24 @@ async def prove_choice(
     `fetched`: the worker's reply; it may raise ProofUnavailable. `seed`: with which the choice was drawn, if it can be
     replayed.
     """
-    with spans.span(PROOFS, call.trace_headers) as span:
-        span["toploc.asked_early"] = int(asked_early)
+    if not spans:
         proven = await _await_proofs(call, index, token_ids, fetched, seed)
-        outcome = "proven" if proven.error is None else proven.error.code
-        span |= {REQUEST_ID: call.request_id, "toploc.choice": index, "toploc.tokens": len(token_ids)}
-        span |= {"toploc.proofs": len(proven.proofs or ()), "toploc.outcome": outcome}
-    metrics.ANSWERS.labels(outcome).inc()
+    else:
+        with spans.span(PROOFS, call.trace_headers) as span:
+            span["toploc.asked_early"] = int(asked_early)
+            proven = await _await_proofs(call, index, token_ids, fetched, seed)
+            span |= {REQUEST_ID: call.request_id, "toploc.choice": index, "toploc.tokens": len(token_ids)}
+            span |= {"toploc.proofs": len(proven.proofs or ()), "toploc.outcome": _outcome(proven)}
+    metrics.ANSWERS.labels(_outcome(proven)).inc()
     metrics.PROOFS.inc(len(proven.proofs or ()))
     if proven.error is not None and proven.error.code not in CLIENTS_OWN:
-        fields = {"choice": index, "outcome": outcome}
+        outcome, fields = proven.error.code, {"choice": index, "outcome": proven.error.code}
         RequestLogger(call.request_id).warning("no proofs: %s: %s", outcome, proven.error.message, extra=fields)
     return proven
+
+
+def _outcome(choice: ChoiceProofs) -> str:
+    return "proven" if choice.error is None else choice.error.code
 
 
 async def _await_proofs(
@@ -70,13 +76,13 @@ async def _await_proofs(
 
 def choice_proofs(index: int, token_ids: Sequence[int], found: Proofs, seed: int | None) -> ChoiceProofs:
     """Nothing in it is foreign, and validating every token id would cost the event loop more than all the rest."""
-    spans = tuple(WeightSpan(version=version, start=start, end=end) for version, start, end in found.weights)
+    spans = [WeightSpan(version=version, start=start, end=end) for version, start, end in found.weights]
     return ChoiceProofs.model_construct(
         index=index,
         token_ids=tuple(token_ids),
-        proofs=tuple(b64encode(proof).decode() for proof in found.proofs),
+        proofs=tuple([b2a_base64(proof, newline=False).decode() for proof in found.proofs]),
         seed=seed,
-        weights=spans or None,
+        weights=tuple(spans) or None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import orjson
@@ -99,17 +99,17 @@ class Responder:
         self._body: list[Message] = []
         self._streams = False
         self._begun = False
+        # Whether events go by until a choice is settled.
+        self._passes = False
+        self._keep = None if signature is None else signature.keep
         self._message_id = ""
         self._events = EventSplitter()
 
     def __call__(self, message: Message) -> Awaitable[None]:
-        if self._streams and not self._begun:
-            self._begun = True
-            self._message_id = _message_id(message.get("body", b""))
         # No coroutine of ours around what every token of every stream goes through.
-        if self._streams and not self._context.settled and self._later is None:
-            if self._signature is not None:
-                self._signature.keep(message.get("body", b""))
+        if self._passes and not self._context.settled:
+            if self._keep is not None:
+                self._keep(message.get("body", b""))
             return self._send(message)
         return self._handle(message)
 
@@ -119,7 +119,12 @@ class Responder:
         elif message["type"] == "http.response.body" and self._head is not None:
             await self._collect(message, self._head)
         elif message["type"] == "http.response.body" and self._streams:
-            await self._stream(message)
+            if self._begun:
+                await self._stream(message)
+                return
+            self._begun, self._passes = True, self._later is None
+            self._message_id = _message_id(message.get("body", b""))
+            await self(message)
         else:
             await self._send(message)
 
@@ -149,15 +154,17 @@ class Responder:
         if said.status in UNANSWERED or not self._is_proven:
             await self._pass_on(head)
             return
-        proofs = self._proofs()
-        if (failure := self._failure(proofs)) is not None:
-            await send_error(self._send, 500, failure.message, None, failure.code)
-            return
         is_list = body.lstrip().startswith(b"[")
-        if self._signature is not None and said.meta_info is None and not is_list:
-            proofs = await self._signature.sign_body(proofs, body, is_kept=said.object == "response")
         try:
-            body = self._extend_list(body) if is_list else add_field(body, FIELD_NAME, self._field(said.name, proofs))
+            if is_list:
+                self._fail_if_told(self._proofs())
+                body = self._extend_list(body)
+            else:
+                body = add_field(body, FIELD_NAME, await self._field_of_body(body, said))
+        except _Failed as failed:
+            error = failed.error
+            await send_error(self._send, 500, error.message, None, error.code)
+            return
         except ValueError:
             self._log.warning("a JSON response that is not an object cannot carry proofs")
             await self._pass_on(head)
@@ -166,6 +173,16 @@ class Responder:
         self.close()
         await self._send({**head, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
         await self._send({**message, "body": body})
+
+    async def _field_of_body(self, body: bytes, said: _Head) -> bytes:
+        """Raises _Failed if the answer is to fail."""
+        if (field := self._plain(said.name)) is not None:
+            return field
+        proofs = self._proofs()
+        self._fail_if_told(proofs)
+        if self._signature is not None and said.meta_info is None:
+            proofs = await self._signature.sign_body(proofs, body, is_kept=said.object == "response")
+        return self._field(said.name, proofs)
 
     def _extend_list(self, body: bytes) -> bytes:
         """The answers of SGLang's /generate to several prompts, each with its own field.
@@ -200,6 +217,7 @@ class Responder:
         if not more:
             body += self._events.flush()
             self.close()
+        self._passes = self._later is None and not self._events.waiting
         if body or not more:
             await self._send({**message, "body": body})
 
@@ -235,17 +253,37 @@ class Responder:
                 head, index, is_own = {"id": name}, own.get("index", 0), True
             case _:
                 return document
-        proofs = self._proofs(None if index is None else [*(i for i in self._ended if i != index), index])
-        if (failure := self._failure(proofs)) is not None:
-            raise _Failed(failure)
-        if self._signature is not None and not is_own:
-            proofs = await self._signature.sign_event(proofs, head, index)
-        if index is not None and index not in self._ended and (proofs.error is None or proofs.error.code != UNKNOWN):
-            self._ended.append(index)
-        field = self._field(str(head.get("id") or head.get("request_id", "")), proofs)
+        name = str(head.get("id") or head.get("request_id", ""))
+        if (field := self._plain(name, index)) is None:
+            field = await self._field_of_event(head, name, index, signs=not is_own)
         if within is None:
             return add_field(document, FIELD_NAME, field)
         return add_field_within(document, within, FIELD_NAME, field)
+
+    async def _field_of_event(self, head: dict[str, Any], name: str, index: int | None, *, signs: bool) -> bytes:
+        """Raises _Failed if the answer is to fail."""
+        proofs = self._proofs(None if index is None else [*(i for i in self._ended if i != index), index])
+        self._fail_if_told(proofs)
+        if self._signature is not None and signs:
+            proofs = await self._signature.sign_event(proofs, head, index)
+        if index is not None and index not in self._ended and (proofs.error is None or proofs.error.code != UNKNOWN):
+            self._ended.append(index)
+        return self._field(name, proofs)
+
+    def _plain(self, response_id: str, index: int | None = None) -> bytes | None:
+        """The field of an answer of one choice, unsigned and with its proofs; None of any other."""
+        if self._signature is not None:
+            return None
+        try:
+            field = self._context.plain_json(None if index is None else [index])
+        except Exception:
+            # The longer way says what went wrong.
+            return None
+        if field is not None:
+            if index is not None and index not in self._ended:
+                self._ended.append(index)
+            self._delivered = (response_id, field)
+        return field
 
     def _keep_for_later(self, response_id: str) -> None:
         """Once, as soon as the response's id is known."""
@@ -289,12 +327,13 @@ class Responder:
     def _log(self) -> RequestLogger:
         return RequestLogger(self._context.request_id)
 
-    def _failure(self, proofs: ToplocProofs) -> ProofError | None:
-        """Why the response has to fail: a choice without proofs, if the server was told so."""
+    def _fail_if_told(self, proofs: ToplocProofs) -> None:
+        """Raises _Failed for a choice without proofs, if the server was told so."""
         if self._on_error is not OnError.FAIL:
-            return None
-        errors = [proofs.error, *(choice.error for choice in proofs.choices or ())]
-        return next((error for error in errors if error is not None), None)
+            return
+        for error in (proofs.error, *(choice.error for choice in proofs.choices or ())):
+            if error is not None:
+                raise _Failed(error)
 
 
 class _Failed(Exception):
