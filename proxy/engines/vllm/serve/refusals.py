@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
 
+    Reasons = Iterator[tuple[bool, str]]
+
 
 OWN_FRONT_ENDS: Final = (
     "data_parallel_hybrid_lb",
@@ -32,14 +34,37 @@ def refuse_unsupported(args: Namespace) -> None:
             raise UnsupportedEngine(f"toploc: {why}")
 
 
-def reasons_to_refuse(args: Namespace) -> Iterator[tuple[bool, str]]:
+def reasons_to_refuse(args: Namespace) -> Reasons:
     """Whether each option is set that proofs do not go with, and what to do about it. vLLM 0.26 lacks some of them."""
+    yield from _of_front_end(args)
+    yield from _of_engine(args)
+    yield from _of_machines(args)
+
+
+def _of_front_end(args: Namespace) -> Reasons:
     rust = os.environ.get("VLLM_USE_RUST_FRONTEND", "0")
     yield (
         bool(getattr(args, "grpc", False)),
         "the gRPC front end has no HTTP responses to carry proofs; leave out --grpc",
     )
     yield rust not in ("", "0"), RUST_FRONT_END
+    yield (
+        getattr(args, "toploc_role", None) == Role.VERIFIER.value
+        and any(getattr(args, name, False) for name in ("tokens_only", "skip_tokenizer_init")),
+        "verification needs the tokenizer; leave out --tokens-only and --skip-tokenizer-init",
+    )
+    yield (
+        bool(getattr(args, "toploc_seed_requests", False))
+        and getattr(args, "enable_chunked_prefill", None) is not False
+        and _on_cpu(),
+        (
+            "on CPUs vLLM's engine ends at a seeded request whose prompt it prefills in chunks; add "
+            "--no-enable-chunked-prefill, or leave out --toploc-seed-requests"
+        ),
+    )
+
+
+def _of_engine(args: Namespace) -> Reasons:
     yield (
         bool(getattr(args, "kv_sharing_fast_prefill", False)),
         (
@@ -62,23 +87,12 @@ def reasons_to_refuse(args: Namespace) -> Iterator[tuple[bool, str]]:
     yield method is not None, lossy_acceptance(str(method))
     yield bool(getattr(args, "logits_processors", None)), f"{PROCESSED}; leave out --logits-processors"
     yield (
-        getattr(args, "toploc_role", None) == Role.VERIFIER.value
-        and any(getattr(args, name, False) for name in ("tokens_only", "skip_tokenizer_init")),
-        "verification needs the tokenizer; leave out --tokens-only and --skip-tokenizer-init",
-    )
-    yield (
         bool(getattr(args, "enable_elastic_ep", False)),
         "engines that come and go are not tested with proofs; leave out --enable-elastic-ep",
     )
-    yield (
-        bool(getattr(args, "toploc_seed_requests", False))
-        and getattr(args, "enable_chunked_prefill", None) is not False
-        and _on_cpu(),
-        (
-            "on CPUs vLLM's engine ends at a seeded request whose prompt it prefills in chunks; add "
-            "--no-enable-chunked-prefill, or leave out --toploc-seed-requests"
-        ),
-    )
+
+
+def _of_machines(args: Namespace) -> Reasons:
     ray, several = uses_ray(args), uses_several_machines(args)
     channel, secret = (getattr(args, f"toploc_channel{name}", None) for name in ("", "_secret"))
     yield (
