@@ -1,6 +1,6 @@
 """Thresholds of a trained model from figures that were made elsewhere: rows of a study and prefills of evidence.
 
-    python benchmarks/evidence/thresholds.py rows.jsonl [...] --model NAME --out FILE.yaml --kept PREFILLS [...]
+    python benchmarks/evidence/thresholds.py [rows.jsonl ...] --model NAME --out FILE.yaml --kept PREFILLS [...]
         [--known FILE.yaml] [--tokens bounds.yaml] [--pooled COPY ... | --altered NAME=PREFILLS ...] [--said TEXT]
 
 As `toploc calibrate` takes them, by its code: half of the answers give bounds, the others count false alarms. Chunks of
@@ -24,11 +24,12 @@ from prefills import kept
 from records import Records, Row
 from separation import Sample as Figures
 
-from toploc.calibration.bounds import FIGURES, ROWS, bounds_from, group, upper_bound
+from toploc.calibration.bounds import FIGURES, LEAST, ROWS, bounds_from, group, upper_bound
 from toploc.calibration.document import Calibration, worst_of
 from toploc.calibration.noise import noise_of
-from toploc.calibration.pooled import deviations, halves, pooled_bounds, scores_of
+from toploc.calibration.pooled import UNNAMED, deviations, halves, pooled_bounds, scores_of
 from toploc.calibration.rate import Rate
+from toploc.calibration.samples import engine_of
 from toploc.pooling.spread import chunk_scores
 from toploc.scheme import CHUNK_SIZE
 from toploc.thresholds.bounds import Bounds, Thresholds
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from toploc.calibration.samples import Sample
+    from toploc.engine import Facts
     from toploc.thresholds.noise import ChannelNoise
     from toploc.thresholds.pooled import PooledBounds
 
@@ -146,6 +148,8 @@ def bound_of_any_length(scores: Scores, pooled: PooledBounds) -> float:
     bounds = [pooled.bound or 0.0]
     for chunks in CUT:
         cut = [answer[:chunks] for answer in fitted if len(answer) >= chunks]
+        if len(cut) < LEAST:
+            continue
         found = deviations(cut, pooled.honest)
         bounds.append(upper_bound(found, np.arange(len(cut)), share=TARGET_ANSWER, confidence=CONFIDENCE))
     return math.ceil(1000 * max(bounds)) / 1000
@@ -174,7 +178,7 @@ def document(args: argparse.Namespace) -> dict[str, Any]:
         noise = noise_of([sample for sample in honest.samples if sample.answer % 2 == 0], args.hidden_size, "bfloat16")
         scores = scores_of(honest.samples, honest.paper, noise)
         copies = {name: scores_of(prefilled([path]), honest.paper, noise) for name, path in args.altered}
-        made["pooled"] = _pooled(scores, copies, args.pooled_said, noise)
+        made["pooled"] = _pooled(scores, copies, args.pooled_said, noise, engine_of(honest.samples))
     elif args.pooled:
         copies = {
             row.prover: copy_scores(row)
@@ -185,8 +189,12 @@ def document(args: argparse.Namespace) -> dict[str, Any]:
     return made
 
 
-def _pooled(scores: Scores, copies: dict[str, Scores], said: str, noise: ChannelNoise | None = None) -> dict[str, Any]:
-    made = pooled_bounds(scores, copies, target=TARGET_ANSWER, confidence=CONFIDENCE, provenance=said, noise=noise)
+def _pooled(
+    scores: Scores, copies: dict[str, Scores], said: str, noise: ChannelNoise | None = None, engine: Facts = UNNAMED
+) -> dict[str, Any]:
+    made = pooled_bounds(
+        scores, copies, target=TARGET_ANSWER, confidence=CONFIDENCE, provenance=said, noise=noise, engine=engine
+    )
     return made.model_copy(update={"bound": bound_of_any_length(scores, made)}).model_dump()
 
 
@@ -197,7 +205,7 @@ def _named(text: str) -> tuple[str, Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", type=Path, nargs="+")
+    parser.add_argument("rows", type=Path, nargs="*")
     parser.add_argument("--model", required=True, help="its name in the rows, and as it is served")
     parser.add_argument("--kept", type=Path, nargs="+", required=True, help="what prefills.py kept")
     parser.add_argument("--known", type=Path, help="earlier thresholds")

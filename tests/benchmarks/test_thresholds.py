@@ -34,11 +34,12 @@ def sample(answer: int, rows: int, off: int) -> Sample:
     return Sample(answer, f"{answer} {rows}", rows, proof, indices, patterns + np.uint16(off))
 
 
-def made(folder: Path, *options: str) -> Thresholds:
-    """Of answers that are a step off; rows of 512 tokens are two by one verifier, and three by the other."""
+def made(folder: Path, *options: str, whole: int = 1) -> Thresholds:
+    """Of answers that are a step off, of so many whole chunks; rows of 512 tokens are two by one verifier, and three by
+    the other."""
     with (folder / "kept").open("wb") as file:
         for answer in range(40):
-            pickle.dump([sample(answer, rows, 1) for rows in ROWS], file)
+            pickle.dump([sample(answer, rows, 1) for rows in (*ROWS[:-1], *[32] * whole)], file)
         file.write(pickle.dumps([sample(99, 1, 100)])[:-10])  # a kill cut it off
     records = Records(folder / "rows.jsonl")
     for verifier, mean in (("transformers, flash", 2.0), ("vLLM, prefill", 3.0)):
@@ -92,6 +93,22 @@ def test_a_bound_on_answers_is_by_transformers_alone(tmp_path: Path) -> None:
     assert pooled is not None
     assert 0.0 < pooled.honest.mean < np.log(2.0)
     assert pooled.copies["int8 weights"].scores.mean == pytest.approx(np.log(7.0), abs=0.1)
+
+
+def test_by_channel_prefills_are_taken(tmp_path: Path) -> None:
+    """Of copies that are three steps off, where honest answers are a step."""
+    with (tmp_path / "int8").open("wb") as file:
+        for answer in range(40):
+            pickle.dump([sample(answer, 32, 3)] * 2, file)
+    options = ["--altered", f"int8 weights={tmp_path / 'int8'}", "--hidden-size", "4"]
+    pooled = made(tmp_path, *options, "--pooled-said", "tried", whole=2).pooled
+    assert pooled is not None
+    assert pooled.noise is not None
+    assert sorted(pooled.noise.channels) == [0, 1, 2, 3]
+    # A step of bfloat16 between 1 and 2.
+    assert pooled.noise.usual == pytest.approx(1 / 128, rel=0.01)
+    assert pooled.honest.mean == pytest.approx(np.log(5), abs=0.01)
+    assert pooled.copies["int8 weights"].scores.mean == pytest.approx(np.log(13), abs=0.01)
 
 
 def test_prefills_go_on_where_they_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
