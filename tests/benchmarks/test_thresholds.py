@@ -8,6 +8,7 @@ import pickle
 import sys
 from pathlib import Path
 
+import by_channel
 import numpy as np
 import prefills
 import pytest
@@ -109,6 +110,23 @@ def test_by_channel_prefills_are_taken(tmp_path: Path) -> None:
     assert pooled.noise.usual == pytest.approx(1 / 128, rel=0.01)
     assert pooled.honest.mean == pytest.approx(np.log(5), abs=0.01)
     assert pooled.copies["int8 weights"].scores.mean == pytest.approx(np.log(13), abs=0.01)
+
+
+def test_both_errors_beside_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, off in (("honest", 1), ("int8", 3)):
+        with (tmp_path / name).open("wb") as file:
+            for answer in range(40):
+                pickle.dump([sample(answer, 32, off + answer % 4 // 2)] * (1 + answer % 5), file)
+    argv = ["by_channel.py", "4", "--honest", str(tmp_path / "honest"), "--altered", f"int8={tmp_path / 'int8'}"]
+    monkeypatch.setattr(sys, "argv", argv)
+    by_channel.main()
+    mean, channel = capsys.readouterr().out.split("By channel, 4 of 4 with noise of their own:")
+    for part in (mean, channel):
+        assert "| the model, held out | 0 of 20 (" in part
+        assert "| int8 | 40 of 40 (" in part
+        assert " | 16 of 16 (" in part  # of four chunks and more
 
 
 def test_prefills_go_on_where_they_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
