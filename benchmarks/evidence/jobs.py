@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,9 +113,18 @@ def real_model(
         engine += ["--kv-cache-memory-bytes", str(int(KV_GB * 2**30))]
         return Job(f"{name} answers {label}", [*command, "--", *engine], 2.0 + KV_GB)
 
-    # By a verifier on this machine.
-    calibrate = ["-m", "toploc", "calibrate", str(evidence / f"{name}-honest.jsonl"), "--model", str(folder)]
-    calibrate += ["--name", name, "--device", "cuda", "--out", str(evidence / f"{name}.yaml")]
+    def prefills(label: str, after: tuple[str, ...]) -> Job:
+        """By a verifier on this machine."""
+        command = [str(HERE / "prefills.py"), str(evidence / f"{name}-{label}.jsonl"), "--model", str(folder)]
+        command += ["--name", name, "--device", "cuda", "--kept", str(copies / f"{label}.kept")]
+        return Job(f"{name} prefills {label}", command, 3.0, after)
+
+    kinds = ("int8", "fp8", "int4")
+    bounds = [str(HERE / "thresholds.py"), "--model", name, "--kept", str(copies / "honest.kept")]
+    bounds += ["--altered", *(f"{kind}={copies / f'{kind}.kept'}" for kind in kinds)]
+    bounds += ["--hidden-size", str(json.loads((folder / "config.json").read_text("utf-8"))["hidden_size"])]
+    bounds += ["--said", "answers of this study", "--pooled-said", "answers of this study"]
+    bounds += ["--out", str(evidence / f"{name}.yaml")]
     eager = ("--enforce-eager", "--max-num-batched-tokens", "128", "--max-num-seqs", "64")
     long = ("--long", str(max(96, round(2048 * scale))))
     tuned = f"{name} tune"
@@ -143,6 +153,8 @@ def real_model(
         *rest[:4],
         measure("transformers", "transformers", "--table", "honest"),
         measure("others by vLLM", "graphs", "--table", "waiting", after=tuple(job.name for job in rest)),
-        *(honest(kind, 128, 256, "--weights", kind) for kind in ("int8", "fp8", "int4")),
-        Job(f"{name} calibrate", calibrate, 6.0, (f"{name} answers graphs", f"{name} answers eager")),
+        *(honest(kind, 128, 256, "--weights", kind) for kind in kinds),
+        prefills("honest", (f"{name} answers graphs", f"{name} answers eager")),
+        *(prefills(kind, (f"{name} answers {kind}",)) for kind in kinds),
+        Job(f"{name} thresholds", bounds, 0.0, tuple(f"{name} prefills {label}" for label in ("honest", *kinds))),
     ]

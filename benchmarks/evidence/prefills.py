@@ -58,6 +58,7 @@ def main() -> None:
     verifier = TransformersVerifier(load_prefill(args.model, None, args.device), names=[args.name], scored=False)
     done = {sample.answer for samples in kept(args.kept) for sample in samples}
     left = [item for item in shortest_first(args.evidence, verifier) if item[0] not in done]
+    args.kept.parent.mkdir(parents=True, exist_ok=True)
     with args.kept.open("ab") as file:
         for place, (number, evidence) in enumerate(left):
             if time.monotonic() - began > args.seconds:

@@ -30,6 +30,7 @@ from toploc.calibration.noise import noise_of
 from toploc.calibration.pooled import UNNAMED, deviations, halves, pooled_bounds, scores_of
 from toploc.calibration.rate import Rate
 from toploc.calibration.samples import engine_of
+from toploc.errors import ToplocError
 from toploc.pooling.spread import chunk_scores
 from toploc.scheme import CHUNK_SIZE
 from toploc.thresholds.bounds import Bounds, Thresholds
@@ -178,7 +179,7 @@ def document(args: argparse.Namespace) -> dict[str, Any]:
         noise = noise_of([sample for sample in honest.samples if sample.answer % 2 == 0], args.hidden_size, "bfloat16")
         scores = scores_of(honest.samples, honest.paper, noise)
         copies = {name: scores_of(prefilled([path]), honest.paper, noise) for name, path in args.altered}
-        made["pooled"] = _pooled(scores, copies, args.pooled_said, noise, engine_of(honest.samples))
+        made["pooled"] = _pooled(scores, copies, args.pooled_said, noise, _engine(honest.samples))
     elif args.pooled:
         copies = {
             row.prover: copy_scores(row)
@@ -196,6 +197,14 @@ def _pooled(
         scores, copies, target=TARGET_ANSWER, confidence=CONFIDENCE, provenance=said, noise=noise, engine=engine
     )
     return made.model_copy(update={"bound": bound_of_any_length(scores, made)}).model_dump()
+
+
+def _engine(samples: Sequence[Sample]) -> Facts:
+    """What they all say of theirs; nothing, where they are of several."""
+    try:
+        return engine_of(samples)
+    except ToplocError:
+        return UNNAMED
 
 
 def _named(text: str) -> tuple[str, Path]:

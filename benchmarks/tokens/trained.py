@@ -1,6 +1,7 @@
-"""Text by copies of a trained model, by another and by people, scored as the model's own: on a GPU, without servers.
+"""Text by copies of a trained model, by another and by people, scored as the model's own, without servers.
 
-    python benchmarks/tokens/trained.py MODEL FOLDER [--copies COPIES] [--other MODEL] [--answers 64] [--seconds 300]
+    python benchmarks/tokens/trained.py MODEL FOLDER [--copies COPIES] [--other MODEL] [--writers copies people ...]
+        [--answers 64] [--seconds 300]
 
 One engine of vLLM writes answers of 256 tokens to prompts of text that people wrote (models/prompts.py), by the model
 and by copies that it is changed to; transformers scores them (scoring.py). Bounds come from every second honest answer
@@ -27,6 +28,9 @@ from questions import Question, make_questions
 
 TOKENS = 256
 KINDS = ("greedy", "cool", "sampled", "truncated", "seeded")
+WRITERS = ("copies", "temperatures", "people", "other")
+"""Beside the model itself."""
+
 FACTORS = {"hotter": 1.3, "colder": 0.7}
 """Temperature, times what was asked for."""
 
@@ -150,14 +154,15 @@ class Study:
         count = self.args.answers
         for kind in KINDS:
             self.tried(kind, self.write, kind, "model", 2 * count)
-        for writer, alter in self.copies().items():
+        wanted = self.args.writers
+        for writer, alter in self.copies().items() if "copies" in wanted else ():
             self.tried(writer, self.by_copy, writer, alter, count)
-        for writer, kind in product(FACTORS, KINDS[1:]):
+        for writer, kind in product(FACTORS, KINDS[1:]) if "temperatures" in wanted else ():
             self.tried(writer, self.write, kind, writer, count)
-        for kind in KINDS:
+        for kind in KINDS if "people" in wanted else ():
             self.tried("people", self.by_people, kind, count)
-            if self.args.other:
-                self.tried("another model", self.by_another_model, kind, count)
+        for kind in KINDS if "other" in wanted and self.args.other else ():
+            self.tried("another model", self.by_another_model, kind, count)
         self.result()
 
     def copies(self) -> dict[str, Any]:
@@ -196,6 +201,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--copies", type=Path, help="folder of the fine-tuned copy, `tuned`")
     parser.add_argument("--other", help="folder of another model")
+    parser.add_argument(
+        "--writers", nargs="+", choices=WRITERS, default=WRITERS, help="beside the model (default: all)"
+    )
     parser.add_argument("--answers", type=int, default=64, help="of each kind by each writer, and twice as many honest")
     parser.add_argument("--seconds", type=float, default=300.0, help="begin nothing after so long")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -108,6 +108,8 @@ def test_prompts_of_people_are_no_honest_and_altered_rows_at_once() -> None:
 
 
 def test_jobs_wait_for_those_that_there_are(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text('{"hidden_size": 64}')
     listed = jobs.real_model(tmp_path / "m", tmp_path, tmp_path, tmp_path / "other", points=True)
     names = [job.name for job in listed]
     assert len(set(names)) == len(names)
