@@ -3,10 +3,10 @@
     python benchmarks/tokens/run.py FOLDER [--honest 320] [--others 80] [--write]
 
 FOLDER keeps texts and scores, so that a run goes on where one ended; `--write` puts the bounds into the model's
-thresholds, which keep their chances. Texts are 256 tokens by a real server of the bundled model, of its altered copies, and at other temperatures
-than the request's, and by a person (texts.py); each is scored as an answer of the bundled model by transformers, as a
-verifier would that was handed it with honest proofs (scoring.py). Bounds come from one half of the honest answers, and
-nothing is fitted to others; the table is of the other half, and of each writer's answers.
+thresholds, which keep their chances. Texts are 256 tokens by a real server of the bundled model, of its altered copies,
+and at other temperatures than the request's, and by a person (texts.py); each is scored as an answer of the bundled
+model by transformers, as a verifier would that was handed it with honest proofs (scoring.py). Bounds come from one half
+of the honest answers, and nothing is fitted to others; the table is of the other half, and of each writer's answers.
 """
 
 from __future__ import annotations
