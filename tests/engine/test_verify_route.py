@@ -467,6 +467,7 @@ def test_a_verifier_describes_itself_and_generates_nothing(own: httpx.Client) ->
         response = own.post(path, json=chat)
         assert (response.status_code, response.json()["error"]["code"]) == (404, "verifier_only"), path
     assert own.get("/v1/models").status_code == 200
+    assert 'enable_prefix_caching="False"' in own.get("/metrics").text
     report = own.post(PATH, json=evidence("greedy")).json()
     assert report["verdict"] == "accepted"
     [check] = [check for check in report["checks"] if check["name"] == "proofs"]

@@ -17,6 +17,7 @@ from .. import reliances
 from .options import add_options, settings_from
 from .plugins import RAY_COPIES, plugin_allow_list, ray_copies, require_plugins
 from .refusals import refuse_unsupported
+from .verifier import set_for_verifier
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str]) -> None:
     serve, parser = make_parser()
     args = parser.parse_args(["serve", *arguments])
     _configure_logging(args)
+    set_for_verifier(args, graphs=_captures_graphs())
     refuse_unsupported(args)
     check_files(args)
     require(*reliances.API_SERVER)
@@ -103,6 +105,12 @@ def relay_of(args: Namespace, settings: Settings) -> contextlib.AbstractContextM
         return contextlib.nullcontext()
     engines = range(getattr(args, "data_parallel_size", None) or 1)
     return Relay(settings.channel, engines, settings.remote, settings.secret)
+
+
+def _captures_graphs() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cuda_alike())
 
 
 def _configure_logging(args: Namespace) -> None:

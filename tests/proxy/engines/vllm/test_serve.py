@@ -16,9 +16,11 @@ import pytest
 from pydantic import ValidationError
 from toploc_proxy.channel.addresses import channel_directory
 from toploc_proxy.engines.vllm.serve import command, plugins
+from toploc_proxy.engines.vllm.serve.command import make_parser
 from toploc_proxy.engines.vllm.serve.options import add_options, settings_from
 from toploc_proxy.engines.vllm.serve.plugins import plugin_allow_list, ray_copies
 from toploc_proxy.engines.vllm.serve.refusals import refuse_unsupported
+from toploc_proxy.engines.vllm.serve.verifier import set_for_verifier
 from toploc_proxy.options import check_files
 from toploc_proxy.settings import ENVIRONMENT_VARIABLE, OnError, Page, Role, Settings
 from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -366,6 +368,50 @@ def parsed_by_vllm(*arguments: str) -> Namespace:
 def test_what_vllm_parses_is_supported(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
     monkeypatch.delenv("VLLM_USE_RUST_FRONTEND", raising=False)
     refuse_unsupported(parsed_by_vllm(*options))
+
+
+def as_verifier(*arguments: str, role: str = "verifier", graphs: bool = True) -> tuple[object, object]:
+    """Prefix caching and the largest graph that a server is started with."""
+    _, parser = make_parser()
+    args = parser.parse_args(["serve", "model", "--toploc-role", role, *arguments])
+    set_for_verifier(args, graphs=graphs)
+    return args.enable_prefix_caching, args.max_cudagraph_capture_size
+
+
+@pytest.mark.parametrize(
+    ("options", "caching", "largest"),
+    [
+        ([], False, 1024),
+        (["--enable-prefix-caching"], True, 1024),
+        (["--no-enable-prefix-caching"], False, 1024),
+        (["--max-cudagraph-capture-size", "256"], False, 256),
+        (["--enforce-eager"], False, None),
+        (["--cudagraph-capture-sizes", "1", "2"], False, None),
+        (["--compilation-config", '{"cudagraph_capture_sizes": [1, 2]}'], False, None),
+        (["--compilation-config.max_cudagraph_capture_size", "64"], False, None),
+        (["--compilation-config", '{"cudagraph_mode": "PIECEWISE"}'], False, 1024),
+    ],
+)
+def test_a_verifier_sets_what_its_operator_does_not(options: list[str], caching: bool, largest: int | None) -> None:
+    assert as_verifier(*options) == (caching, largest)
+
+
+def test_what_a_verifier_sets_is_said_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "vllm.toploc"):
+        assert as_verifier(graphs=False) == (False, None)
+        assert [record.getMessage() for record in caplog.records] == [
+            "toploc: a verifier, so with --no-enable-prefix-caching; your own flags would be taken instead"
+        ]
+        caplog.clear()
+        assert as_verifier(role="prover") == (None, None)
+        assert as_verifier("--enable-prefix-caching", graphs=False) == (True, None)
+        assert not caplog.records
+
+
+def test_a_file_of_options_is_the_operators_word(tmp_path: Path) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text("enable-prefix-caching: true\nmax-cudagraph-capture-size: 128\n")
+    assert as_verifier("--config", str(config)) == (True, 128)
 
 
 @pytest.mark.parametrize(
