@@ -40,6 +40,10 @@ FREE: Final[Mapping[str, str]] = {
     "usage.input_tokens_details.cached_tokens_per_turn[]": "what the server's cache held",
     "usage.cache_read_input_tokens": "what the server's cache held",
     "usage.cache_creation_input_tokens": "what the server's cache held",
+    "sglext.cached_tokens_details.device": "what the server's cache held",
+    "sglext.cached_tokens_details.host": "what the server's cache held",
+    "sglext.cached_tokens_details.storage": "what the server's cache held",
+    "sglext.cached_tokens_details.storage_backend": "what the server's cache is kept in",
     "metrics.*": "how long the server took",
 }
 """Leaves that no rehearsal can know, each with the reason. `[]` is any place in a list, `.*` any number below."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 from options import NAME
 
+from toploc.evidence.assembly import Assembly
 from toploc.proofs.verdict import verify_activations
 from toploc.protocol import ToplocProofs, num_chunks, token_ids_sha256
 
@@ -53,6 +54,16 @@ class Api:
         assert response.status_code == 200, response.text
         lines = [line.removeprefix("data: ") for line in response.text.split("\n") if line.startswith("data: {")]
         return [json.loads(line) for line in lines]
+
+    def assembled(self, path: str, **body: Any) -> dict[str, Any]:
+        """A stream as it is put together, with its last field, which is that of all choices."""
+        assembly, events = Assembly(), self.stream(path, **body)
+        for event in events:
+            assembly.add(event)
+        response = assembly.response()
+        assert response is not None
+        fields = [event.get("toploc_proofs") or event.get("response", {}).get("toploc_proofs") for event in events]
+        return {**response, "toploc_proofs": [field for field in fields if field][-1]}
 
     def metric(self, name: str) -> float:
         """A counter or gauge, summed over its labels."""

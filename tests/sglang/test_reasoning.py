@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from asking import Api
 
-from toploc.evidence.assembly import Assembly
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -47,12 +45,7 @@ def test_reasoning_is_rehearsed(reasoning: Api, verified: Callable[..., Any], mo
 
 
 def test_a_stream(reasoning: Api) -> None:
-    assembly, events = Assembly(), reasoning.stream("/v1/chat/completions", **CHAT)
-    for event in events:
-        assembly.add(event)
-    response = assembly.response()
-    assert response is not None
-    response["toploc_proofs"] = [event["toploc_proofs"] for event in events if event.get("toploc_proofs")][-1]
+    response = reasoning.assembled("/v1/chat/completions", **CHAT)
     report = reasoning.report(response, **CHAT, stream=True)
     assert report["verdict"] == "accepted", str(report)
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from toploc.evidence.assembly import Assembly
-
 if TYPE_CHECKING:
     from asking import Api
 
@@ -161,18 +159,6 @@ def test_altered_text_beside_them_is_rejected(api: Api) -> None:
     assert api.report(response, **body)["verdict"] == "rejected"
 
 
-def streamed(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """A stream as it is put together, with its last field, which is that of all choices."""
-    assembly, events = Assembly(), api.stream(path, **body)
-    for event in events:
-        assembly.add(event)
-    response = assembly.response()
-    assert response is not None
-    fields = [event.get("toploc_proofs") or event.get("response", {}).get("toploc_proofs") for event in events]
-    response["toploc_proofs"] = [field for field in fields if field][-1]
-    return response
-
-
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -187,7 +173,7 @@ def streamed(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
 )
 def test_streams_are_accepted_as_they_are_put_together(api: Api, path: str, body: dict[str, Any]) -> None:
     """With their receipts, which are of what was streamed under the response's own id."""
-    response = streamed(api, path, body)
+    response = api.assembled(path, **body)
     report = api.report(response, **body, stream=True)
     assert report["verdict"] == "accepted", str(report)
     assert "receipt" in report["coverage"].partition("; not checked")[0]
@@ -197,7 +183,7 @@ def test_streams_that_leave_log_probabilities_out_accuse_nobody(api: Api) -> Non
     """A token without text, such as the one that would end the answer, has an event only with another that has some,
     so whether its log-probability is sent depends on time."""
     body = {**SUM, **CHAT_SCORED, "max_tokens": 60, "ignore_eos": True}
-    response = streamed(api, "/v1/chat/completions", body)
+    response = api.assembled("/v1/chat/completions", **body)
     said = response["choices"][0]["logprobs"]["content"]
     assert len(said) < len(response["toploc_proofs"]["choices"][0]["token_ids"])
     report = api.report(response, **body, stream=True)

@@ -30,7 +30,8 @@ WEIGHT_VERSIONS: Final = "choices[].weight_versions"
 
 OF_THE_ENGINE: Final = frozenset(
     """choices[].routed_experts choices[].sampling_mask prompt_token_id_logprobs kv_transfer_params
-    ec_transfer_params""".split()  # noqa: SIM905
+    ec_transfer_params sglext.routed_experts sglext.spec_tokens_details choices[].hidden_states
+    choices[].message.hidden_states""".split()  # noqa: SIM905
 )
 """Where an engine says what its steps did, or where their caches are: no tokens tell it, and no rehearsal makes it."""
 
@@ -174,6 +175,8 @@ class _Walk:
             _list(self.found.unbound, path)
         elif _says_nothing(rehearsed) and _is_all_free(self.found, path, claimed):
             pass
+        elif rehearsed is ABSENT and isinstance(claimed, dict) and self._has_unbound(path, claimed):
+            self.objects(path, claimed, {})
         elif rehearsed is ABSENT:
             self.found.note("unknown", *_first_leaf(path, claimed, None))
         elif self._asked(path) and isinstance(claimed, list) and isinstance(rehearsed, list):
@@ -208,6 +211,12 @@ class _Walk:
         if path[-1] in LOGPROBS and self.logprobs is None and not _says_nothing(rehearsed):
             return True
         return bool(self.unbound) and pattern_of(path) in self.unbound
+
+    def _has_unbound(self, path: Path, claimed: Mapping[str, Any]) -> bool:
+        """Whether an object may have such fields, and says something."""
+        begin = f"{pattern_of(path)}."
+        says = any(leaf is not None and leaf != {} for _, leaf in leaves(path, claimed))
+        return says and any(pattern.startswith(begin) for pattern in self.unbound)
 
     def _asked(self, path: Path) -> int:
         """For how many tokens, where the rehearsed list has more; else 0."""

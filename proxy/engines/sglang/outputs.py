@@ -27,6 +27,7 @@ class Outputs:
     Attributes:
         reasoning: how many of the tokens are reasoning, up to each.
         weights: what the operator calls them.
+        prompt: its tokens, where the request asks for them.
     """
 
     rid: str
@@ -35,6 +36,7 @@ class Outputs:
     reasoning: Sequence[int]
     reported: Reported | None
     weights: Any
+    prompt: list[int] | None = None
 
     def whole(self, steps: Sequence[Step]) -> list[dict[str, Any]]:
         """Each with all that there is until then."""
@@ -60,4 +62,5 @@ class Outputs:
         }
         if self.reported is not None:
             said |= self.reported.said(first, step.end)
-        return {"text": text, "output_ids": self.token_ids[first : step.end], "meta_info": said}
+        output = {"text": text, "output_ids": self.token_ids[first : step.end], "meta_info": said}
+        return output if self.prompt is None else {**output, "prompt_token_ids": self.prompt}

@@ -51,6 +51,18 @@ HANDLERS: Final = {
 }
 
 
+IDS: Final = frozenset(
+    ("return_token_ids", "return_prompt_token_ids", "return_input_ids_in_sglext", "return_output_ids_in_sglext")
+)
+"""Fields of requests that ask for token ids, which a rehearsal has."""
+
+OF_THE_ENGINE: Final = frozenset(
+    """return_routed_experts return_spec_tokens_details return_hidden_states return_cached_tokens_details""".split()  # noqa: SIM905
+)
+"""Fields of requests that ask for what the engine's steps did, or what its cache held, and change nothing else in a
+response. The comparison takes these parts of it for free or unbound."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Play:
     performance: Performance
@@ -173,10 +185,11 @@ class Rehearsal:
             return Performance(problem="this server does not have the request's endpoint")
         if tool_outputs:
             return Performance(problem="tools that the server runs itself are not rehearsed")
-        if inside := sorted(name for name, value in body.items() if name.startswith("return_") and value):
+        known = IDS | OF_THE_ENGINE
+        if inside := sorted(n for n, value in body.items() if n.startswith("return_") and value and n not in known):
             return Performance(problem=f"{inside[0][:100]} asks for what only the engine that answered knows")
         request_class, create = self._routes[route]
-        asked = {name: value for name, value in body.items() if name not in DELIVERY}
+        asked = {name: value for name, value in body.items() if name not in OF_THE_ENGINE.union(DELIVERY)}
         if "store" in body:
             asked["store"] = body["store"]
         if stream:

@@ -135,7 +135,10 @@ class Replayer:
         if scored.answer is not None:
             lists = call.request.top_logprobs_num > 0
             reported = Reported(scored.answer, self._tokenizer, lists=lists, by_text=by_text)
-        outputs = Outputs(obj.rid, len(call.token_ids), token_ids, reasoning, reported, self._weight_version())
+        # SGLang 0.5.17 has no such field.
+        prompt = list(call.token_ids) if getattr(obj, "return_prompt_token_ids", False) else None
+        weights = self._weight_version()
+        outputs = Outputs(obj.rid, len(call.token_ids), token_ids, reasoning, reported, weights, prompt)
         is_of_deltas = obj.stream and self._manager.incremental_streaming_output
         return outputs.deltas(steps) if is_of_deltas else outputs.whole(steps)
 

@@ -158,6 +158,24 @@ def test_what_is_not_bound_is_listed_and_not_compared() -> None:
     assert list(found.unbound) == ["choices[].message.tool_calls"]
 
 
+def test_what_is_not_bound_within_an_object_that_was_not_rehearsed() -> None:
+    """As SGLang's `sglext`, where other fields stand beside those that the engine alone knows."""
+
+    def found(sglext: Any, unbound: tuple[str, ...] = ("sglext.routed_experts",)) -> tuple[list[str], dict[str, str]]:
+        one = compare({**CHAT, "sglext": sglext}, CHAT, unbound=unbound)
+        return list(one.unbound), {kind: difference.path for kind, difference in one.first.items()}
+
+    experts, ids = {"routed_experts": "AAEC"}, {"output_ids": [[5, 7]]}
+    cached = {"cached_tokens_details": {"device": 16, "host": 0, "storage": 3, "storage_backend": "file"}}
+    assert found(experts) == (["sglext.routed_experts"], {})
+    assert found(experts | cached) == (["sglext.routed_experts"], {})
+    assert found(cached) == found(cached, ()) == ([], {})
+    assert found(experts | ids) == (["sglext.routed_experts"], {"unknown": "sglext.output_ids[0][0]"})
+    assert found({"routed_experts": "AAEC", "note": {}})[1] == {"unknown": "sglext.note"}
+    for nothing in ({}, {"routed_experts": None}, [experts], "AAEC", {"cached_tokens_details": {"text": "x"}}):
+        assert found(nothing)[1].keys() == {"unknown"}, nothing
+
+
 def test_without_a_field() -> None:
     assert compare({**CHAT, "toploc_proofs": {"x": 1}}, CHAT, without=("toploc_proofs",)).same
 
