@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from toploc.evidence.evidence import Evidence
     from toploc.report import Check, Report
+    from toploc.tokens.sampling import Sampling
     from toploc.verifier.judge import Computed
 
     from .engine import Engine
@@ -133,7 +134,13 @@ class Verification:
             forms=self._forms(performance),
             logprobs=logprobs,
             chunk_offsets=self._chunk_offsets(performance),
+            sampling=self._sampling(performance),
         )
+
+    def _sampling(self, performance: Performance) -> Sampling | None:
+        """The options that this engine was handed; None where it came to no prompt."""
+        handed = (self._verifier.engine.sampling_of(one, self._evidence.sampling) for one in performance.prompts)
+        return next(handed, None)
 
     @property
     def _is_of_another(self) -> bool:

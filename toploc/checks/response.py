@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..evidence.forms import in_their_form
 from ..evidence.leaves import compare, compare_by_choice
+from ..evidence.response_forms import in_its_form
 from ..foreign import printable
 from ..protocol import FIELD_NAME
 from ..report import Check
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..evidence.leaves import Comparison, Difference, Logprobs
     from ..report import Status
     from ..thresholds.tokens import TokenBounds
+    from ..tokens.sampling import Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,16 @@ def compared(
     forms: Forms,
     logprobs: Logprobs | None = None,
     chunk_offsets: Mapping[int, list[int]] | None = None,
+    sampling: Sampling | None = None,
 ) -> list[Rehearsed]:
     """What came of comparing the evidence's response with the rehearsed one, by `compare`'s options: of all of it, or,
-    where some choices have no proofs, of each of the others and of the rest."""
-    claimed = evidence.source[1]
-    rehearsed = in_their_form(claimed, response, {answer.index: answer.token_ids for answer in evidence.answers})
+    where some choices have no proofs, of each of the others and of the rest. `sampling`: options that the verifier's
+    engine was handed, of a response of `/v1/responses`."""
+    asked, claimed = evidence.source
+    if evidence.route == "response":
+        rehearsed = in_its_form(claimed, response, asked, sampling) if forms.other else response
+    else:
+        rehearsed = in_their_form(claimed, response, {answer.index: answer.token_ids for answer in evidence.answers})
     options: dict[str, Any] = {"logprobs": logprobs, "unbound": unbound, "forms": forms}
     options |= {"without": (FIELD_NAME,), "partial": evidence.partial}
     if evidence.unproven:

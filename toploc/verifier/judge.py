@@ -20,7 +20,7 @@ from ..report import Check, CheckName, Engines, Report
 from ..thresholds import tokens
 from ..tokens.masks import UNCONSTRAINED, Constraint
 from . import plain
-from .kinds import constraint_of_another, renders_alike
+from .kinds import constraint_of_another, draws_alike, renders_alike
 from .proofless import equal_choices, judge_without_proofs
 
 if TYPE_CHECKING:
@@ -203,7 +203,9 @@ def _of_choice(evidence: Evidence, answer: Answer, policy: Policy, computed: Com
         yield check_pooled(proofs, thresholds.pooled, thresholds.name, prover)  # 4
     bounds = thresholds.tokens or tokens.DEFAULT
     sampling = computed.sampling or evidence.sampling_of(answer)
-    constraint = constraint_of_another(computed.constraint, sampling) if other else computed.constraint
+    constraint = computed.constraint
+    if other:
+        constraint = constraint_of_another(constraint, sampling, alike=draws_alike(evidence))
     yield check_tokens(answer, sampling, computed.scores, bounds, decode=text_of, constraint=constraint)  # 5
 
 

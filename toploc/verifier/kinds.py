@@ -55,12 +55,19 @@ def ends_alike(evidence: Evidence) -> bool:
     return evidence.route != "response" and is_limited and is_free and not _has(evidence, (*IN_TEXTS, "tools"))
 
 
-def constraint_of_another(constraint: Constraint, sampling: Sampling) -> Constraint:
+def draws_alike(evidence: Evidence) -> bool:
+    """Whether the temperature is that of all engines. Of `/v1/responses` that name none SGLang draws at 0.7, and vLLM
+    at 1 (ResponsesRequest._DEFAULT_SAMPLING_PARAMS in sglang/srt/entrypoints/openai/protocol.py)."""
+    return evidence.route != "response" or evidence.source[0].get("temperature") is not None
+
+
+def constraint_of_another(constraint: Constraint, sampling: Sampling, *, alike: bool = True) -> Constraint:
     """Unfollowed, where engines draw tokens in ways of their own: under masks, under a repetition penalty, which SGLang
-    counts over the answer alone, and with several of top-k, top-p and min-p, which it applies in another order."""
+    counts over the answer alone, and with several of top-k, top-p and min-p, which it applies in another order.
+    `alike`: `draws_alike`."""
     several = (sampling.top_k > 0) + (sampling.top_p < 1) + (sampling.min_p > 0)
     is_alike = constraint.masks is None and constraint.forbidden is None
-    if constraint.problem or (is_alike and sampling.repetition_penalty == 1 and several < 2):
+    if constraint.problem or (alike and is_alike and sampling.repetition_penalty == 1 and several < 2):
         return constraint
     return Constraint(problem="another kind of engine answered, which follows these options in its own way")
 

@@ -72,6 +72,8 @@ class _Play:
     prefills: Prefills
     tokens_at_once: int
     route: str
+    limit: int | None
+    """Of tokens, which a request to `/v1/responses` asks for."""
 
     async def outputs(self, obj: Any) -> AsyncIterator[Any]:
         """What `generate_request` gives: of one prompt with one choice its outputs, else lists, or outputs with their
@@ -98,7 +100,11 @@ class _Play:
         place = len(self.performance.prompts)
         if place >= len(self.choices):
             raise Unreplayable(f"the answer has tokens for {len(self.choices)} prompts, and here is another")
-        call = await self.replayer.read(obj)
+        longest = max((len(claim.token_ids) for claim in self.choices[place]), default=0)
+        # SGLang takes two tokens off this limit (ResponsesRequest.to_sampling_params in
+        # sglang/srt/entrypoints/openai/protocol.py). An answer of another engine that is as long as the request asks
+        # for has ended where the request says.
+        call = await self.replayer.read(obj, self.limit if self.limit == longest else None)
         self.performance.prompts.append(call)
         self.prefills.begin(place, call)
         if obj.return_logprob and self.route == "response":
@@ -204,7 +210,8 @@ class Rehearsal:
             request.store = False
         performance = Performance(chosen_first=False)
         pieces = 1 if one_by_one else TOKENS_AT_ONCE
-        play = _Play(performance, self._replayer, choices, prefills, pieces, route)
+        limit = request.max_output_tokens if route == "response" else None
+        play = _Play(performance, self._replayer, choices, prefills, pieces, route, limit)
         answer = await _answer(play, create, request)
         if isinstance(answer, dict) and not answer.get("error") and answer.get("object") != "error":
             if route == "response":

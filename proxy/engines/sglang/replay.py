@@ -70,11 +70,12 @@ class Replayer:
         self._reasoning = reasoning
         self._tokenizer = manager.tokenizer
 
-    async def read(self, obj: Any) -> Call:
+    async def read(self, obj: Any, limit: int | None = None) -> Call:
         """What SGLang makes of prompt and options, before its scheduler.
 
         Args:
             obj: GenerateReqInput of one prompt.
+            limit: of tokens, in place of the prompt's own.
 
         Raises:
             Unreplayable: the prompt is more than tokens.
@@ -90,7 +91,7 @@ class Replayer:
         params = request.sampling_params
         # As the scheduler bounds it (init_req_max_new_tokens), but for the memory that this server has.
         room = self._manager.context_len - len(request.input_ids) - 2
-        params.max_new_tokens = min(params.max_new_tokens or room, room)
+        params.max_new_tokens = min(limit or params.max_new_tokens or room, room)
         return Call(request, obj.lora_path if isinstance(obj.lora_path, str) else None)
 
     def outputs(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Find = Callable[..., Check]
 
 FOLDER = Path(__file__).parents[1] / "of_sglang"
+RESPONSES = Path(__file__).parents[1] / "evidence" / "routes" / "tools"
 
 
 def sglangs(name: str) -> dict[str, Any]:
@@ -140,6 +141,17 @@ def test_which_log_probabilities_are_alike(recorded: Recorded) -> None:
     assert not alike(temperature=1, presence_penalty=0.5)
     assert not alike(temperature=1, logit_bias={"7": 1})
     assert not alike(temperature=1, echo=True)
+
+
+def test_a_temperature_that_a_response_leaves_open(verify: Verify, find: Find) -> None:
+    """SGLang draws these at 0.7, and vLLM at 1."""
+    evidence = json.loads((RESPONSES / "response-cut.json").read_text("utf-8"))
+    found = [find(verify(evidence), "tokens").status]
+    evidence["response"]["toploc_proofs"]["engine"] = {"name": "sglang", "version": "0.5.23"}
+    found.append(find(verify(evidence), "tokens").status)
+    del evidence["request"]["temperature"]
+    check = find(verify(evidence), "tokens")
+    assert [*found, check.status, check.reason] == ["passed", "passed", "undecided", "constraint"]
 
 
 def test_options_that_engines_follow_in_two_ways() -> None:
