@@ -62,7 +62,7 @@ def test_token_ids_of_a_chats_choice_are_held(api: Api) -> None:
     asked = {**STORY, "return_token_ids": True, "return_prompt_token_ids": True}
     response = answer(api, CHAT, asked)
     assert outcome(api, response, asked) == ("accepted", None)
-    for name in ("token_ids", "prompt_token_ids"):
+    for name in ("response_token_ids", "prompt_token_ids"):
         changed = copy.deepcopy(response)
         other(changed["choices"][0][name])
         assert outcome(api, changed, asked) == ("rejected", "response_differs")
