@@ -1,12 +1,12 @@
 """Text by copies of a trained model, by another and by people, scored as the model's own, without servers.
 
     python benchmarks/tokens/trained.py MODEL FOLDER [--copies COPIES] [--other MODEL] [--writers copies people ...]
-        [--answers 64] [--seconds 300]
+        [--kinds greedy sampled ...] [--bounds THRESHOLDS] [--answers 64] [--seconds 300]
 
 One engine of vLLM writes answers of 256 tokens to prompts of text that people wrote (models/prompts.py), by the model
 and by copies that it is changed to; transformers scores them (scoring.py). Bounds come from every second honest answer
-(run.py), and nothing is fitted to others. FOLDER gets bounds.yaml, rates.json, table.md, and for each kind and writer
-texts and some of their scores, in float16, when they are done.
+(run.py), or are those of a thresholds file, and nothing is fitted to others. FOLDER gets bounds.yaml, rates.json,
+table.md, and for each kind and writer texts and some of their scores, in float16, when they are done.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ sys.path.append(str(Path(__file__).parents[1] / "evidence"))
 import engines
 from questions import Question, make_questions
 
+from toploc.thresholds.bounds import Thresholds
+from toploc.thresholds.tokens import DEFAULT
+
 TOKENS = 256
 KINDS = ("greedy", "cool", "sampled", "truncated", "seeded")
-WRITERS = ("copies", "temperatures", "people", "other")
-"""Beside the model itself."""
+WRITERS = ("model", "copies", "temperatures", "people", "other")
 
 FACTORS = {"hotter": 1.3, "colder": 0.7}
 """Temperature, times what was asked for."""
@@ -93,7 +95,7 @@ class Study:
         """Answers by changed weights, in the engine of the model."""
         try:
             self.engine.replace(alter(self.base))
-            for kind in KINDS:
+            for kind in self.args.kinds:
                 self.write(kind, writer, count)
         finally:
             self.engine.replace(self.base.items())
@@ -152,17 +154,19 @@ class Study:
 
     def run(self) -> None:
         count = self.args.answers
-        for kind in KINDS:
+        kinds, wanted = self.args.kinds, self.args.writers
+        for kind in kinds if "model" in wanted else ():
             self.tried(kind, self.write, kind, "model", 2 * count)
-        wanted = self.args.writers
         for writer, alter in self.copies().items() if "copies" in wanted else ():
             self.tried(writer, self.by_copy, writer, alter, count)
-        for writer, kind in product(FACTORS, KINDS[1:]) if "temperatures" in wanted else ():
-            self.tried(writer, self.write, kind, writer, count)
-        for kind in KINDS if "people" in wanted else ():
+        for kind in kinds if "people" in wanted else ():
             self.tried("people", self.by_people, kind, count)
-        for kind in KINDS if "other" in wanted and self.args.other else ():
+        for kind in kinds if "other" in wanted and self.args.other else ():
             self.tried("another model", self.by_another_model, kind, count)
+        self.result()
+        for writer, kind in product(FACTORS, kinds) if "temperatures" in wanted else ():
+            if kind != "greedy":
+                self.tried(writer, self.write, kind, writer, count)
         self.result()
 
     def copies(self) -> dict[str, Any]:
@@ -178,10 +182,13 @@ class Study:
     def result(self) -> None:
         """Bounds from half of the honest answers, and what they refuse."""
         honest = [answers for (_, writer), answers in self.found.items() if writer == "model"]
-        if len(honest) < len(KINDS):
+        if self.args.bounds:
+            bounds = Thresholds.load(self.args.bounds).tokens or DEFAULT
+        elif len(honest) < len(self.args.kinds):
             self.say("no bounds: not every kind of honest answer is there")
             return
-        bounds = self.rates.fit(honest)
+        else:
+            bounds = self.rates.fit(honest)
         folder = self.args.folder
         (folder / "bounds.yaml").write_text(yaml.safe_dump({"tokens": bounds.model_dump()}, sort_keys=False), "utf-8")
         rates = [
@@ -201,9 +208,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--copies", type=Path, help="folder of the fine-tuned copy, `tuned`")
     parser.add_argument("--other", help="folder of another model")
-    parser.add_argument(
-        "--writers", nargs="+", choices=WRITERS, default=WRITERS, help="beside the model (default: all)"
-    )
+    parser.add_argument("--writers", nargs="+", choices=WRITERS, default=WRITERS, help="(default: all)")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="of requests (default: all)")
+    parser.add_argument("--bounds", help="a thresholds file, or the name of one that ships")
     parser.add_argument("--answers", type=int, default=64, help="of each kind by each writer, and twice as many honest")
     parser.add_argument("--seconds", type=float, default=300.0, help="begin nothing after so long")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
