@@ -75,8 +75,11 @@ def _farthest(dtype: str) -> int:
 
 @cache
 def _steps(dtype: str) -> NDArray[np.float64]:
-    """From each magnitude's number to the next, float64[32768]; NaN from infinity on."""
+    """From each magnitude's number to the next, float64[32768]; NaN from infinity on, which no step leads to."""
+    infinity = 0x7C00 if dtype == "float16" else 0x7F80
     patterns = np.arange(1 << 15, dtype=np.uint16)
     values = patterns.view(np.float16) if dtype == "float16" else (patterns.astype(np.uint32) << 16).view(np.float32)
     with np.errstate(invalid="ignore"):  # signalling NaNs
-        return np.diff(values.astype(np.float64), append=np.nan)
+        steps = np.diff(values.astype(np.float64), append=np.nan)
+    steps[infinity - 1] = steps[infinity - 2]
+    return steps

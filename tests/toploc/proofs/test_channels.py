@@ -50,6 +50,8 @@ def test_half_precision() -> None:
 def test_no_point_counts_for_more_than_half_an_octave() -> None:
     indices, own = np.arange(4), patterns(np.array([1, -1, 1.5, 1e30], np.float32))
     assert channel_error(own, own, indices, NOISE, "bfloat16") == 0
+    largest = np.full(4, INFINITY - 1, np.uint16)
+    assert channel_error(largest, largest, indices, NOISE, "bfloat16") == 0
     half = differences(own + np.uint16(64), own, "bfloat16")
     assert half.tolist() == [0.5, 0.5, 0.5, half[3]]
     for far in (INFINITY, NOTHING, 0x7F7F, 0, 0x8000 | NOTHING):
