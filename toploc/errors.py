@@ -15,12 +15,12 @@
         └── MissingProofs       that has nothing to check
 
 Errors that one folder alone raises and catches stand where they are raised, under the same root: `TooFewAnswers`
-(calibration), `TooMany`, `TooLarge` and `Busy` (the verify route), `Unrenderable`, `UnknownOutput` and `Unfollowed`
-(rehearsal), `TooManyMasks` (tokens), `UnreadableWeights` (their digest), `TooManyBrowsers` and `UnreadableTable`
-(pages), `StoreError`, and `InvalidConfig`, `StoreUnavailable` and `Refusal` (the gateway). What never leaves its folder
-is no error of ours but a way out of a function: `Again` (replies of a verifier), `Unended` and `Unreplayable` (replay),
-`_Failed` (responder), `Disagreement` (events of a stream), `TooLong` (the gateway's deliveries), `NoAnswer` (a program
-under test).
+(calibration), `TooMany`, `TooLarge` and `Busy` (the verify route), `Unrenderable`, `UnknownOutput`, `Unfollowed` and
+`Refused` (rehearsal), `TooManyMasks` (tokens), `UnreadableWeights` (their digest), `TooManyBrowsers` and
+`UnreadableTable` (pages), `StoreError`, and `InvalidConfig`, `StoreUnavailable` and `Refusal` (the gateway). What never
+leaves its folder is no error of ours but a way out of a function: `Again` (replies of a verifier), `Unended` and
+`Unreplayable` (replay), `_Failed` (responder), `Disagreement` (events of a stream), `TooLong` (the gateway's
+deliveries), `NoAnswer` (a program under test).
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def hold(
     proofs = ToplocProofs.model_validate(field)
     assert proofs.choices, proofs.error
     for place, choice in enumerate(proofs.choices):
-        assert choice.error is None
+        assert choice.error is None, choice.error
         prompt = prompts[place * len(prompts) // len(proofs.choices)]
         if not isinstance(prompt[0], int):
             prompt = engine.render(prompt, **template)

@@ -35,7 +35,9 @@ class Served:
     """An ASGI application on a port, by a thread of this process."""
 
     def __init__(self, app: ASGIApp, port: int = 0) -> None:
-        config = uvicorn.Config(app, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=2)
+        # uvloop cannot close a loop on which a connection is still being closed.
+        options: dict[str, Any] = {"log_config": None, "access_log": False, "timeout_graceful_shutdown": 2}
+        config = uvicorn.Config(app, port=port, loop="asyncio", **options)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
 

@@ -455,10 +455,10 @@ WORKER: Final = (
     Reliance.on("vllm:__version__", "worker proxy/doctor/engine"),
     Reliance.on("vllm._version:__version__", "version", without="`toploc --version` does not name vLLM's"),
     Reliance.on("vllm.triton_utils:HAS_TRITON", "plugin"),
-    Reliance.on("vllm.platforms:current_platform", "serve/refusals plugin mode proxy/doctor/engine"),
+    Reliance.on("vllm.platforms:current_platform", "serve/command serve/refusals plugin mode proxy/doctor/engine"),
     Reliance.on(
         "vllm.platforms.interface:Platform",
-        "serve/refusals plugin mode proxy/doctor/engine",
+        "serve/command serve/refusals plugin mode proxy/doctor/engine",
         members="is_cpu device_type get_device_name import_kernels",
     ),
     Reliance.on("vllm.v1.worker.utils:AttentionGroup", "mode", members="backend"),
