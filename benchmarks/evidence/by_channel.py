@@ -12,12 +12,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefills import kept
+from thresholds import CONFIDENCE, TARGET_ANSWER, named, prefilled
 
 from toploc.calibration.noise import noise_of
 from toploc.calibration.pooled import deviations, gain, halves, pooled_bounds, scores_of
 from toploc.calibration.rate import Rate
-from toploc.calibration.tables import audits_cells
+from toploc.calibration.tables import audits_cells, markdown
 from toploc.thresholds.bounds import Thresholds
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from toploc.thresholds.pooled import PooledBounds
 
 CHUNKS = (1, 2, 4)
-TARGET, CONFIDENCE = 1e-3, 0.95
 PAPER = Thresholds.paper()
 
 
@@ -41,7 +40,9 @@ def found(answers: Sequence[Sequence[float]], bounds: PooledBounds, chunks: int)
 def table(honest: Sequence[Sample], altered: dict[str, Sequence[Sample]], noise: ChannelNoise | None) -> str:
     scores = scores_of(honest, PAPER, noise)
     copies = {name: scores_of(samples, PAPER, noise) for name, samples in altered.items()}
-    bounds = pooled_bounds(scores, copies, target=TARGET, confidence=CONFIDENCE, provenance="a comparison", noise=noise)
+    bounds = pooled_bounds(
+        scores, copies, target=TARGET_ANSWER, confidence=CONFIDENCE, provenance="a comparison", noise=noise
+    )
     head = [
         "answers of",
         *(f"{32 * chunks} tokens" for chunks in CHUNKS),
@@ -58,22 +59,18 @@ def table(honest: Sequence[Sample], altered: dict[str, Sequence[Sample]], noise:
         [name, *(str(found(answers, bounds, c)) for c in CHUNKS), *audits]
         for name, (answers, audits) in writers.items()
     ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
-
-
-def _samples(path: str) -> list[Sample]:
-    return [sample for samples in kept(Path(path)) for sample in samples]
+    return markdown(head, rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("hidden_size", type=int)
-    parser.add_argument("--honest", required=True)
-    parser.add_argument("--altered", nargs="+", required=True, metavar="NAME=PREFILLS")
+    parser.add_argument("--honest", required=True, type=Path)
+    parser.add_argument("--altered", nargs="+", required=True, type=named, metavar="NAME=PREFILLS")
     args = parser.parse_args()
-    honest = _samples(args.honest)
-    altered = {name: _samples(path) for name, path in (text.split("=", 1) for text in args.altered)}
-    noise = noise_of([sample for sample in honest if sample.answer % 2 == 0], args.hidden_size, PAPER.dtype)
+    honest = prefilled([args.honest])
+    altered = {name: prefilled([path]) for name, path in args.altered}
+    noise = noise_of(honest, args.hidden_size, PAPER.dtype)
     print(f"By the mean error:\n\n{table(honest, altered, None)}\n")
     known = f"{len(noise.channels)} of {args.hidden_size} with noise of their own"
     print(f"By channel, {known}:\n\n{table(honest, altered, noise)}")

@@ -176,7 +176,7 @@ def document(args: argparse.Namespace) -> dict[str, Any]:
         made["tokens"] = yaml.safe_load(args.tokens.read_text("utf-8"))["tokens"]
     made["impostor_rate"] = round(worst, 4)
     if args.altered:
-        noise = noise_of([sample for sample in honest.samples if sample.answer % 2 == 0], args.hidden_size, "bfloat16")
+        noise = noise_of(honest.samples, args.hidden_size, "bfloat16")
         scores = scores_of(honest.samples, honest.paper, noise)
         copies = {name: scores_of(prefilled([path]), honest.paper, noise) for name, path in args.altered}
         made["pooled"] = _pooled(scores, copies, args.pooled_said, noise, _engine(honest.samples))
@@ -207,7 +207,7 @@ def _engine(samples: Sequence[Sample]) -> Facts:
         return UNNAMED
 
 
-def _named(text: str) -> tuple[str, Path]:
+def named(text: str) -> tuple[str, Path]:
     name, _, path = text.partition("=")
     return name, Path(path)
 
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=Path, help="what benchmarks/tokens/trained.py wrote")
     parser.add_argument("--pooled", nargs="+", default=[], help="rows of copies to test against")
     parser.add_argument(
-        "--altered", nargs="+", default=[], type=_named, metavar="NAME=PREFILLS", help="of copies to test against"
+        "--altered", nargs="+", default=[], type=named, metavar="NAME=PREFILLS", help="of copies to test against"
     )
     parser.add_argument("--hidden-size", type=int, help="with --altered: channels of the model's states")
     parser.add_argument("--pooled-said", default="", help="provenance of the bound on answers")

@@ -230,7 +230,7 @@ def _pooled(
     from .samples import engine_of
 
     try:
-        noise = noise_of([sample for sample in honest if sample.answer % 2 == 0], hidden_size, paper.dtype)
+        noise = noise_of(honest, hidden_size, paper.dtype)
         scores = scores_of(honest, paper, noise)
         copies = {name: scores_of(samples, paper, noise) for name, samples in altered.items()}
         made = pooled_bounds(

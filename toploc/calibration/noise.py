@@ -1,4 +1,4 @@
-"""The honest noise of each channel, from the whole chunks of honest answers."""
+"""The honest noise of each channel, from the whole chunks of half of the honest answers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ LEAST: Final = 64
 
 
 def noise_of(samples: Sequence[Sample], hidden_size: int, dtype: str) -> ChannelNoise:
-    """Root mean squares of the differences of points, by channel and of all together, to three digits.
+    """Root mean squares of the differences of points, by channel and of all together, to three digits: from answers of
+    even number, as everything that is fitted (`pooled_bounds`).
 
     Raises ToplocError where no chunk is whole, or no point differs from the verifier's.
     """
-    whole = [sample for sample in samples if sample.rows == CHUNK_SIZE]
+    whole = [sample for sample in samples if sample.rows == CHUNK_SIZE and sample.answer % 2 == 0]
     if not whole:
         raise ToplocError(f"no answer has a chunk of {CHUNK_SIZE} tokens")
     channels = np.concatenate([sample.indices % hidden_size for sample in whole])

@@ -37,7 +37,7 @@ def bounds_table(
                 *(f"{accepted[kind].count:,} of {accepted[kind].total:,}" for kind in kinds),
             ]
         )
-    return _markdown([*head, *(f"accepted: {kind}" for kind in kinds)], rows)
+    return markdown([*head, *(f"accepted: {kind}" for kind in kinds)], rows)
 
 
 def writers_table(
@@ -58,7 +58,7 @@ def writers_table(
         row.append(str(refused_chunks(whole, thresholds, confidence)))
         row += [str(refused_answers(chunks, used, confidence)) for used in (thresholds, paper)]
         rows.append(row)
-    return _markdown(head, rows)
+    return markdown(head, rows)
 
 
 def pooled_table(bounds: PooledBounds, gains: Mapping[str, Gain]) -> str:
@@ -72,7 +72,7 @@ def pooled_table(bounds: PooledBounds, gains: Mapping[str, Gain]) -> str:
     return (
         "By the error by channel over an answer's whole chunks, and pooled over answers: audited answers until the "
         f"alarm, median / 95 %, for at most {FALSE_ALARM:.0%} of honest providers in {AUDITS:,} audits; more: than "
-        f"{MOST_AUDITS:,}.\n\n{_markdown(head, rows)}"
+        f"{MOST_AUDITS:,}.\n\n{markdown(head, rows)}"
     )
 
 
@@ -81,5 +81,6 @@ def audits_cells(audits: Sequence[tuple[int, int]]) -> list[str]:
     return [" / ".join("more" if count > MOST_AUDITS else f"{count:,}" for count in pair) for pair in audits]
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))

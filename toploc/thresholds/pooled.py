@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..engine import Facts
 from ..pooling.spread import SHARE, Alternative, Spread
-from .noise import ChannelNoise  # noqa: TC001, a field of a model
+from .noise import ChannelNoise  # noqa: TC001 (pydantic reads it)
 
 CopyName = Annotated[str, Field(min_length=1, max_length=100)]
 

@@ -57,7 +57,7 @@ IDS: Final = frozenset(
 """Fields of requests that ask for token ids, which a rehearsal has."""
 
 OF_THE_ENGINE: Final = frozenset(
-    """return_routed_experts return_spec_tokens_details return_hidden_states return_cached_tokens_details""".split()  # noqa: SIM905
+    ("return_routed_experts", "return_spec_tokens_details", "return_hidden_states", "return_cached_tokens_details")
 )
 """Fields of requests that ask for what the engine's steps did, or what its cache held, and change nothing else in a
 response. The comparison takes these parts of it for free or unbound."""
